@@ -1,0 +1,38 @@
+# The project's verbs. Each does all the set-up that it needs; second runs are quick.
+#   TIER=full            the long evaluation (make reproduce, make trials)
+#   OF="crash latency"   the experiments to run (make trials)
+#   TESTS="-k name"      words for pytest (make test)
+#   FIX=1                repair the formatting (make check)
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build test check reproduce trials report clean distclean
+
+help: ## list these targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+setup: ## Debian packages, .venv from the locked requirements
+	@envs/setup.sh
+
+build: setup ## the C data plane, in results/build/release
+	@envs/build.sh
+
+test: build ## all tests: C, Python, real processes
+	@envs/test.sh
+
+check: setup ## format, static analysis, types
+	@envs/check.sh
+
+reproduce: setup ## the whole evaluation: build, trials, results/report.html
+	@envs/reproduce.sh $(if $(TIER),--config tier=$(TIER))
+
+trials: setup ## only some trials, and their verdicts: OF="throughput crash"
+	@envs/trials.sh $(or $(TIER),quick) $(OF)
+
+report: setup ## the report anew from the records that exist
+	@.venv/bin/ftmb report
+
+clean: ## remove everything that was built or measured
+	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## clean, and remove .venv
+	@rm -rf .venv

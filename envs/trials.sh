@@ -1,0 +1,33 @@
+#!/bin/bash
+# Runs the trials of the experiments named, and of those that they depend on; then prints the
+# verdicts that the records so far allow.
+# Usage: envs/trials.sh TIER EXPERIMENT...; DRY=1 only lists the jobs.
+step=trials
+source "$(dirname "$0")/common.sh"
+export PATH="$root/.venv/bin:$PATH"
+tier=$1
+shift
+(($#)) || fail "name experiments of config/experiments.yaml: make trials OF=\"throughput crash\""
+plan=$(python -m ftmb.experiments list --tier "$tier" | awk '$3 == "s" {print $4}')
+targets=(results/plan.json) # says which record belongs to which experiment
+for experiment in "$@"; do
+    mapfile -t ids < <(grep -E "^$experiment-" <<<"$plan")
+    ((${#ids[@]})) || fail "no experiment '$experiment' in config/experiments.yaml; there are:" \
+        "$(cut -d- -f1 <<<"$plan" | sort -u | tr '\n' ' ')"
+    for id in "${ids[@]}"; do
+        targets+=("results/trials/$id/record.json")
+    done
+done
+snakemake --cores all --config tier="$tier" ${DRY:+--dry-run} -- "${targets[@]}" \
+    || fail "the workflow stopped; the failing rule's log is named above"
+[[ -z ${DRY:-} ]] || exit 0
+ftmb report --step analysis --claims config/claims.yaml
+say "verdicts from the records in results/trials; all of the values are in results/analysis"
+python - <<'END'
+import csv
+
+for row in csv.DictReader(open("results/analysis/claims.csv", encoding="utf-8", newline="")):
+    known = row["value"] not in ("", "nan")
+    measured = f"{row['part']} {float(row['value']):.4g} {row['unit']} ".lstrip() if known else ""
+    print(f"{row['id']:<17} {row['verdict']:<16} {measured}{row['reason']}".rstrip())
+END

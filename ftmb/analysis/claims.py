@@ -1,0 +1,154 @@
+"""Claims and their verdicts. What is claimed is data (`config/claims.yaml`); this judges it.
+
+A verdict is `holds` only if the whole interval satisfies the relation, `does not hold` only if the
+whole interval violates it, and otherwise `cannot be judged`, with the reason.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ftmb.analysis.metrics import METRICS, Part
+from ftmb.analysis.records import Results, builds
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged"
+RELATIONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+}
+KEYS = {
+    "id", "statement", "source", "metric", "relation", "bound", "unit", "tolerance", "needs",
+    "section", "tier",
+}  # fmt: skip
+NEEDS = {"cpus", "n", "why"}
+
+
+class ClaimError(ValueError):
+    """The claims file is wrong; the message names the claim and the key."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim as the file states it."""
+
+    id: str
+    statement: str
+    source: str
+    metric: str
+    relation: str
+    bound: float
+    tolerance: str
+    unit: str
+    section: str = ""
+    tier: str = "quick"
+    needs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim with what was measured, the verdict, and why it could not be had if it could not."""
+
+    claim: Claim
+    verdict: str
+    parts: list[Part]
+    reason: str = ""
+
+
+def load(path: Path) -> list[Claim]:
+    """Read and check the claims file."""
+    try:
+        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ClaimError(f"{path}: {error}") from error
+    claims = []
+    for entry in (text or {}).get("claims", []):
+        name = entry.get("id", "?")
+        if unknown := sorted(set(entry) - KEYS):
+            raise ClaimError(f"{path}: claim {name}: unknown key {unknown[0]!r}")
+        if unknown := sorted(set(entry.get("needs", {})) - NEEDS):
+            raise ClaimError(f"{path}: claim {name}: unknown key needs.{unknown[0]}")
+        if entry.get("metric") not in METRICS:
+            raise ClaimError(f"{path}: claim {name}: no metric {entry.get('metric')!r}")
+        if entry.get("relation") not in RELATIONS:
+            raise ClaimError(f"{path}: claim {name}: no relation {entry.get('relation')!r}")
+        try:
+            claims.append(Claim(**{**entry, "bound": float(entry["bound"])}))
+        except (TypeError, KeyError) as error:
+            raise ClaimError(f"{path}: claim {name}: {error}") from error
+    if not claims:
+        raise ClaimError(f"{path}: no claims in it")
+    names = [claim.id for claim in claims]
+    if len(set(names)) < len(names):
+        raise ClaimError(f"{path}: two claims share an id")
+    return claims
+
+
+def judge(claim: Claim, results: Results) -> Verdict:
+    """The verdict on one claim."""
+    parts = METRICS[claim.metric](results)
+    if not parts:
+        why = _why_nothing(results)
+        return Verdict(claim, OPEN, [], f"nothing to judge it by: {why}")
+    if len({build["node_sha256"] for build in builds(results)}) > 1:
+        return Verdict(claim, OPEN, parts, "the records come from different builds")
+    lacking = _lacking(claim, results, parts)
+    if lacking:
+        return Verdict(claim, OPEN, parts, lacking)
+    outcomes = [_part(claim, part) for part in parts]
+    if FAILS in outcomes:
+        return Verdict(claim, FAILS, parts)
+    if OPEN in outcomes:
+        unsure = [p.label for p, o in zip(parts, outcomes, strict=True) if o == OPEN]
+        where = f" of {', '.join(filter(None, unsure))}" if any(unsure) else ""
+        return Verdict(claim, OPEN, parts, f"the interval{where} includes the bound: too few runs")
+    return Verdict(claim, HOLDS, parts)
+
+
+def _part(claim: Claim, part: Part) -> str:
+    """Verdict on one part: by both ends of its interval, or by its value where it has none."""
+    relation = RELATIONS[claim.relation]
+    ends = [e for e in (part.low, part.high) if e is not None] or [part.value]
+    met = [relation(end, claim.bound) for end in ends]
+    return HOLDS if all(met) else FAILS if not any(met) else OPEN
+
+
+def _lacking(claim: Claim, results: Results, parts: list[Part]) -> str:
+    """What this machine or this session lacks to judge the claim; empty if nothing."""
+    cpus = min(_cpus(trial.record) for trial in results.trials)
+    wanted = claim.needs.get("cpus", 0)
+    if cpus < wanted:
+        why = claim.needs.get("why", "")
+        return f"needs {wanted} CPUs, this machine has {cpus}{': ' + why if why else ''}"
+    runs = min(part.n for part in parts)
+    if runs < claim.needs.get("n", 0):
+        # A violation already seen decides, however few the runs; only `holds` needs them all.
+        if any(_part(claim, part) == FAILS for part in parts):
+            return ""
+        return f"needs {claim.needs['n']} runs, has {runs}"
+    return ""
+
+
+def _cpus(record: dict[str, Any]) -> int:
+    cpu = (record.get("environment") or {}).get("cpu") or {}
+    return len(cpu.get("available") or []) or int(cpu.get("cores") or 1)
+
+
+def _why_nothing(results: Results) -> str:
+    broken = [trial for trial in results.trials if trial.problems]
+    if broken:
+        return f"{len(broken)} records are not valid, e.g. {broken[0].id}: {broken[0].problems[0]}"
+    return "no record of that experiment"
+
+
+def judge_all(claims: list[Claim], results: Results) -> list[Verdict]:
+    """All verdicts, in the order of the file."""
+    return [judge(claim, results) for claim in claims]

@@ -1,0 +1,298 @@
+"""The measured quantities that claims name. Each is a function of all records.
+
+A metric returns its parts: one per network function where it exists for each, else a single one.
+A part carries a value with its interval, a unit, what it was computed from, and a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from ftmb.analysis import stats
+from ftmb.analysis.histogram import merge
+from ftmb.analysis.records import Results, Trial
+
+US = 1e3
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measured value. `label` says of what; empty where there is only one."""
+
+    label: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    note: str = ""
+    trials: list[str] = field(default_factory=list)
+
+
+Metric = Callable[[Results], list[Part]]
+METRICS: dict[str, Metric] = {}
+
+
+def metric(function: Metric) -> Metric:
+    """Register a metric under the name of its function."""
+    METRICS[function.__name__] = function
+    return function
+
+
+def runs(results: Results, experiment: str, nf: str, mode: str) -> list[Trial]:
+    """The valid trials of one configuration."""
+    return [t for t in results.of(experiment) if _nf(t) == nf and _mode(t) == mode]
+
+
+def functions(results: Results, experiment: str) -> list[str]:
+    """The network functions that an experiment ran."""
+    return sorted({_nf(trial) for trial in results.of(experiment)})
+
+
+def values(trials: list[Trial], key: str) -> list[float]:
+    """A top-level figure of each record, where it is there."""
+    return [float(t.record[key]) for t in trials if t.record.get(key) is not None]
+
+
+def percentiles(trials: list[Trial], p: float) -> list[float]:
+    """A percentile (ns) of each run's histogram, where samples suffice."""
+    found = [t.latency.percentile(p) for t in trials if t.latency]
+    return [value for value in found if value is not None]
+
+
+def _nf(trial: Trial) -> str:
+    return str(trial.record["spec"]["nf"]["name"])
+
+
+def _mode(trial: Trial) -> str:
+    return str(trial.record["spec"]["ft"]["mode"])
+
+
+def _ids(*groups: list[Trial]) -> list[str]:
+    return [trial.id for group in groups for trial in group]
+
+
+def _part(
+    label: str,
+    estimate: stats.Estimate | None,
+    unit: str,
+    note: str,
+    trials: list[str],
+    scale: float,
+) -> list[Part]:
+    if estimate is None:
+        return []
+    ends = (estimate.low * scale, estimate.high * scale)
+    return [Part(label, estimate.value * scale, unit, *ends, estimate.n, note, trials)]
+
+
+@metric
+def throughput_ftmb(results: Results) -> list[Part]:
+    """Packets per second delivered under FTMB, in millions; the ratio to `none` beside it."""
+    parts = []
+    for nf in functions(results, "throughput"):
+        ours, plain = (runs(results, "throughput", nf, mode) for mode in ("ftmb", "none"))
+        share = stats.ratio(values(ours, "throughput_pps"), values(plain, "throughput_pps"))
+        note = f"{share.value:.0%} of none" if share else ""
+        estimate = stats.median(values(ours, "throughput_pps"))
+        parts += _part(nf, estimate, "Mpps", note, _ids(ours, plain), 1e-6)
+    return parts
+
+
+@metric
+def throughput_loss(results: Results) -> list[Part]:
+    """Share of the throughput of `none` that FTMB costs (percent)."""
+    parts = []
+    for nf in functions(results, "throughput"):
+        ours, plain = (runs(results, "throughput", nf, mode) for mode in ("ftmb", "none"))
+        share = stats.ratio(values(ours, "throughput_pps"), values(plain, "throughput_pps"))
+        if share:
+            lost = stats.Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.n)
+            parts += _part(nf, lost, "%", "", _ids(ours, plain), 100)
+    return parts
+
+
+@metric
+def added_median_latency(results: Results) -> list[Part]:
+    """Median latency under FTMB less that of `none`, same rate, same session (microseconds)."""
+    parts = []
+    for nf in functions(results, "latency"):
+        ours, plain = (runs(results, "latency", nf, mode) for mode in ("ftmb", "none"))
+        estimate = stats.difference(percentiles(ours, 0.5), percentiles(plain, 0.5))
+        parts += _part(nf, estimate, "µs", _at_rate(ours), _ids(ours, plain), 1 / US)
+    return parts
+
+
+@metric
+def mean_latency(results: Results) -> list[Part]:
+    """Mean latency under FTMB at half of the maximum (microseconds)."""
+    parts = []
+    for nf in functions(results, "latency"):
+        ours = runs(results, "latency", nf, "ftmb")
+        means = [m for t in ours if t.latency and (m := t.latency.mean()) is not None]
+        parts += _part(nf, stats.median(means), "µs", _at_rate(ours), _ids(ours), 1 / US)
+    return parts
+
+
+def _at_rate(trials: list[Trial]) -> str:
+    rates = {trial.record["spec"]["traffic"]["rate_pps"] for trial in trials}
+    return "at " + ", ".join(f"{int(rate):,} pps" for rate in sorted(rates)) if rates else ""
+
+
+@metric
+def recovery_longest(results: Results) -> list[Part]:
+    """Longest time from a kill to the first new output, over every recovery (milliseconds)."""
+    frame = results.recoveries
+    if frame.empty:
+        return []
+    frame = frame[frame["t0_ns"].notna()]
+    unfinished = int(frame["total_ms"].isna().sum())
+    total = frame["total_ms"].astype(float).fillna(float("inf"))
+    if total.empty:
+        return []
+    note = f"median {total.median():.1f} ms of {len(total)} recoveries"
+    if unfinished:
+        note += f"; {unfinished} never finished"
+    return [Part("", float(total.max()), "ms", None, None, len(total), note, list(frame["trial"]))]
+
+
+@metric
+def crashes_unharmed(results: Results) -> list[Part]:
+    """Share of crash trials that lost, doubled and corrupted nothing and passed every check."""
+    frame = _judgeable(results.frame[results.frame["experiment"] == "crash"])
+    if frame.empty:
+        return []
+    bad = frame[frame.apply(harmful, axis=1) | (frame["valid"] & (frame["failovers"] < 1))]
+    bound = stats.failure_bound(len(bad), len(frame))
+    sums = frame[["lost", "duplicated", "corrupted"]].sum()
+    note = (
+        f"{len(frame) - len(bad)} of {len(frame)}; lost {sums['lost']:.0f}, duplicated "
+        f"{sums['duplicated']:.0f}, corrupted {sums['corrupted']:.0f}; bounds the share of harmful "
+        f"crashes below {_up(bound)} with 95 %"
+    )
+    share = 100 * (1 - len(bad) / len(frame))
+    return [Part("", share, "%", None, None, len(frame), note, list(frame["trial"]))]
+
+
+def _up(share: float) -> str:
+    """A bound may only be rounded up."""
+    return f"{-(-share * 100 // 1):.0f} %"
+
+
+def harmful(row: pd.Series) -> bool:
+    """Whether a trial lost, doubled or corrupted a packet, or failed a check."""
+    counts = [row["lost"], row["duplicated"], row["corrupted"], row["checks_failed"]]
+    return any(pd.notna(count) and count > 0 for count in counts)
+
+
+def _judgeable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Valid trials, and those that did harm even if something else makes them invalid.
+
+    Leaving the latter out would let the worst failures excuse themselves.
+    """
+    if frame.empty:
+        return frame
+    return frame[frame["valid"] | frame.apply(harmful, axis=1)]
+
+
+@metric
+def harmful_trials(results: Results) -> list[Part]:
+    """Trials under FTMB, crashed or not, that lost, doubled or corrupted, or failed a check."""
+    frame = _judgeable(results.frame[results.frame["mode"] == "ftmb"])
+    if frame.empty:
+        return []
+    bad = frame[frame.apply(harmful, axis=1)]
+    delivered = frame["delivered"].sum()
+    note = f"{len(frame)} trials, {delivered:,.0f} packets delivered"
+    return [Part("", len(bad), "trials", None, None, len(frame), note, list(frame["trial"]))]
+
+
+@metric
+def log_fill(results: Results) -> list[Part]:
+    """Highest fill of the input and of the output log in any trial (percent of its bound)."""
+    frame = results.frame
+    frame = frame[frame["valid"] & (frame["mode"] == "ftmb")]
+    parts = []
+    for name in ("input", "output"):
+        peak = pd.to_numeric(frame[f"{name}_log_peak_bytes"])
+        bound = pd.to_numeric(frame[f"{name}_log_capacity_bytes"])
+        known = frame[peak.notna() & (bound > 0)]
+        if known.empty:
+            continue
+        fill = (peak / bound).loc[known.index]
+        worst = fill.idxmax()
+        note = f"{peak[worst] / 1e6:.1f} of {bound[worst] / 1e6:.0f} MB"
+        trials = list(known["trial"])
+        parts.append(
+            Part(f"{name} log", float(100 * fill[worst]), "%", None, None, len(known), note, trials)
+        )
+    return parts
+
+
+@metric
+def refused_inputs(results: Results) -> list[Part]:
+    """Packets refused before the log, below saturation (rate given), over all such trials."""
+    frame = results.frame
+    frame = frame[frame["valid"] & (frame["mode"] == "ftmb") & (frame["rate_pps"] != "max")]
+    if frame.empty:
+        return []
+    total = float(frame["refused_before_log"].sum())
+    trials = list(frame["trial"])
+    return [Part("", total, "packets", None, None, len(frame), f"{len(frame)} trials", trials)]
+
+
+@metric
+def tail_growth(results: Results) -> list[Part]:
+    """p99.9 latency with snapshots as a multiple of p99.9 without, per snapshot period."""
+    plain = [t.latency for t in results.of("nosnapshots") if t.latency]
+    reference = merge(plain).percentile(0.999) if plain else None
+    parts = []
+    for period, trials in by_period(results, "snapshots").items():
+        found = [t.latency for t in trials if t.latency]
+        tail = merge(found).percentile(0.999) if found else None
+        if tail is None or not reference:
+            continue
+        note = f"{tail / 1e6:.2f} ms against {reference / 1e6:.2f} ms"
+        label = f"{period:g} ms"
+        parts.append(Part(label, tail / reference, "×", None, None, len(found), note, _ids(trials)))
+    return parts
+
+
+@metric
+def snapshot_pause(results: Results) -> list[Part]:
+    """Longest pause of the workers for one snapshot, per period (milliseconds)."""
+    parts = []
+    for period, trials in by_period(results, "snapshots").items():
+        pauses = [t.record["snapshot"]["pause_ns"] for t in trials if t.record.get("snapshot")]
+        longest = [float(pause["max"]) / 1e6 for pause in pauses if pause]
+        if longest:
+            halves = sorted(float(pause["p50"]) / 1e6 for pause in pauses if pause)
+            note = f"median {halves[len(halves) // 2]:.2f} ms"
+            label = f"{period:g} ms"
+            parts.append(
+                Part(label, max(longest), "ms", None, None, len(longest), note, _ids(trials))
+            )
+    return parts
+
+
+def by_period(results: Results, experiment: str) -> dict[float, list[Trial]]:
+    """The valid trials of an experiment by their snapshot period (ms), in rising order."""
+    found: dict[float, list[Trial]] = {}
+    for trial in results.of(experiment):
+        period = float(trial.record["spec"]["ft"]["snapshot"]["period_ms"])
+        found.setdefault(period, []).append(trial)
+    return dict(sorted(found.items()))
+
+
+@metric
+def same_twice(results: Results) -> list[Part]:
+    """Throughput of one configuration measured under two names: their difference (percent)."""
+    first, second = runs(results, "throughput", "nat", "none"), results.of("again")
+    share = stats.ratio(values(second, "throughput_pps"), values(first, "throughput_pps"))
+    if share is None:
+        return []
+    off = stats.Estimate(share.value - 1, share.low - 1, share.high - 1, share.n)
+    return _part("", off, "%", "A/A pair", _ids(first, second), 100)

@@ -1,0 +1,143 @@
+"""The `ftmb` command. Exit codes: 0 done, 2 wrong spec or words, 3 machine, 4 the run failed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import ftmb
+from ftmb.errors import FtmbError, Stopped
+
+LOCK_WAIT_S = 900.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ftmb", description="Rollback recovery for middleboxes: trials, records, report."
+    )
+    parser.add_argument("--version", action="version", version=f"ftmb {ftmb.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    trial = commands.add_parser("trial", help="run one experiment, write one record")
+    trial.add_argument("spec", nargs="?", type=Path, metavar="SPEC.yaml", help="the trial's spec")
+    trial.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="change a key of the spec, e.g. traffic.rate_pps=100000; may be repeated",
+    )
+    trial.add_argument("--out", type=Path, metavar="DIR", help="where record.json is written")
+    trial.add_argument(
+        "--defaults", action="store_true", help="list all keys, their defaults and meaning"
+    )
+    trial.add_argument(
+        "--lock-wait",
+        type=float,
+        default=LOCK_WAIT_S,
+        metavar="SECONDS",
+        help="how long to wait for another trial on this machine (default %(default)g; 0: fail)",
+    )
+    trial.add_argument("--verbose", action="store_true", help="a line on stderr for each stage")
+
+    doctor = commands.add_parser("doctor", help="what this machine can run, and what mends it")
+    doctor.add_argument("--json", action="store_true", help="the findings as JSON")
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of a record or a spec")
+    schema.add_argument("which", choices=("record", "trial"))
+
+    # Its own module parses its words; the entry here is for `ftmb --help`.
+    commands.add_parser("report", help="analysis, figures and results/report.html", add_help=False)
+    return parser
+
+
+def _print_defaults() -> int:
+    from ftmb import spec
+
+    for key, default, text in spec.defaults():
+        if isinstance(default, bool):
+            shown = str(default).lower()
+        else:
+            shown = "[]" if default == [] else str(default)
+        print(f"{key:<30} {shown:<12} {text}")
+    print("nf.<parameter>                              parameters of the network function:")
+    from ftmb.describe import describe
+
+    try:
+        functions = describe().nfs
+    except FtmbError as error:
+        print(f"  not known: {error}")
+        return 0
+    for nf in functions:
+        for param in nf.params:
+            print(f"  {nf.name + '.' + param.name:<28} {param.default!s:<12} {param.help}")
+    return 0
+
+
+def _trial(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if options.defaults:
+        return _print_defaults()
+    if options.spec is None or options.out is None:
+        parser.error("a trial needs a spec and --out: ftmb trial SPEC.yaml --out DIR")
+    # Late: the other commands need none of it.
+    from ftmb import spec, trial
+    from ftmb.signals import stoppable
+
+    with stoppable():
+        checked = spec.load(options.spec, options.assignments)
+        result = trial.run(checked, options.out, options.lock_wait, options.verbose)
+    print(f"{options.out / 'record.json'}: {trial.summary(result)}")
+    if result.valid is not True:
+        print(f"ftmb: the record is not valid: {result.valid}", file=sys.stderr)
+    return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if words and words[0] == "report":
+        report = importlib.import_module("ftmb.report")
+        return int(report.main(words[1:]))
+    parser = _parser()
+    options = parser.parse_args(words)
+    if options.command == "trial":
+        return _trial(options, parser)
+    if options.command == "doctor":
+        from ftmb import doctor
+
+        return doctor.main(options.json)
+    from ftmb import record
+
+    print(record.schema(options.which), end="")
+    return 0
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command. Every foreseen failure is one line on stderr that begins with `ftmb: `."""
+    try:
+        return _dispatch(sys.argv[1:] if words is None else words)
+    except FtmbError as error:
+        print(f"ftmb: {error}", file=sys.stderr)
+        return error.exit_code
+    except Stopped as stop:
+        name = signal.Signals(stop.signal_number).name
+        print(f"ftmb: stopped by {name}; nothing is left running", file=sys.stderr)
+        return 128 + stop.signal_number
+    except KeyboardInterrupt:
+        print("ftmb: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our stdout (`head`) has gone. Python would complain at exit otherwise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ModuleNotFoundError as error:
+        line = f"ftmb: the Python package {error.name} is missing: run `make setup`"
+        print(line, file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""`ftmb doctor`: what this machine can run, and for what is missing the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from ftmb import environment, lock
+from ftmb.describe import describe, node_path
+from ftmb.errors import FtmbError
+from ftmb.node import MEMORY_MB, available_cpus
+
+Status = Literal["ok", "note", "missing"]
+PACKAGES = (
+    "pydantic",
+    "PyYAML",
+    "rich",
+    "scapy",
+    "numpy",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "Jinja2",
+    "snakemake",
+    "meson",
+    "ninja",
+)
+LIBRARIES = {"libdpdk": "libdpdk-dev", "jansson": "libjansson-dev", "libpcap": "libpcap-dev"}
+# Loggers, master and backup: packet buffers, both logs at the defaults, arena and two copies.
+NEEDED_MB = 3 * MEMORY_MB + 1024
+NEEDED_SHM_MB = 512
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor. `missing` keeps the quick tier from running; `note` does not."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def _python() -> Finding:
+    # No test of the version: an older one could not have read this file's neighbours.
+    return Finding("python", "ok", platform.python_version())
+
+
+def _packages() -> Finding:
+    absent = []
+    for name in PACKAGES:
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            absent.append(name)
+    if absent:
+        return Finding("packages", "missing", f"without {', '.join(absent)}", "make setup")
+    return Finding("packages", "ok", f"all {len(PACKAGES)}")
+
+
+def _library(module: str, package: str) -> Finding:
+    remedy = f"sudo apt-get install {package}"
+    if shutil.which("pkg-config") is None:
+        return Finding(module, "missing", "no pkg-config to ask", "sudo apt-get install pkg-config")
+    answer = subprocess.run(
+        ["pkg-config", "--modversion", module], capture_output=True, text=True, check=False
+    )
+    if answer.returncode != 0:
+        return Finding(module, "missing", "not installed", remedy)
+    return Finding(module, "ok", answer.stdout.strip())
+
+
+def _compiler() -> Finding:
+    path = shutil.which("cc") or shutil.which("gcc")
+    if path is None:
+        return Finding("compiler", "missing", "no C compiler", "sudo apt-get install gcc libc6-dev")
+    return Finding("compiler", "ok", path)
+
+
+def _binary() -> Finding:
+    try:
+        description = describe()
+    except FtmbError as error:
+        return Finding("data plane", "missing", str(error).partition(": ")[0], "make build")
+    names = ", ".join(nf.name for nf in description.nfs)
+    return Finding("data plane", "ok", f"{node_path().name} {description.version} ({names})")
+
+
+def _cores() -> Finding:
+    count = len(available_cpus())
+    if count >= 4:
+        return Finding("cores", "ok", str(count))
+    # No command mends this; the report states it, and trials yield the shared cores.
+    return Finding("cores", "note", f"{count}: roles share cores and yield; enough for quick")
+
+
+def _memory() -> Finding:
+    free = environment.memory_mb("MemAvailable")
+    if free >= NEEDED_MB:
+        return Finding("memory", "ok", f"{free} MB available")
+    remedy = "end what uses it (ps aux --sort=-rss | head), or take a larger machine"
+    return Finding("memory", "missing", f"{free} MB available, {NEEDED_MB} needed", remedy)
+
+
+def _shared_memory() -> Finding:
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError:
+        return Finding(
+            "/dev/shm", "missing", "no such directory", "sudo mount -t tmpfs tmpfs /dev/shm"
+        )
+    free = stat.f_bavail * stat.f_frsize >> 20
+    if free >= NEEDED_SHM_MB:
+        return Finding("/dev/shm", "ok", f"{free} MB free")
+    return Finding(
+        "/dev/shm",
+        "missing",
+        f"{free} MB free, {NEEDED_SHM_MB} needed",
+        "sudo mount -o remount,size=2G /dev/shm",
+    )
+
+
+def _huge_pages() -> Finding:
+    policy = environment.thp()
+    if policy in ("always", "madvise"):
+        return Finding("huge pages", "ok", f"transparent: {policy}")
+    remedy = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
+    return Finding("huge pages", "note", f"transparent: {policy}; death is seen later", remedy)
+
+
+def _clock() -> Finding:
+    source = environment.clocksource()
+    if source == "tsc":
+        return Finding("clock source", "ok", source)
+    remedy = "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource"
+    return Finding("clock source", "note", f"{source}; reading it costs more than tsc", remedy)
+
+
+def _governor() -> Finding:
+    mode = environment.governor(available_cpus()[0])
+    if mode in (None, "performance"):
+        return Finding("frequency", "ok", mode or "not visible here (a virtual machine)")
+    remedy = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+    return Finding("frequency", "note", f"governor {mode}; latencies will vary", remedy)
+
+
+def _real_time() -> Finding:
+    soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
+    if os.geteuid() == 0 or soft != 0:
+        return Finding("real time", "ok", "allowed for the generator")
+    remedy = f"sudo prlimit --pid $$ --rtprio=10  # then in this shell; user {os.getuid()}"
+    return Finding("real time", "note", "not allowed; the generator may be late more often", remedy)
+
+
+def _optional(name: str, programs: tuple[str, ...], why: str, remedy: str) -> Finding:
+    for program in programs:
+        path = shutil.which(program)
+        if path:
+            return Finding(name, "ok", path)
+    return Finding(name, "note", f"not installed; {why}", remedy)
+
+
+def _left_overs() -> Finding:
+    found = lock.left_overs()
+    if found:
+        names = ", ".join(f"{process.name} (pid {process.pid})" for process in found)
+        pids = " ".join(str(process.pid) for process in found)
+        return Finding("left over", "missing", names, f"kill {pids}")
+    pid = lock.holder()
+    if pid is not None:
+        return Finding("left over", "note", f"a trial is running (pid {pid or 'unknown'})")
+    return Finding("left over", "ok", "nothing of an earlier run")
+
+
+def examine() -> list[Finding]:
+    """Look at everything. Starts nothing but pkg-config and `ftmb-node --describe`."""
+    return [
+        _python(),
+        _packages(),
+        _compiler(),
+        *(_library(module, package) for module, package in LIBRARIES.items()),
+        _binary(),
+        _cores(),
+        _memory(),
+        _shared_memory(),
+        _huge_pages(),
+        _clock(),
+        _governor(),
+        _real_time(),
+        _left_overs(),
+        _optional(
+            "network namespaces",
+            ("ip", "/usr/sbin/ip", "/sbin/ip"),
+            "needed only to make a capture anew",
+            "sudo apt-get install iproute2",
+        ),
+        _optional(
+            "chromium",
+            ("chromium", "chromium-browser", "google-chrome"),
+            "needed only to look at the report in tests",
+            "sudo apt-get install chromium",
+        ),
+        _optional(
+            "TRex",
+            ("t-rex-64",),
+            "needed only for a testbed with network cards",
+            "unpack a TRex release and add its directory to PATH",
+        ),
+    ]
+
+
+def can_run(findings: list[Finding]) -> bool:
+    """True if nothing is missing that the quick tier needs."""
+    return all(finding.status != "missing" for finding in findings)
+
+
+def main(as_json: bool) -> int:
+    """Print the findings. Returns 0 if the quick tier can run here, else 1."""
+    findings = examine()
+    able = can_run(findings)
+    if as_json:
+        tree = {"quick": able, "findings": [asdict(finding) for finding in findings]}
+        print(json.dumps(tree, indent=2))
+        return 0 if able else 1
+    marks = {"ok": "ok", "note": "note", "missing": "MISSING"}
+    if sys.stdout.isatty():
+        table = Table("", "", "found", "remedy", box=None, pad_edge=False)
+        styles = {"ok": "green", "note": "yellow", "missing": "bold red"}
+        for f in findings:
+            table.add_row(f"[{styles[f.status]}]{marks[f.status]}[/]", f.name, f.found, f.remedy)
+        Console().print(table)
+    else:
+        for f in findings:
+            remedy = f"\n{'':<9}mend with: {f.remedy}" if f.remedy else ""
+            print(f"{marks[f.status]:<8} {f.name}: {f.found}{remedy}")
+    missing = [finding.name for finding in findings if finding.status == "missing"]
+    print("the quick tier can run" if able else f"the quick tier cannot run: {', '.join(missing)}")
+    return 0 if able else 1

@@ -1,0 +1,252 @@
+"""The experiments: `config/experiments.yaml` becomes a list of trials, each with its spec.
+
+This module only plans. It starts nothing and needs nothing but a YAML parser, so that the workflow
+can import it while it builds its graph. The order in which trials run is a seeded shuffle over all
+experiments: drift of the machine then spreads over configurations instead of favouring one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import itertools
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TIERS = ("quick", "full")
+EXPERIMENT_KEYS = {"purpose", "spec", "product", "cycle", "trials", "repetitions", "duration_s"}
+TOP_KEYS = {"version", "order_seed", "overhead_s", "tiers", "spec", "experiments"}
+SHARE = "share:"
+RATE_STEP_PPS = 10_000
+
+
+class PlanError(ValueError):
+    """The experiments file is wrong; the message names the key."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One planned trial: its name, its place in the order, and the spec it will run."""
+
+    id: str
+    experiment: str
+    repetition: int
+    spec: dict[str, Any]
+    position: int = 0
+    overhead_s: float = 0.0
+
+    @property
+    def rate_share(self) -> float | None:
+        """Share of the function's measured maximum to offer, or None where the rate is given."""
+        rate = self.spec["traffic"].get("rate_pps")
+        return float(rate[len(SHARE) :]) if isinstance(rate, str) and rate[:6] == SHARE else None
+
+    @property
+    def digest(self) -> str:
+        """Changes when the spec does; decides whether a trial has to be run again."""
+        text = json.dumps(self.spec, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def expected_s(self) -> float:
+        """About how long the trial takes, start-up included (seconds)."""
+        keys = ("warmup_s", "duration_s")
+        return sum(float(self.spec.get(key, 0)) for key in keys) + self.overhead_s
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read the experiments file. Raises PlanError with the offending key."""
+    try:
+        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise PlanError(f"{path}: {error}") from error
+    if not isinstance(text, dict) or text.get("version") != 1:
+        raise PlanError(f"{path}: expected `version: 1` at the top")
+    _only(text, TOP_KEYS, str(path))
+    for name, entry in text["experiments"].items():
+        _only(entry, EXPERIMENT_KEYS, f"{path}: experiments.{name}")
+        if ("cycle" in entry) != ("trials" in entry):
+            raise PlanError(f"{path}: experiments.{name}: `cycle` and `trials` go together")
+    return text
+
+
+def plan(config: dict[str, Any], tier: str) -> list[Trial]:
+    """All trials of a tier, in the order in which they are to run."""
+    if tier not in TIERS:
+        raise PlanError(f"tier is {tier!r}; known tiers: {', '.join(TIERS)}")
+    shared = merge(config.get("spec", {}), config.get("tiers", {}).get(tier, {}))
+    trials = [
+        trial
+        for name, entry in config["experiments"].items()
+        for trial in _expand(name, entry, shared, tier, config.get("overhead_s", 2.0))
+    ]
+    order = list(range(len(trials)))
+    random.Random(config.get("order_seed", 1)).shuffle(order)
+    placed = [
+        Trial(t.id, t.experiment, t.repetition, t.spec, place, t.overhead_s)
+        for t, place in zip(trials, order, strict=True)
+    ]
+    names = [trial.id for trial in placed]
+    doubled = {name for name in names if names.count(name) > 1}
+    if doubled:
+        raise PlanError(f"two trials share the name {sorted(doubled)[0]}")
+    return sorted(placed, key=lambda trial: trial.position)
+
+
+def _expand(
+    name: str, entry: dict[str, Any], shared: dict[str, Any], tier: str, overhead_s: float
+) -> Iterator[Trial]:
+    base = merge(shared, entry.get("spec", {}))
+    if "duration_s" in entry:
+        base["duration_s"] = _of_tier(entry["duration_s"], tier)
+    if "cycle" in entry:
+        # Every dimension advances at its own pace, so that any run of trials covers all
+        # combinations: index 0, 1, 2, ... counts through them like the digits of a number.
+        axes = entry["cycle"]
+        combinations = list(itertools.product(*reversed(list(axes.values()))))
+        for index in range(_of_tier(entry["trials"], tier)):
+            digits = reversed(combinations[index % len(combinations)])
+            yield _trial(name, base, dict(zip(axes, digits, strict=True)), index, overhead_s)
+        return
+    axes = entry.get("product", {})
+    for values in itertools.product(*axes.values()):
+        for repetition in range(_of_tier(entry.get("repetitions", 1), tier)):
+            chosen = dict(zip(axes, values, strict=True))
+            yield _trial(name, base, chosen, repetition, overhead_s)
+
+
+def _trial(
+    experiment: str, base: dict[str, Any], chosen: dict[str, Any], repetition: int, overhead: float
+) -> Trial:
+    spec = copy.deepcopy(base)
+    for key, value in chosen.items():
+        _set(spec, key, value)
+    traffic = spec.setdefault("traffic", {})
+    # A repetition is another draw of traffic and of fault times, not the same one again.
+    traffic["seed"] = int(traffic.get("seed", 1)) + repetition
+    parts = [experiment, *(_slug(key, value) for key, value in chosen.items())]
+    return Trial(
+        id="-".join([*parts, f"{repetition:02d}"]),
+        experiment=experiment,
+        repetition=repetition,
+        spec=spec,
+        overhead_s=overhead,
+    )
+
+
+def resolve(trial: Trial, rates: dict[str, Any] | None) -> dict[str, Any]:
+    """The spec to run: `share:0.5` replaced by that share of the function's measured maximum."""
+    share = trial.rate_share
+    if share is None:
+        return trial.spec
+    name = trial.spec["nf"]["name"]
+    if rates is None or name not in rates:
+        raise PlanError(f"{trial.id}: no measured maximum for {name}; run the throughput trials")
+    spec = copy.deepcopy(trial.spec)
+    steps = round(share * float(rates[name]["maximum_pps"]) / RATE_STEP_PPS)
+    spec["traffic"]["rate_pps"] = max(steps, 1) * RATE_STEP_PPS
+    return spec
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy of `base` in which `over` wins, mapping by mapping."""
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def manifest(trials: Sequence[Trial], config: dict[str, Any], tier: str) -> dict[str, Any]:
+    """What the report needs to know of the plan: which record belongs to which experiment."""
+    return {
+        "version": 1,
+        "tier": tier,
+        "purposes": {name: e.get("purpose", "") for name, e in config["experiments"].items()},
+        "trials": [
+            {
+                "id": t.id,
+                "experiment": t.experiment,
+                "repetition": t.repetition,
+                "position": t.position,
+                "rate_share": t.rate_share,
+            }
+            for t in trials
+        ],
+    }
+
+
+def _set(spec: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for key in path:
+        spec = spec.setdefault(key, {})
+    spec[last] = value
+
+
+def _slug(key: str, value: Any) -> str:
+    text = str(value).replace(SHARE, "load").replace(".", "").replace("_", "")
+    unit = {"period_ms": "ms", "rate_pps": "pps" if isinstance(value, int) else ""}
+    return text + unit.get(key.rsplit(".", 1)[-1], "")
+
+
+def _of_tier(value: Any, tier: str) -> Any:
+    return value[tier] if isinstance(value, dict) else value
+
+
+def _only(entry: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(entry) - known)
+    if unknown:
+        raise PlanError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+
+
+def write_specs(trials: Sequence[Trial], out: Path, rates: dict[str, Any] | None) -> None:
+    """One YAML spec per trial into the directory `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for trial in trials:
+        text = yaml.safe_dump(resolve(trial, rates), sort_keys=False)
+        (out / f"{trial.id}.yaml").write_text(text, encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`list` prints the plan with expected seconds; `specs` writes the spec files of a stage."""
+    parser = argparse.ArgumentParser(prog="python -m ftmb.experiments", description=main.__doc__)
+    parser.add_argument("verb", choices=("list", "specs", "plan"))
+    parser.add_argument("--config", type=Path, default=Path("config/experiments.yaml"))
+    parser.add_argument("--tier", choices=TIERS, default="quick")
+    parser.add_argument("--stage", choices=("fixed", "derived"), default="fixed")
+    parser.add_argument("--rates", type=Path, help="rates.json, for the derived stage")
+    parser.add_argument("--out", type=Path, default=Path("results/specs"))
+    args = parser.parse_args(argv)
+    try:
+        config = load(args.config)
+        trials = plan(config, args.tier)
+        if args.verb == "list":
+            for trial in trials:
+                print(f"{trial.position:4d}  {trial.expected_s:6.1f} s  {trial.id}")
+            print(f"{len(trials)} trials, about {sum(t.expected_s for t in trials):.0f} s")
+        elif args.verb == "plan":
+            text = json.dumps(manifest(trials, config, args.tier), indent=1)
+            args.out.write_text(text + "\n", encoding="utf-8")
+        else:
+            rates = json.loads(args.rates.read_text(encoding="utf-8")) if args.rates else None
+            derived = args.stage == "derived"
+            chosen = [t for t in trials if (t.rate_share is not None) == derived]
+            write_specs(chosen, args.out, rates)
+    except (PlanError, OSError, json.JSONDecodeError) as error:
+        print(f"ftmb: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,338 @@
+"""The processes of a trial: started, listened to, faulted, finished, and gone at the end."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ftmb import events, node
+from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
+from ftmb.events import Event
+from ftmb.faults import Fault, Schedule
+from ftmb.lock import RuntimeDir
+from ftmb.node import Plan
+from ftmb.process import ENDED, NodeProcess, State
+from ftmb.progress import TrialProgress
+from ftmb.signals import held
+from ftmb.spec import TrialSpec
+
+# How long other processes get to say why they ended, once one has: the first to be noticed may
+# only have followed the one at fault.
+SETTLE_S = 0.3
+# ftmb-node's exit code for "my peer is gone": a follower, never the cause.
+PEER_GONE = 5
+# After the drain: how long a failover may still take; after `finish`: how long stopping may.
+RESUME_S = 5.0
+FINISH_S = 20.0
+
+
+class Died(Exception):  # noqa: N818
+    """A process ended that neither a fault nor `finish` ended."""
+
+    def __init__(self, process: NodeProcess) -> None:
+        self.process = process
+        super().__init__(
+            f"process {process.name} died that no fault named "
+            f"({process.how_it_ended()}): {process.last_words()}"
+        )
+
+
+class Fleet:
+    """All processes of one trial. Use on the main thread; `close` in any case."""
+
+    def __init__(
+        self,
+        program: Path,
+        spec: TrialSpec,
+        nf: dict[str, Any],
+        plan: Plan,
+        traffic: dict[str, Any],
+        out: Path,
+        runtime: RuntimeDir,
+        progress: TrialProgress,
+    ) -> None:
+        self.spec, self.plan, self.out = spec, plan, out
+        self.schedule = Schedule.of(spec)
+        self.events: list[Event] = []
+        self.processes: dict[str, NodeProcess] = {}
+        self.slots: list[str] = []
+        self.master_slot = 0
+        self.seen: set[str] = set()
+        self.deaths: list[Died] = []
+        self._program, self._nf, self._traffic = program, nf, traffic
+        self._runtime, self._progress = runtime, progress
+        self._inbox: queue.Queue[Event] = queue.Queue()
+        self._owed: list[Fault] = []  # faults whose dead slot waits for a fresh replica
+        self._generation = 1
+
+    # -- starting ---------------------------------------------------------------------------
+
+    def _launch(self, tree: dict[str, Any]) -> NodeProcess:
+        path = node.write_spec(tree, self.out)
+        name = str(tree["process"])
+        with held():
+            process = NodeProcess(self._program, path, name, self.out, self._inbox)
+            self.processes[name] = process
+        self._runtime.add(name, process.pid)
+        self.events.append(events.own("spawn", name, pid=process.pid))
+        return process
+
+    def _launch_replica(self, name: str, slot: int) -> None:
+        tree = node.replica_spec(
+            name, slot, self.spec, self.plan, self._nf, self._runtime.path, self.out
+        )
+        self._launch(tree)
+
+    def start(self) -> None:
+        """Replicas first, then the loggers, which connect to them."""
+        for slot in range(self.plan.replicas):
+            self.slots.append(f"r{slot}")
+            self._launch_replica(self.slots[slot], slot)
+        for name in self.plan.logger_names():
+            self._launch(
+                node.logger_spec(
+                    name,
+                    self.spec,
+                    self.plan,
+                    self._nf,
+                    self._runtime.path,
+                    self.out,
+                    self._traffic,
+                )
+            )
+
+    def wait_ready(self) -> None:
+        """Until every process is ready and, in mode ftmb, protected. Raises FtmbError."""
+        deadline = time.monotonic() + self.spec.setup_timeout_s
+        limit = f"within {self.spec.setup_timeout_s:g} s (setup_timeout_s)"
+        try:
+            self._progress.stage("waiting for the processes to be ready")
+            if not self.pump(lambda: not self._not_ready(), deadline):
+                names = ", ".join(self._not_ready())
+                raise TrialError(f"not ready {limit}: {names}; see the .stderr files in {self.out}")
+            if self.spec.ft.mode == "ftmb" and self.plan.replicas > 1:
+                self._progress.stage("waiting for the first committed base")
+                if not self.pump(lambda: "protected" in self.seen, deadline):
+                    raise TrialError(
+                        f"no base was committed {limit}: the output logger never said "
+                        f"`protected`; see the .stderr files in {self.out}"
+                    )
+        except Died as death:
+            raise self._setup_error(death) from None
+        for process in self.processes.values():
+            process.become(State.RUNNING)
+
+    def _not_ready(self) -> list[str]:
+        return [p.name for p in self.processes.values() if p.state is State.STARTING]
+
+    def _setup_error(self, death: Died) -> FtmbError:
+        process = death.process
+        kinds: dict[int | None, type[FtmbError]] = {2: SpecError, 3: MachineError}
+        kind = kinds.get(process.exit_code, TrialError)
+        if kind is TrialError:
+            return TrialError(
+                f"process {process.name} died during set-up ({process.how_it_ended()}): "
+                f"{process.last_words()}; see {process.stderr_path}"
+            )
+        return kind(f"process {process.name}: {process.last_words()}")
+
+    # -- listening --------------------------------------------------------------------------
+
+    def pump(self, done: Callable[[], bool], deadline: float) -> bool:
+        """Take events and inject faults until `done()`; False at `deadline` (time.monotonic).
+
+        Raises Died when a process ends unexpectedly.
+        """
+        while not done():
+            now_ns = time.monotonic_ns()
+            fault = self.schedule.due(now_ns)
+            if fault is not None:
+                self._inject(fault)
+                continue
+            left = deadline - now_ns / 1e9
+            if left <= 0:
+                return False
+            due_ns = self.schedule.next_due_ns()
+            if due_ns is not None:
+                left = min(left, (due_ns - now_ns) / 1e9)
+            self._progress.tick()
+            try:
+                event = self._inbox.get(timeout=max(0.0, min(left, 0.25)))
+            except queue.Empty:
+                continue
+            self._handle(event)
+        return True
+
+    def _handle(self, event: Event) -> None:
+        self.events.append(event)
+        process = self.processes[event.process]
+        match event.name:
+            case "exit":
+                if not process.note_exit(event.integer("code", -1)):
+                    self.deaths.append(death := Died(self._culprit(process)))
+                    raise death
+            case "ready" if process.state is State.STARTING:
+                process.become(State.READY)
+                if self.schedule.window_start_ns is not None:
+                    process.become(State.RUNNING)  # a fresh replica joins a running trial
+            case "view" if "slot" in event.fields:
+                self.master_slot = event.integer("slot")
+            case "replay_done" if event.process in self.slots:
+                self.master_slot = self.slots.index(event.process)
+            case "window_start":
+                # The event follows its time by one look at the clock; `at_ns` is the time.
+                self.schedule.window_start_ns = event.integer("at_ns", event.t_ns)
+                self._progress.window(self.spec.duration_s)
+            case "drained" | "window_end":
+                self._progress.stage("draining")
+            case "resumed":
+                self._replace_dead()
+        self.seen.add(event.name)
+
+    def _culprit(self, first: NodeProcess) -> NodeProcess:
+        """Of the processes that end about now, the one that did not merely follow another."""
+        ended = [first]
+        until = time.monotonic() + SETTLE_S
+        while first.exit_code == PEER_GONE and (left := until - time.monotonic()) > 0:
+            try:
+                event = self._inbox.get(timeout=left)
+            except queue.Empty:
+                break
+            self.events.append(event)
+            if event.name == "exit":
+                process = self.processes[event.process]
+                if not process.note_exit(event.integer("code", -1)):
+                    ended.append(process)
+        return next((p for p in ended if p.exit_code != PEER_GONE), first)
+
+    # -- faults -----------------------------------------------------------------------------
+
+    def _inject(self, fault: Fault) -> None:
+        name = self.slots[self.master_slot]
+        process = self.processes[name]
+        if process.state is not State.RUNNING:
+            fault.problem = f"no master was alive then ({name} is {process.state.value})"
+            return
+        fault.t0_ns = process.kill()
+        fault.process, fault.pid, fault.slot = name, process.pid, self.master_slot
+        self.events.append(
+            Event(
+                fault.t0_ns,
+                "ftmb",
+                "fault",
+                {
+                    "do": fault.spec.do,
+                    "role": fault.spec.role,
+                    "process": name,
+                    "slot": self.master_slot,
+                    "at_s": fault.at_s,
+                },
+            )
+        )
+        self._progress.note(f"killed the master {name} (pid {process.pid})")
+        if fault.spec.protect_again:
+            self._owed.append(fault)
+
+    def _replace_dead(self) -> None:
+        """Fresh replicas for dead slots, once the failover is over: starting one costs time on
+        the same CPUs, and no recovery should pay for it."""
+        for fault in self._owed:
+            assert fault.slot is not None
+            self._generation += 1
+            name = f"r{fault.slot}-{self._generation}"
+            self.slots[fault.slot] = name
+            self._launch_replica(name, fault.slot)
+        self._owed.clear()
+
+    # -- the run ----------------------------------------------------------------------------
+
+    def measure(self) -> list[str]:
+        """From `start` to the end of the drain. Returns what went wrong, in words."""
+        spec = self.spec
+        self._progress.stage("warming up")
+        self.processes[self.plan.traffic_name].command("start")
+        length = spec.warmup_s + spec.duration_s + spec.drain_s
+        deadline = time.monotonic() + length + 30 + 0.2 * length
+        try:
+            if not self.pump(lambda: "drained" in self.seen, deadline):
+                last = "window_end" if "window_end" in self.seen else "window_start"
+                missing = "drained" if last in self.seen else last
+                return [f"the workload did not finish in time (no `{missing}` event)"]
+            return self._settle()
+        except Died as death:
+            return [str(death)]
+
+    def _settle(self) -> list[str]:
+        """Let a failover and the start of a fresh replica come to their end before `finish`."""
+
+        def resumed() -> bool:
+            kills = sum(fault.happened for fault in self.schedule.faults)
+            return sum(event.name == "resumed" for event in self.events) >= kills
+
+        trouble = []
+        if not self.pump(resumed, time.monotonic() + RESUME_S):
+            trouble.append("a failover did not end before the run did (no `resumed` event)")
+        deadline = time.monotonic() + self.spec.setup_timeout_s
+        if not self.pump(lambda: not self._not_ready(), deadline):
+            trouble.append(f"the fresh replica {self._not_ready()[0]} never became ready")
+        return trouble
+
+    def finish(self) -> list[str]:
+        """Stop all and collect their statistics. Returns what went wrong, in words.
+
+        Loggers first, and replicas only once the loggers have reported: else an output logger that
+        is slow to read its `finish` would take the leaving master for a dead one.
+        """
+        self._progress.stage("collecting statistics")
+        deadline = time.monotonic() + FINISH_S
+        loggers = self.plan.logger_names()
+        self._tell_finish(loggers)
+        trouble = self._pump_through(lambda: not self._unreported(), deadline)
+        self._tell_finish([name for name in self.processes if name not in loggers])
+        trouble += self._pump_through(lambda: not self._alive(), deadline)
+        if self._alive():
+            trouble.append(
+                f"did not stop within {FINISH_S:g} s of `finish`: {', '.join(self._alive())}"
+            )
+        return trouble
+
+    def _tell_finish(self, names: list[str]) -> None:
+        for name in names:
+            if self.processes[name].state not in ENDED:
+                self.processes[name].command("finish")
+
+    def _alive(self) -> list[str]:
+        return [process.name for process in self.processes.values() if not process.ended]
+
+    def _unreported(self) -> list[str]:
+        """Roles of living loggers whose statistics have not arrived."""
+        reported = {event.fields.get("role") for event in self.events if event.name == "stats"}
+        return [
+            role
+            for role, name in self.plan.processes.items()
+            if role not in reported and not self.processes[name].ended
+        ]
+
+    def _pump_through(self, done: Callable[[], bool], deadline: float) -> list[str]:
+        """Pump on past processes that die; returns those deaths in words."""
+        trouble = []
+        while True:
+            try:
+                self.pump(done, deadline)
+                return trouble
+            except Died as death:
+                trouble.append(str(death))
+
+    def close(self) -> None:
+        """End everything that still runs; keep the events that were on their way."""
+        for process in self.processes.values():
+            process.close()
+        while True:
+            try:
+                self.events.append(self._inbox.get_nowait())
+            except queue.Empty:
+                break
+        self.events.sort(key=lambda event: event.t_ns)

@@ -1,0 +1,173 @@
+"""From what the processes reported to the figures of a record. Pure functions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ftmb.events import LOUD_FAILURES, Event
+from ftmb.record import Latency, Log, Noise, Packets, Pause, Snapshot
+from ftmb.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The `stats` events by role. None: no process reported that role."""
+
+    traffic: dict[str, Any] | None
+    il: dict[str, Any] | None
+    ol: dict[str, Any] | None
+    replicas: list[dict[str, Any]]
+
+    @property
+    def active(self) -> dict[str, Any] | None:
+        """The master at the end; its counts cover the whole run, they live in its state."""
+        active = [r for r in self.replicas if r.get("condition") == "active"]
+        return active[0] if len(active) == 1 else None
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Stats:
+        """Gather them. A role's later report replaces its earlier one."""
+        roles: dict[str, dict[str, Any]] = {}
+        replicas = []
+        for event in events:
+            if event.name != "stats":
+                continue
+            role = str(event.fields.get("role"))
+            if role == "replica":
+                replicas.append({**event.fields, "process": event.process})
+            else:
+                roles[role] = event.fields
+        return cls(roles.get("traffic"), roles.get("il"), roles.get("ol"), replicas)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value with at least `share` of all at or below it. `values` is not empty."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
+    """The counts of the run; None if traffic or the master did not report."""
+    traffic, active, il = stats.traffic, stats.active, stats.il
+    if traffic is not None and spec.ft.mode == "floor":
+        # No function in between: what was sent is what should arrive.
+        sent = traffic["sent"]
+        active = {"inputs": sent, "outputs": sent, "dropped_by_nf": 0}
+    if traffic is None or active is None:
+        return None
+    produced, delivered = int(active["outputs"]), int(traffic["delivered"])
+    return Packets(
+        offered=traffic["offered"],
+        refused_before_log=il["refused"] if il else 0,
+        accepted=il["accepted"] if il else active["inputs"],
+        dropped_by_nf=active["dropped_by_nf"],
+        outputs_produced=produced,
+        delivered=delivered,
+        lost=produced - delivered,
+        duplicated=traffic["duplicated"],
+        reordered=traffic["reordered"],
+        corrupted=traffic["corrupted"],
+    )
+
+
+def rates(stats: Stats) -> tuple[float | None, float | None]:
+    """Delivered and offered packets per second over the window."""
+    traffic = stats.traffic
+    if traffic is None or not traffic["window_ns"]:
+        return None, None
+    seconds = traffic["window_ns"] / 1e9
+    return traffic["window_delivered"] / seconds, traffic["window_offered"] / seconds
+
+
+def latency(spec: TrialSpec, stats: Stats) -> Latency | None:
+    """Latencies of the window; None with rate max, where no intended send times exist."""
+    if stats.traffic is None or spec.traffic.rate_pps == "max":
+        return None
+    given = stats.traffic.get("latency") or {"count": 0}
+    if not given["count"]:
+        return Latency(count=0)
+    return Latency.model_validate({key: given.get(key) for key in Latency.model_fields})
+
+
+def noise(stats: Stats) -> dict[str, Noise] | None:
+    """The machine's stalls per CPU; None if the meter did not report."""
+    given = (stats.traffic or {}).get("noise")
+    if given is None:
+        return None
+    keys = Noise.model_fields
+    return {str(cpu): Noise(**{k: meter[k] for k in keys}) for cpu, meter in given.items()}
+
+
+def _pause(values: list[float]) -> Pause | None:
+    if not values:
+        return None
+    return Pause(p50=percentile(values, 0.5), p99=percentile(values, 0.99), max=max(values))
+
+
+def snapshot(spec: TrialSpec, events: Sequence[Event], start_ns: int) -> Snapshot | None:
+    """Snapshots, from events: a killed master leaves no statistics, but it left its events.
+
+    Sizes and pauses are those since `start_ns`, the window's start: the first full base, before
+    any traffic, stops nobody.
+    """
+    if spec.ft.mode != "ftmb":
+        return None
+    taken = [event for event in events if event.name == "snapshot" and event.t_ns >= start_ns]
+    count = {name: sum(e.name == name for e in events) for name in ("snapshot_skipped", "commit")}
+    steps = [
+        (b.t_ns - a.t_ns) / 1e6 for a, b in itertools.pairwise(taken) if a.process == b.process
+    ]
+    return Snapshot(
+        engine=spec.ft.snapshot.engine,
+        period_ms=spec.ft.snapshot.period_ms,
+        period_reached_ms=percentile(steps, 0.5) if steps else None,
+        taken=len(taken),
+        skipped=count["snapshot_skipped"],
+        committed=count["commit"],
+        pause_ns=_pause([float(e.integer("pause_ns")) for e in taken]),
+        copy_ns=_pause([float(e.integer("copy_ns")) for e in taken]),
+        bytes=sum(e.integer("bytes") for e in taken),
+        lines=sum(e.integer("lines") for e in taken),
+    )
+
+
+def log(spec: TrialSpec, stats: Stats, events: Sequence[Event]) -> Log | None:
+    """Log sizes; None but in mode ftmb, or if a logger did not report."""
+    il, ol = stats.il, stats.ol
+    if spec.ft.mode != "ftmb" or il is None or ol is None:
+        return None
+    accepted = il["accepted"]
+    return Log(
+        pals=ol["pals"],
+        pal_bytes=ol["pal_bytes"],
+        bytes_per_packet=ol["pal_bytes"] / accepted if accepted else None,
+        input_log_peak_bytes=il["log_peak_bytes"],
+        input_log_capacity_bytes=il["log_capacity_bytes"],
+        output_log_peak_bytes=ol["log_peak_bytes"],
+        output_log_capacity_bytes=ol["log_capacity_bytes"],
+        full_events=sum(e.name == "log_full" for e in events),
+    )
+
+
+def nf_counters(stats: Stats) -> dict[str, float]:
+    """The function's own counters, as the master at the end reports them."""
+    active = stats.active
+    return dict(active.get("nf") or {}) if active else {}
+
+
+def event_counts(events: Iterable[Event]) -> dict[str, int]:
+    """How often each event occurred, by name; loud failures told by `fatal` count too."""
+    counts: dict[str, int] = {}
+    for event in events:
+        names = {event.name}
+        if event.name == "fatal":
+            # A process that stops on a loud failure says its name at the head of its last words.
+            cause = str(event.fields.get("message", "")).partition(":")[0]
+            names |= {cause} & set(LOUD_FAILURES)
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))

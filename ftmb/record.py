@@ -1,0 +1,215 @@
+"""record.json: what one trial showed. Everything after a trial is a pure function of records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ftmb.errors import SpecError
+from ftmb.recovery import Recovery
+from ftmb.spec import Model, TrialSpec
+
+RECORD_NAME = "record.json"
+
+
+class Packets(Model):
+    """Counts of the whole run, warm-up and drain included. Packets, never ticks."""
+
+    offered: int = Field(description="due by the generator's schedule")
+    refused_before_log: int = Field(description="refused by the input logger, before logging")
+    accepted: int = Field(description="accepted by the input logger; direct: by the replica")
+    dropped_by_nf: int = Field(description="by the function's own decision")
+    outputs_produced: int = Field(description="by the master, across failovers, each once")
+    delivered: int = Field(description="distinct packets that reached the sink")
+    lost: int = Field(description="outputs_produced - delivered, after the drain")
+    duplicated: int
+    reordered: int = Field(description="within a flow")
+    corrupted: int = Field(description="checksum or check of the payload wrong")
+
+
+class Latency(Model):
+    """From the intended send time to the sink, nanoseconds."""
+
+    count: int
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+    p9999: float | None = None
+    max: float | None = None
+
+
+class Noise(Model):
+    """Stalls of the machine itself on one CPU, nanoseconds, seen by the hiccup meter."""
+
+    count: int
+    p50: float
+    p99: float
+    p999: float
+    max: float
+    over_1ms: int
+
+
+class Pause(Model):
+    p50: float
+    p99: float
+    max: float
+
+
+class Snapshot(Model):
+    """Snapshots since the window's start; those of a killed master included."""
+
+    engine: str
+    period_ms: float
+    period_reached_ms: float | None = Field(description="median time between two snapshots")
+    taken: int
+    skipped: int = Field(description="fell due while one was uncommitted")
+    committed: int = Field(description="in the whole run, the first full base included")
+    pause_ns: Pause | None
+    copy_ns: Pause | None
+    bytes: int = Field(description="of all snapshots together")
+    lines: int = Field(description="of all snapshots together")
+
+
+class Log(Model):
+    """Sizes of the logs. Peaks and capacities are over all workers, bytes."""
+
+    pals: int
+    pal_bytes: int
+    bytes_per_packet: float | None = Field(description="PAL bytes per accepted packet")
+    input_log_peak_bytes: int
+    input_log_capacity_bytes: int
+    output_log_peak_bytes: int
+    output_log_capacity_bytes: int
+    full_events: int = Field(description="how often a log was full")
+
+
+class FaultRecord(Model):
+    do: str
+    role: str
+    at_s: float = Field(description="planned, seconds into the window")
+    t0_ns: int | None = Field(description="CLOCK_MONOTONIC just before; null: it did not happen")
+    process: str | None
+    pid: int | None
+    slot: int | None
+    problem: str | None = Field(description="why it did not happen")
+
+
+class Window(Model):
+    """The measured window, CLOCK_MONOTONIC ns."""
+
+    start_ns: int
+    end_ns: int | None
+
+
+class Check(Model):
+    name: str
+    verdict: Literal["pass", "fail"]
+    figure: float | int | None = Field(description="the number that was judged")
+    detail: str
+
+
+class Cpu(Model):
+    model: str
+    cores: int
+    available: list[int]
+    governor: str | None
+    hypervisor: str | None
+    microcode: str | None
+
+
+class Environment(Model):
+    """The machine and what the trial made of it."""
+
+    cpu: Cpu
+    memory_mb: int
+    kernel: str
+    kernel_command_line: str
+    os: str
+    clocksource: str
+    thp: str
+    load_1min: float = Field(description="load of the machine before the trial")
+    placement: dict[str, Any]
+    processes: dict[str, str]
+    idle: str
+    scheduler: str | None = Field(description="of the generator: fifo or other")
+
+
+class Versions(Model):
+    ftmb: str
+    node: str
+    node_git: str
+    node_sha256: str
+    compiler: str
+    flags: str
+    dpdk: str
+    git: str | None
+    dirty: bool | None
+    python: str
+    packages: dict[str, str]
+
+
+class Setup(Model):
+    """How long setting up took, milliseconds from the first process's start."""
+
+    ready_ms: float
+    protected_ms: float | None
+
+
+class Record(Model):
+    """One trial. Measurements are null where the run did not get that far; `valid` says why."""
+
+    version: Literal[1]
+    valid: Literal[True] | str = Field(description="true, or why the figures must not be used")
+    started: str = Field(description="wall clock, ISO 8601, UTC")
+    spec: dict[str, Any] = Field(description="the effective spec, every key")
+    environment: Environment
+    versions: Versions
+    setup: Setup
+    window: Window
+    packets: Packets | None
+    throughput_pps: float | None
+    offered_pps: float | None
+    late: int | None = Field(description="packets sent over 1 ms after their intended time")
+    latency_ns: Latency | None = Field(description="null with rate max")
+    noise: dict[str, Noise] | None
+    snapshot: Snapshot | None = Field(description="null but in mode ftmb")
+    log: Log | None = Field(description="null but in mode ftmb")
+    nf: dict[str, float] = Field(description="counters of the network function")
+    faults: list[FaultRecord]
+    recovery: list[Recovery] | None = Field(description="one per failover; null without")
+    endpoints: None = None
+    checks: list[Check]
+    events: dict[str, int] = Field(description="how often each event occurred")
+    stats: list[dict[str, Any]] = Field(description="what each role reported, as it did")
+    files: dict[str, str] = Field(description="raw results beside the record")
+
+
+def write(record: Record, out: Path) -> Path:
+    """Write out/record.json in one step, so that no half of one is ever seen; its path."""
+    path = out / RECORD_NAME
+    fresh = path.with_suffix(".json.new")
+    fresh.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    fresh.replace(path)
+    return path
+
+
+def read(path: Path) -> Record:
+    """A checked record. Raises SpecError if the file is none."""
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SpecError(f"{path}: cannot read the record: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SpecError(f"{path}: not a record of this version: {where}: {first['msg']}") from None
+
+
+def schema(which: Literal["record", "trial"]) -> str:
+    """The JSON Schema (draft 2020-12) of a record or of a trial spec, as text."""
+    model: type[Model] = Record if which == "record" else TrialSpec
+    return json.dumps(model.model_json_schema(), indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,322 @@
+"""The trial spec: what a user writes in SPEC.yaml, checked. An unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ftmb.errors import SpecError
+
+
+class Model(BaseModel):
+    """Base of all models here: unknown keys refused, values fixed once checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NfSpec(BaseModel):
+    """The network function. Its own parameters stand beside `name`; the data plane knows them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field("monitor", description="network function, one of `ftmb-node --describe`")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters given, without the name."""
+        return dict(self.model_extra or {})
+
+
+class SnapshotSpec(Model):
+    engine: Literal["stop-copy", "none"] = Field(
+        "stop-copy", description="how state is copied; none: one full base at the start, no more"
+    )
+    period_ms: int = Field(100, ge=1, description="time from one snapshot to the next")
+
+
+class FtSpec(Model):
+    mode: Literal["ftmb", "none", "direct", "floor"] = Field(
+        "ftmb",
+        description="none: same hops, nothing logged; direct: no loggers; floor: no function",
+    )
+    release: Literal["max", "exact"] = Field("max", description="dependency vector of an output")
+    reads: Literal["optimistic", "locked"] = Field(
+        "optimistic", description="read accesses; locked is the paper's way"
+    )
+    pal_batch: bool = Field(True, description="PALs of a burst share a frame")
+    snapshot: SnapshotSpec = Field(default_factory=SnapshotSpec)
+    detect_ms: int = Field(100, gt=0, description="silence that makes a peer suspect")
+    check: bool = Field(True, description="compare the state digests of master and backup")
+
+
+class Placement(Model):
+    """CPU numbers. Roles of one process on one CPU share an lcore; each worker has its own."""
+
+    traffic: int = Field(ge=0)
+    il: int = Field(ge=0)
+    ol: int = Field(ge=0)
+    workers: list[int] = Field(min_length=1)
+
+
+class Processes(Model):
+    """Which process holds which role. Replicas are always processes of their own."""
+
+    traffic: str = Field(pattern=r"^[a-z][a-z0-9_]{0,15}$")
+    il: str = Field(pattern=r"^[a-z][a-z0-9_]{0,15}$")
+    ol: str = Field(pattern=r"^[a-z][a-z0-9_]{0,15}$")
+
+
+class TrafficSpec(Model):
+    generator: Literal["native"] = Field("native", description="the data plane's own generator")
+    profile: str = Field("udp64", description="a profile's name, or the path of a capture (pcap)")
+    rate_pps: int | Literal["max"] = Field(
+        200_000, description="packets a second, open loop; max: as fast as input is accepted"
+    )
+    flows: int = Field(10_000, ge=1, description="flows alive at a time")
+    zipf: float = Field(0.0, ge=0, le=4, description="skew of flow popularity; 0 is uniform")
+    new_flows_per_s: int = Field(0, ge=0, description="flows replaced by new ones, per second")
+    reply_share: float = Field(0.0, ge=0, lt=1, description="share of packets that are answered")
+    seed: int = Field(1, ge=0, lt=2**63, description="of the traffic and of random fault times")
+    samples: bool = Field(False, description="also write every latency sample (large)")
+
+    @model_validator(mode="after")
+    def _rate(self) -> TrafficSpec:
+        if self.rate_pps != "max" and not 0 < self.rate_pps <= 10**9:
+            raise ValueError("rate_pps is a number from 1 to 1e9, or max")
+        return self
+
+
+class LogSpec(Model):
+    """Bounds of the logs, per worker. At the bound input is refused, and the record says so."""
+
+    input_mb: int = Field(64, ge=1, le=65536, description="input log, megabytes per worker")
+    pals: int = Field(4_194_304, description="PALs per worker, a power of two")
+    outputs: int = Field(1_048_576, description="outputs per worker, a power of two")
+
+    @model_validator(mode="after")
+    def _powers(self) -> LogSpec:
+        for name in ("pals", "outputs"):
+            value = getattr(self, name)
+            if value < 1024 or value & (value - 1):
+                raise ValueError(f"{name} is a power of two, at least 1024, not {value}")
+        return self
+
+
+class FaultSpec(Model):
+    do: Literal["kill"] = Field("kill", description="kill: SIGKILL")
+    role: Literal["master"] = Field("master", description="who it happens to")
+    at_s: float | Literal["random"] = Field(
+        description="seconds into the window; random: in its middle 80 %, by traffic.seed"
+    )
+    protect_again: bool = Field(True, description="start a fresh backup after the failover")
+
+
+class TrialSpec(Model):
+    nf: NfSpec = Field(default_factory=NfSpec)
+    ft: FtSpec = Field(default_factory=FtSpec)
+    workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
+    backups: int = Field(1, ge=0, le=1, description="standby replicas (mode ftmb)")
+    testbed: Literal["local"] = Field("local", description="all processes on this machine")
+    idle: Literal["auto", "yield", "poll"] = Field(
+        "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
+    )
+    placement: Literal["auto"] | Placement = Field("auto", description="CPU numbers of the roles")
+    processes: Literal["auto"] | Processes = Field("auto", description="process of each role")
+    traffic: TrafficSpec = Field(default_factory=TrafficSpec)
+    warmup_s: float = Field(0.5, ge=0, le=3600, description="traffic before the window")
+    duration_s: float = Field(5, gt=0, le=86400, description="the measured window")
+    drain_s: float = Field(2, ge=0, le=3600, description="time for late packets after the window")
+    log: LogSpec = Field(default_factory=LogSpec)
+    faults: list[FaultSpec] = Field(default_factory=list, description="what happens, and when")
+    setup_timeout_s: float = Field(60, gt=0, description="until all are ready and protected")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrialSpec:
+        for index, fault in enumerate(self.faults):
+            if fault.at_s != "random" and not 0 <= fault.at_s < self.duration_s:
+                raise ValueError(
+                    f"faults.{index}.at_s is {fault.at_s}, outside the window of "
+                    f"{self.duration_s} s (duration_s)"
+                )
+        if self.faults and (self.ft.mode != "ftmb" or self.backups == 0):
+            why = f"ft.mode {self.ft.mode}" if self.ft.mode != "ftmb" else "backups 0"
+            raise ValueError(
+                f"faults: nothing survives a crash with {why}; "
+                "use ft.mode ftmb with backups 1, or take the faults out"
+            )
+        if isinstance(self.placement, Placement) and len(self.placement.workers) != self.workers:
+            raise ValueError(
+                f"placement.workers names {len(self.placement.workers)} CPUs "
+                f"for {self.workers} workers"
+            )
+        return self
+
+    def fault_times_s(self) -> list[float]:
+        """When each fault happens, in seconds into the window, `random` drawn by the seed."""
+        times = []
+        for index, fault in enumerate(self.faults):
+            if fault.at_s == "random":
+                # One generator per fault: adding a fault leaves the others where they were.
+                draw = random.Random(f"{self.traffic.seed}:{index}").uniform(0.1, 0.9)
+                times.append(draw * self.duration_s)
+            else:
+                times.append(fault.at_s)
+        return times
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, instead of silently taking the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if isinstance(key, list | dict | set):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a word, not a list or a mapping", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_UniqueLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SpecError(f"{where}{mark}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+
+
+def _set_key(tree: dict[str, Any], assignment: str) -> None:
+    """Apply one `key.key=value` to `tree`. A number as a key is a place in a list."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise SpecError(f"--set {assignment}: write it as key=value, e.g. traffic.rate_pps=100000")
+    value = _parse_yaml(text, f"--set {key}")
+    parts = key.strip().split(".")
+    here: Any = tree
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(here, list):
+            if not part.isdigit() or int(part) >= len(here):
+                raise SpecError(f"--set {key}: {part} is no place in a list of {len(here)}")
+            slot: Any = int(part)
+        elif isinstance(here, dict):
+            slot = part
+            if not last and here.get(part) is None:
+                here[part] = {}
+        else:
+            raise SpecError(f"--set {key}: {'.'.join(parts[:depth])} has no keys of its own")
+        if last:
+            here[slot] = value
+        else:
+            here = here[slot]
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed beside the one at `location`, for a suggestion."""
+    model: Any = TrialSpec
+    steps = {
+        "ft": FtSpec,
+        "traffic": TrafficSpec,
+        "log": LogSpec,
+        "faults": FaultSpec,
+        "snapshot": SnapshotSpec,
+        "placement": Placement,
+        "processes": Processes,
+    }
+    for part in location[:-1]:
+        model = steps.get(str(part), model)
+    return list(model.model_fields)
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first complaint of pydantic in our words; how many more there are."""
+    # Of `auto | Placement` both complain: the deeper one is about what the user wrote.
+    complaints = error.errors()
+    first = complaints[0]
+    for complaint in complaints[1:]:
+        same = complaint["loc"][:1] == first["loc"][:1] and first["loc"][:1] in (
+            ("placement",),
+            ("processes",),
+        )
+        if same and len(complaint["loc"]) > len(first["loc"]):
+            first = complaint
+            break
+    names = [str(p) for p in first["loc"] if p not in ("Placement", "Processes", "literal['auto']")]
+    where = ".".join(n for n in names if not n.startswith(("literal[", "constrained-")))
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(names[-1], _known_keys(first["loc"]), 1, 0.6)
+        what = "unknown key" + (
+            f" (did you mean {close[0]}?)" if close else "; `ftmb trial --defaults` lists the keys"
+        )
+    else:
+        what = first["msg"].removeprefix("Value error, ")
+        if first["type"] not in ("value_error", "missing"):
+            what += f", not {first['input']!r}"
+    line = f"{where}: {what}" if where else what
+    more = len({complaint["loc"][:2] for complaint in complaints}) - 1
+    return line + (f" (and {more} more)" if more > 0 else "")
+
+
+def parse(tree: Any, where: str = "spec") -> TrialSpec:
+    """A checked spec from parsed YAML. Raises SpecError with one line."""
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise SpecError(f"{where}: a spec is a mapping of keys, not a {type(tree).__name__}")
+    try:
+        return TrialSpec.model_validate(tree)
+    except ValidationError as error:
+        raise SpecError(f"{where}: {_one_line(error)}") from None
+
+
+def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
+    """Read SPEC.yaml, apply `--set key=value` assignments in order, check. Raises SpecError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot read the spec: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: the spec is not text (UTF-8)") from None
+    tree = _parse_yaml(text, str(path))
+    if tree is None:
+        tree = {}
+    if isinstance(tree, dict):
+        for assignment in assignments or []:
+            _set_key(tree, assignment)
+    return parse(tree, str(path))
+
+
+def defaults() -> list[tuple[str, Any, str]]:
+    """Every key with its default and what it means: (dotted key, default, description)."""
+    rows: list[tuple[str, Any, str]] = []
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                walk(inner, f"{prefix}{name}.")
+                continue
+            default = field.get_default(call_default_factory=True, validated_data={})
+            if name == "faults":
+                rows.append((f"{prefix}{name}", default, field.description or ""))
+                for key, part in FaultSpec.model_fields.items():
+                    given = "(none)" if part.is_required() else part.default
+                    rows.append((f"{prefix}{name}[].{key}", given, part.description or ""))
+                continue
+            rows.append((f"{prefix}{name}", default, field.description or ""))
+
+    walk(TrialSpec, "")
+    return rows

@@ -1,0 +1,221 @@
+"""One trial: fresh processes, one experiment, one record."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftmb import checks, environment, events, measure, node, record
+from ftmb.describe import Description, check_workers, describe, nf_config, node_path
+from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
+from ftmb.faults import Fault
+from ftmb.fleet import Fleet
+from ftmb.lock import RuntimeDir, machine_lock, refuse_left_overs
+from ftmb.node import Plan
+from ftmb.progress import TrialProgress
+from ftmb.record import Environment, FaultRecord, Record, Setup, Versions, Window
+from ftmb.recovery import recoveries
+from ftmb.signals import held
+from ftmb.spec import TrialSpec
+
+# What a trial writes besides the specs and stderr files of its processes. Removed at the start:
+# a failed trial must not leave the results of an earlier one behind.
+FILES = {
+    "events": "events.jsonl",
+    "histogram": "histogram.json",
+    "timeline": "timeline.csv",
+    "samples": "samples.bin",
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A trial that was checked as far as possible without starting anything."""
+
+    spec: TrialSpec
+    nf: dict[str, Any]
+    program: Path
+    description: Description
+    plan: Plan
+
+
+def prepare(spec: TrialSpec) -> Prepared:
+    """Check the spec against the data plane and the machine. Raises SpecError, MachineError."""
+    program = node_path()
+    description = describe(program)
+    check_workers(description, spec.workers)
+    nf = nf_config(description, spec.nf.name, spec.nf.params)
+    return Prepared(spec, nf, program, description, node.make_plan(spec))
+
+
+def _profile(spec: TrialSpec, out: Path) -> dict[str, Any]:
+    """Make the packet templates of the profile: template, capture and inside for the node spec."""
+    try:
+        from ftmb.traffic import profile
+    except ImportError as error:
+        raise MachineError(f"{error}: run `make setup`") from None
+    try:
+        return dict(profile.prepare(spec.traffic.profile, out, spec.traffic.seed))
+    except FtmbError:
+        raise
+    except (ValueError, OSError) as error:
+        raise SpecError(f"traffic.profile: {error}") from None
+
+
+def _make_out(out: Path) -> Path:
+    out = out.absolute()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in [record.RECORD_NAME, *FILES.values()]:
+            (out / name).unlink(missing_ok=True)
+        for old in [*out.glob("*.stderr"), *out.glob("*.stdout")]:
+            old.unlink()
+    except OSError as error:
+        raise MachineError(
+            f"cannot write to {out}: {error.strerror}; choose another --out"
+        ) from None
+    return out
+
+
+def _fault_record(fault: Fault) -> FaultRecord:
+    return FaultRecord(
+        do=fault.spec.do,
+        role=fault.spec.role,
+        at_s=fault.at_s,
+        t0_ns=fault.t0_ns,
+        process=fault.process,
+        pid=fault.pid,
+        slot=fault.slot,
+        problem=fault.problem,
+    )
+
+
+def _first_ns(fleet: Fleet, name: str) -> int | None:
+    found = (e.integer("at_ns", e.t_ns) for e in fleet.events if e.name == name)
+    return next(found, None)
+
+
+def _setup(fleet: Fleet) -> Setup:
+    begin = _first_ns(fleet, "spawn") or 0
+    window = fleet.schedule.window_start_ns or 1 << 63
+    ready = [e.t_ns for e in fleet.events if e.name == "ready" and e.t_ns < window]
+    protected = _first_ns(fleet, "protected")
+    return Setup(
+        ready_ms=(max(ready) - begin) / 1e6 if ready else 0.0,
+        protected_ms=None if protected is None else (protected - begin) / 1e6,
+    )
+
+
+def build_record(
+    prepared: Prepared,
+    fleet: Fleet,
+    trouble: list[str],
+    machine: Environment,
+    versions: Versions,
+    started: str,
+) -> Record:
+    """The record of a run that reached its window, however it ended."""
+    spec = prepared.spec
+    stats = measure.Stats.of(fleet.events)
+    gaps = stats.traffic.get("gaps") if stats.traffic else None
+    faults = fleet.schedule.faults
+    times = [fault.t0_ns for fault in faults if fault.t0_ns is not None]
+    failovers = recoveries(fleet.events, times, gaps)
+    counts = measure.packets(spec, stats)
+    latency = measure.latency(spec, stats)
+    start_ns = fleet.schedule.window_start_ns or 0
+    snapshot = measure.snapshot(spec, fleet.events, start_ns)
+    log = measure.log(spec, stats, fleet.events)
+    by_name = measure.event_counts(fleet.events)
+    delivered_pps, offered_pps = measure.rates(stats)
+    valid = checks.validity(spec, stats, counts, latency, failovers, faults, trouble)
+    scheduler = (stats.traffic or {}).get("scheduler")
+    return Record(
+        version=1,
+        valid=valid if isinstance(valid, str) else True,
+        started=started,
+        spec=spec.model_dump() | {"nf": prepared.nf},
+        environment=machine.model_copy(update={"scheduler": scheduler}),
+        versions=versions,
+        setup=_setup(fleet),
+        window=Window(start_ns=start_ns, end_ns=_first_ns(fleet, "window_end")),
+        packets=counts,
+        throughput_pps=delivered_pps,
+        offered_pps=offered_pps,
+        late=stats.traffic["late"] if stats.traffic else None,
+        latency_ns=latency,
+        noise=measure.noise(stats),
+        snapshot=snapshot,
+        log=log,
+        nf=measure.nf_counters(stats),
+        faults=[_fault_record(fault) for fault in faults],
+        recovery=failovers or None,
+        checks=checks.checks(spec, stats, counts, log, snapshot, failovers, faults, by_name),
+        events=by_name,
+        stats=[{"process": e.process, **e.fields} for e in fleet.events if e.name == "stats"],
+        files={key: name for key, name in FILES.items() if (fleet.out / name).exists()},
+    )
+
+
+def _run_fleet(fleet: Fleet) -> list[str]:
+    """From the first process to the last. Returns what went wrong after the workload began."""
+    fleet.start()
+    fleet.wait_ready()
+    trouble = fleet.measure()
+    if fleet.schedule.window_start_ns is None:
+        raise TrialError(f"the measured window never began: {trouble[0]}")
+    return trouble + fleet.finish()
+
+
+def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -> Record:
+    """Run one trial and write its record to `out`. Raises FtmbError if no record can be written,
+    and, after writing what there is, if a process died that no fault named.
+
+    Whatever happens, nothing that was started is running when this returns or raises.
+    """
+    prepared = prepare(spec)
+    out = _make_out(out)
+    with machine_lock(lock_wait_s), TrialProgress(verbose) as progress:
+        refuse_left_overs()
+        progress.stage("preparing the traffic")
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        # Before the run: git and hashing would be noise in it.
+        machine = environment.environment(prepared.plan, None, os.getloadavg()[0])
+        versions = environment.versions(prepared.description, prepared.program)
+        traffic = node.traffic_section(spec, _profile(spec, out), out)
+        runtime = RuntimeDir()
+        fleet = Fleet(
+            prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress
+        )
+        try:
+            trouble = _run_fleet(fleet)
+        finally:
+            with held():
+                fleet.close()
+                runtime.remove()
+                events.write(out / FILES["events"], fleet.events)
+        result = build_record(prepared, fleet, trouble, machine, versions, started)
+        record.write(result, out)
+    if fleet.deaths:
+        raise TrialError(f"{fleet.deaths[0]}; see {fleet.deaths[0].process.stderr_path}")
+    return result
+
+
+def summary(result: Record) -> str:
+    """One or two lines for a person: what the trial showed."""
+    failed = [check.name for check in result.checks if check.verdict == "fail"]
+    total = len(result.checks)
+    parts = [f"checks {total - len(failed)} of {total} pass"]
+    if failed:
+        parts[0] += f" (failed: {', '.join(failed)})"
+    if result.throughput_pps is not None:
+        parts.insert(0, f"{result.throughput_pps:,.0f} packets/s delivered")
+    if result.latency_ns is not None and result.latency_ns.p50 is not None:
+        parts.insert(1, f"median {result.latency_ns.p50 / 1000:.1f} us")
+    for failover in result.recovery or []:
+        if failover.total_ms is not None:
+            parts.append(f"recovered in {failover.total_ms:.1f} ms")
+    return ", ".join(parts)

@@ -1,0 +1,223 @@
+/* ftmb-node: reads a node spec, opens links, places roles on cores, obeys commands on stdin.
+ *
+ * Exit codes: 0 orderly end, 2 bad spec or argument, 3 cannot be set up, 4 the protocol was violated
+ * or state is lost, 5 a peer is gone. */
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "app/links.h"
+#include "app/spec.h"
+#include "io/eal.h"
+#include "io/event.h"
+#include "roles/input_logger.h"
+#include "roles/output_logger.h"
+#include "roles/replica.h"
+#include "roles/traffic_role.h"
+
+#define LINKS_TIMEOUT_MS 15000
+
+struct lcore_work {
+    unsigned count;
+    struct role role[NODE_MAX_ROLES];
+};
+
+static struct node {
+    struct node_config config;
+    struct node_roles roles;
+    struct node_links links;
+    struct role traffic;
+    struct output_logger ol;
+    struct input_logger il;
+    struct replica replica;
+    struct lcore_work work[NODE_MAX_LCORES];
+    _Atomic bool quit;
+} node;
+
+static void invariant_broken(const char *file, int line, const char *what)
+{
+    die(4, "invariant broken at %s:%d: %s", file, line, what);
+}
+
+static int lcore_main(void *arg)
+{
+    const struct lcore_work *work = arg;
+    while (!atomic_load_explicit(&node.quit, memory_order_relaxed)) {
+        unsigned done = 0;
+        for (unsigned i = 0; i < work->count; i++)
+            done += work->role[i].poll(work->role[i].self);
+        if (done == 0)
+            node.config.yield ? (void)sched_yield() : cpu_relax();
+    }
+    return 0;
+}
+
+/* The worker that a role name like "worker:1" means; -1: it is not of this form. */
+static int worker_index(const char *name)
+{
+    unsigned index;
+    char rest;
+    if (sscanf(name, "worker:%u%c", &index, &rest) != 1 || index >= node.config.workers)
+        return -1;
+    return (int)index;
+}
+
+static void find_roles(void)
+{
+    unsigned workers = 0;
+    for (uint32_t i = 0; i < node.config.lcores; i++) {
+        for (uint32_t r = 0; r < node.config.lcore[i].roles; r++) {
+            const char *name = node.config.lcore[i].role[r];
+            if (strcmp(name, "traffic") == 0)
+                node.roles.traffic = true;
+            else if (strcmp(name, "il") == 0)
+                node.roles.il = true;
+            else if (strcmp(name, "ol") == 0)
+                node.roles.ol = true;
+            else if (worker_index(name) >= 0)
+                workers++;
+            else
+                die(2, "unknown role '%s' in lcores", name);
+        }
+    }
+    node.roles.replica = workers > 0;
+    if (workers && workers != node.config.workers)
+        die(2, "a replica needs all its %u workers in lcores", node.config.workers);
+    if (node.roles.traffic != (node.config.traffic != NULL))
+        die(2, "role traffic and section 'traffic' belong together");
+}
+
+static void start_dpdk(void)
+{
+    unsigned cpus[NODE_MAX_LCORES];
+    for (uint32_t i = 0; i < node.config.lcores; i++)
+        cpus[i] = node.config.lcore[i].cpu;
+    if (io_eal_init(node.config.process, node.config.dir, node.config.memory_mb, cpus,
+                    node.config.lcores))
+        exit(3);
+}
+
+static void create_roles(void)
+{
+    const struct node_config *config = &node.config;
+    struct node_links *links = &node.links;
+    int error = 0;
+    if (node.roles.traffic)
+        error = traffic_create(&node.traffic, config->traffic, links->traffic_tx,
+                               links->traffic_lanes, links->traffic_rx, links->traffic_lanes,
+                               config->mode == MODE_DIRECT, config->workers, config->noise_cpu,
+                               config->noise_cpus, links->traffic_pool);
+    if (error)
+        exit(2); /* a file that the traffic section names is bad; it has said so */
+    if (node.roles.ol)
+        error = output_logger_create(&node.ol, config, links->ol_replica, links->ol_out,
+                                     links->ol_pool);
+    if (!error && node.roles.il)
+        error = input_logger_create(&node.il, config, links->il_in, links->il_replica,
+                                    links->il_pool);
+    if (!error && node.roles.replica) {
+        struct rte_mempool *pools[FTMB_MAX_WORKERS];
+        for (uint32_t w = 0; w < config->workers; w++)
+            pools[w] = links->worker_pool;
+        error = replica_create(&node.replica, config, links->replica_in, links->replica_out,
+                               pools);
+    }
+    if (error)
+        exit(3);
+}
+
+static struct role role_named(const char *name)
+{
+    if (strcmp(name, "traffic") == 0)
+        return node.traffic;
+    if (strcmp(name, "il") == 0)
+        return input_logger_role(&node.il);
+    if (strcmp(name, "ol") == 0)
+        return output_logger_role(&node.ol);
+    return replica_worker_role(&node.replica, (uint32_t)worker_index(name));
+}
+
+static void launch(void)
+{
+    for (uint32_t i = 0; i < node.config.lcores; i++) {
+        struct lcore_work *work = &node.work[i];
+        for (uint32_t r = 0; r < node.config.lcore[i].roles; r++)
+            work->role[work->count++] = role_named(node.config.lcore[i].role[r]);
+        if (rte_eal_remote_launch(lcore_main, work, i))
+            die(3, "cannot start lcore %u", i);
+    }
+}
+
+static void emit_stats(json_t *stats)
+{
+    event_emit("stats", "o", stats);
+}
+
+static void finish(void)
+{
+    atomic_store(&node.quit, true);
+    if (node.roles.replica)
+        replica_stop(&node.replica);
+    rte_eal_mp_wait_lcore();
+    if (node.roles.il)
+        input_logger_stop(&node.il);
+    if (node.roles.ol)
+        output_logger_stop(&node.ol);
+    if (node.roles.traffic)
+        emit_stats(node.traffic.stats(node.traffic.self));
+    struct role il = input_logger_role(&node.il), ol = output_logger_role(&node.ol);
+    if (node.roles.il)
+        emit_stats(il.stats(il.self));
+    if (node.roles.ol)
+        emit_stats(ol.stats(ol.self));
+    if (node.roles.replica)
+        emit_stats(replica_stats(&node.replica));
+    fflush(stdout);
+    io_eal_end();
+}
+
+static void obey(void)
+{
+    char line[64];
+    while (fgets(line, sizeof(line), stdin)) {
+        line[strcspn(line, "\r\n")] = '\0';
+        if (strcmp(line, "finish") == 0) {
+            finish();
+            exit(0);
+        }
+        if (node.roles.traffic && node.traffic.command)
+            node.traffic.command(node.traffic.self, line);
+    }
+    die(5, "the process that started this one is gone (end of stdin)");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "--describe") == 0) {
+        spec_describe();
+        return 0;
+    }
+    if (argc != 2) {
+        fprintf(stderr, "usage: ftmb-node SPEC.json | --describe\n");
+        return 2;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ftmb_panic = invariant_broken;
+    spec_read(argv[1], &node.config);
+    event_process(node.config.process);
+    find_roles();
+    start_dpdk();
+    links_open(&node.links, &node.config, node.roles);
+    create_roles();
+    launch();
+    if (!links_wait(&node.links, LINKS_TIMEOUT_MS))
+        die(3, "a peer did not connect within %d s", LINKS_TIMEOUT_MS / 1000);
+    event_emit("ready", "{s:i}", "pid", (int)getpid());
+    obey();
+}

@@ -1,0 +1,79 @@
+/* The arena: all state of a network function, at one fixed address in every replica.
+ *
+ * Layout: header | shared extent | one extent per worker. Each extent has its own bump allocator,
+ * so which address a worker gets never depends on the timing of another worker. There are no
+ * pointers out of the arena and no code pointers in it. The allocated parts of the extents are
+ * what a snapshot contains; worker cursors and variable versions live in here too, so a snapshot
+ * is complete by construction. */
+#ifndef FTMB_CORE_ARENA_H
+#define FTMB_CORE_ARENA_H
+
+#include "core/base.h"
+
+#define ARENA_MAGIC 0x424d5446414e4552ull
+#define ARENA_EXTENTS (FTMB_MAX_WORKERS + 1)
+
+/* Where the arena is mapped (by the embedding process) in every replica. */
+#define ARENA_ADDRESS ((void *)0x200000000000ull)
+
+/* One worker's position: what it has done since the beginning, exact across failovers. */
+struct worker_cursor {
+    CACHE_ALIGNED uint64_t next_input; /* sequence number of the next input, first is 1 */
+    uint64_t pals;                     /* PALs appended so far */
+    uint64_t outputs;                  /* outputs produced so far */
+    uint64_t packets;                  /* inputs that were packets */
+    uint64_t ticks;                    /* inputs that were ticks */
+    uint64_t dropped;                  /* packets without any output */
+    uint64_t now_ns;                   /* stamp of the latest input */
+    uint64_t random;                   /* state of ctx random numbers */
+};
+
+struct arena_extent {
+    uint64_t start; /* offset from the arena's base */
+    uint64_t used;  /* bytes allocated */
+    uint64_t limit; /* bytes reserved */
+};
+
+struct arena {
+    uint64_t magic;
+    uint64_t size; /* bytes mapped, header included */
+    uint64_t config_digest;
+    uint32_t workers;
+    uint32_t variables;
+    uint64_t seq_offset;  /* the variables' sequence words */
+    uint64_t root_offset; /* the network function's root object */
+    struct arena_extent extents[ARENA_EXTENTS]; /* [0] shared, [1 + w] worker w */
+    struct worker_cursor cursors[FTMB_MAX_WORKERS];
+};
+
+/* Bytes to map for an arena with these extents. */
+uint64_t arena_bytes(uint64_t shared_bytes, uint64_t worker_bytes, uint32_t workers,
+                     uint32_t variables);
+
+/* Lay out an arena over `size` zeroed bytes at `memory`. NULL if it does not fit. */
+struct arena *arena_create(void *memory, uint64_t size, uint64_t shared_bytes,
+                           uint64_t worker_bytes, uint32_t workers, uint32_t variables,
+                           uint64_t config_digest);
+
+/* Zeroed memory from extent `who` (0 shared, 1 + w worker w), aligned to `align` (power of two,
+ * <= 4096); NULL when the extent is full. Only worker w may allocate from its extent once
+ * workers run. There is no free: functions keep free lists. */
+void *arena_alloc(struct arena *arena, unsigned who, uint64_t bytes, uint64_t align);
+
+/* Does a header describe an arena that fits in `size` bytes? For data from outside. */
+bool arena_valid(const struct arena *arena, uint64_t size);
+
+/* Bytes in the allocated parts of all extents, header included. */
+uint64_t arena_allocated(const struct arena *arena);
+
+static inline _Atomic uint64_t *arena_seq(struct arena *arena)
+{
+    return (_Atomic uint64_t *)((uint8_t *)arena + arena->seq_offset);
+}
+
+static inline void *arena_root(struct arena *arena)
+{
+    return (uint8_t *)arena + arena->root_offset;
+}
+
+#endif

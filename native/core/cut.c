@@ -1,0 +1,202 @@
+/* The largest consistent cut of the logs (see replay.h). */
+#include "core/replay.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int replay_init(struct replay *replay, uint32_t workers, uint32_t variables, uint64_t slots)
+{
+    memset(replay, 0, sizeof(*replay));
+    replay->workers = workers;
+    replay->variables = variables;
+    replay->slot_capacity = slots + variables;
+    replay->variable = malloc(((uint64_t)variables + 1) * sizeof(*replay->variable));
+    replay->touched = malloc(((uint64_t)variables + 1) * sizeof(*replay->touched));
+    replay->slots = malloc(replay->slot_capacity * sizeof(*replay->slots));
+    if (!replay->variable || !replay->touched || !replay->slots) {
+        replay_free(replay);
+        return REPLAY_NO_MEMORY;
+    }
+    memset(replay->variable, 0, ((uint64_t)variables + 1) * sizeof(*replay->variable));
+    memset(replay->touched, 0, ((uint64_t)variables + 1) * sizeof(*replay->touched));
+    memset(replay->slots, 0, replay->slot_capacity * sizeof(*replay->slots));
+    return REPLAY_OK;
+}
+
+void replay_free(struct replay *replay)
+{
+    free(replay->variable);
+    free(replay->touched);
+    free(replay->slots);
+    memset(replay, 0, sizeof(*replay));
+}
+
+static void forget_touched(struct replay *replay)
+{
+    for (uint32_t i = 0; i < replay->touched_count; i++)
+        memset(&replay->variable[replay->touched[i]], 0, sizeof(struct replay_variable));
+    replay->touched_count = 0;
+}
+
+/* Count writes and accesses of every variable in log/count; give each its slots, one per version
+ * that a logged access may name (base .. base + writes). */
+static int index_variables(struct replay *replay, const _Atomic uint64_t *base_seq)
+{
+    forget_touched(replay);
+    for (uint32_t w = 0; w < replay->workers; w++) {
+        for (uint64_t i = 0; i < replay->count[w]; i++) {
+            uint32_t id = pal_id(replay->log[w][i]);
+            if (id == PAL_ID_DETERMINANT)
+                continue;
+            if (id >= replay->variables)
+                return REPLAY_BAD_LOG;
+            struct replay_variable *x = &replay->variable[id];
+            if (atomic_load_explicit(&x->left, memory_order_relaxed) == 0) {
+                replay->touched[replay->touched_count++] = id;
+                x->base = atomic_load_explicit(&base_seq[id], memory_order_relaxed) >> 1;
+            }
+            x->writes += (replay->log[w][i] & PAL_WRITE) != 0;
+            atomic_fetch_add_explicit(&x->left, 1, memory_order_relaxed);
+        }
+    }
+    uint64_t offset = 0;
+    for (uint32_t i = 0; i < replay->touched_count; i++) {
+        struct replay_variable *x = &replay->variable[replay->touched[i]];
+        x->offset = (uint32_t)offset;
+        offset += x->writes + 1;
+    }
+    if (offset > replay->slot_capacity) {
+        uint32_t *slots = realloc(replay->slots, offset * sizeof(*slots));
+        if (!slots)
+            return REPLAY_NO_MEMORY;
+        replay->slots = slots;
+        replay->slot_capacity = offset;
+    }
+    memset(replay->slots, 0, offset * sizeof(*replay->slots));
+    return REPLAY_OK;
+}
+
+/* Mark which versions are written in the logs. A version beyond base + writes can never have all
+ * its predecessors, so it needs no mark. */
+static int mark_present(struct replay *replay)
+{
+    for (uint32_t w = 0; w < replay->workers; w++) {
+        for (uint64_t i = 0; i < replay->count[w]; i++) {
+            uint64_t pal = replay->log[w][i];
+            if (!(pal & PAL_WRITE))
+                continue;
+            struct replay_variable *x = &replay->variable[pal_id(pal)];
+            uint64_t k = pal_version_since(pal, x->base);
+            if (k >= x->writes)
+                continue;
+            if (replay->slots[x->offset + k]++)
+                return REPLAY_BAD_LOG;
+        }
+    }
+    return REPLAY_OK;
+}
+
+/* First version (as a distance from the base) whose write is missing. Kept in `reads_done`, which
+ * has no other use before the replay. */
+static void find_reach(struct replay *replay)
+{
+    for (uint32_t i = 0; i < replay->touched_count; i++) {
+        struct replay_variable *x = &replay->variable[replay->touched[i]];
+        uint32_t reach = 0;
+        while (reach < x->writes && replay->slots[x->offset + reach])
+            reach++;
+        atomic_store_explicit(&x->reads_done, reach, memory_order_relaxed);
+    }
+}
+
+static bool presupposed(const struct replay *replay, uint64_t pal)
+{
+    if (pal_id(pal) == PAL_ID_DETERMINANT)
+        return true;
+    const struct replay_variable *x = &replay->variable[pal_id(pal)];
+    return pal_version_since(pal, x->base) <=
+           atomic_load_explicit(&x->reads_done, memory_order_relaxed);
+}
+
+/* Drop the PALs of worker w from `at` on; writes among them end the reach of their variables. */
+static void truncate_log(struct replay *replay, uint32_t w, uint64_t at)
+{
+    for (uint64_t i = at; i < replay->count[w]; i++) {
+        uint64_t pal = replay->log[w][i];
+        if (!(pal & PAL_WRITE))
+            continue;
+        struct replay_variable *x = &replay->variable[pal_id(pal)];
+        uint64_t k = pal_version_since(pal, x->base);
+        if (k < atomic_load_explicit(&x->reads_done, memory_order_relaxed))
+            atomic_store_explicit(&x->reads_done, (uint32_t)k, memory_order_relaxed);
+    }
+    replay->count[w] = at;
+}
+
+/* Truncate worker w's log at its first PAL that lacks a predecessor, sections whole. */
+static bool truncate_worker(struct replay *replay, uint32_t w)
+{
+    uint64_t at = 0;
+    while (at < replay->count[w] && presupposed(replay, replay->log[w][at]))
+        at++;
+    if (at == replay->count[w])
+        return false;
+    while (at > 0 && (replay->log[w][at] & PAL_INSIDE))
+        at--;
+    truncate_log(replay, w, at);
+    return true;
+}
+
+/* The end of a log is always the end of a section, because frames never end inside one. */
+int replay_cut(struct replay *replay, const _Atomic uint64_t *base_seq)
+{
+    int error = index_variables(replay, base_seq);
+    if (!error)
+        error = mark_present(replay);
+    if (error)
+        return error;
+    find_reach(replay);
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (uint32_t w = 0; w < replay->workers; w++)
+            changed |= truncate_worker(replay, w);
+    }
+    return REPLAY_OK;
+}
+
+/* slots[offset + k] = logged reads of versions base .. base + k: what a write of version base + k
+ * has to wait for, since reads of later versions cannot have happened before it. */
+static void count_reads(struct replay *replay)
+{
+    for (uint32_t w = 0; w < replay->workers; w++) {
+        for (uint64_t i = 0; i < replay->count[w]; i++) {
+            uint64_t pal = replay->log[w][i];
+            if ((pal & PAL_WRITE) || pal_id(pal) == PAL_ID_DETERMINANT)
+                continue;
+            struct replay_variable *x = &replay->variable[pal_id(pal)];
+            uint64_t k = pal_version_since(pal, x->base);
+            FTMB_ASSERT(k <= x->writes);
+            replay->slots[x->offset + k]++;
+        }
+    }
+    for (uint32_t i = 0; i < replay->touched_count; i++) {
+        struct replay_variable *x = &replay->variable[replay->touched[i]];
+        for (uint32_t k = 1; k <= x->writes; k++)
+            replay->slots[x->offset + k] += replay->slots[x->offset + k - 1];
+    }
+}
+
+int replay_prepare(struct replay *replay, const _Atomic uint64_t *base_seq)
+{
+    int error = index_variables(replay, base_seq);
+    if (error)
+        return error;
+    count_reads(replay);
+    uint32_t left = 0;
+    for (uint32_t w = 0; w < replay->workers; w++) {
+        replay->cursor[w] = (struct replay_cursor){.finished = replay->count[w] == 0};
+        left += replay->count[w] != 0;
+    }
+    atomic_store_explicit(&replay->workers_left, left, memory_order_release);
+    return REPLAY_OK;
+}

@@ -1,0 +1,141 @@
+/* Storing PALs, holding outputs, releasing them (see release.h). */
+#include "core/release.h"
+
+#include <string.h>
+
+uint64_t release_bytes(uint32_t workers, uint64_t pals, uint64_t outputs, uint64_t held)
+{
+    return workers * (pals * sizeof(uint64_t) + outputs * sizeof(uint64_t) +
+                      held * sizeof(struct held_output));
+}
+
+void release_init(struct release *release, uint32_t workers, void *memory, uint64_t pals,
+                  uint64_t outputs, uint64_t held)
+{
+    FTMB_ASSERT(is_power_of_two(pals) && is_power_of_two(outputs) && is_power_of_two(held));
+    FTMB_ASSERT(workers > 0 && workers <= FTMB_MAX_WORKERS);
+    memset(release, 0, sizeof(*release));
+    release->workers = workers;
+    uint8_t *at = memory;
+    for (uint32_t w = 0; w < workers; w++) {
+        struct release_worker *x = &release->worker[w];
+        x->pals = (uint64_t *)at;
+        x->pal_mask = pals - 1;
+        at += pals * sizeof(uint64_t);
+        x->hashes = (uint64_t *)at;
+        x->hash_mask = outputs - 1;
+        at += outputs * sizeof(uint64_t);
+        x->held = (struct held_output *)at;
+        x->held_mask = held - 1;
+        at += held * sizeof(struct held_output);
+    }
+}
+
+enum release_verdict release_pals(struct release *release, uint32_t w, uint64_t first,
+                                  const uint64_t *pals, uint32_t count)
+{
+    struct release_worker *x = &release->worker[w];
+    uint64_t stored = atomic_load_explicit(&x->stored, memory_order_relaxed);
+    if (first != stored + 1 || count > release_pal_room(x))
+        return RELEASE_BAD;
+    for (uint32_t i = 0; i < count; i++)
+        x->pals[(first + i) & x->pal_mask] = pals[i];
+    x->pal_peak = u64_max(x->pal_peak, stored + count - x->pal_base);
+    atomic_store_explicit(&x->stored, stored + count, memory_order_release);
+    return RELEASE_OK;
+}
+
+enum release_verdict release_output(struct release *release, uint32_t w, uint64_t number,
+                                    const uint64_t *vector, void *frame, uint64_t hash)
+{
+    struct release_worker *x = &release->worker[w];
+    uint64_t arrived = atomic_load_explicit(&x->arrived, memory_order_relaxed);
+    if (number != arrived + 1)
+        return RELEASE_BAD;
+    if (unlikely(number <= x->released)) {
+        atomic_store_explicit(&x->arrived, number, memory_order_release);
+        release->duplicates++;
+        if (x->hashes[number & x->hash_mask] == hash)
+            return RELEASE_DUPLICATE;
+        release->hash_mismatches++;
+        return RELEASE_DIVERGED;
+    }
+    if (!release_has_room(x) || release_output_room(x) == 0)
+        return RELEASE_BAD;
+    atomic_store_explicit(&x->arrived, number, memory_order_release);
+    x->held[x->held_tail & x->held_mask] =
+        (struct held_output){.frame = frame, .vector = vector, .number = number, .hash = hash};
+    x->held_tail++;
+    x->held_peak = u64_max(x->held_peak, x->held_tail - x->held_head);
+    return RELEASE_OK;
+}
+
+void *release_next(struct release *release, uint32_t w)
+{
+    struct release_worker *x = &release->worker[w];
+    if (x->held_head == x->held_tail)
+        return NULL;
+    const struct held_output *out = &x->held[x->held_head & x->held_mask];
+    for (uint32_t j = 0; j < release->workers; j++) {
+        if (atomic_load_explicit(&release->worker[j].stored, memory_order_acquire) <
+            out->vector[j])
+            return NULL;
+    }
+    FTMB_ASSERT(out->number == x->released + 1);
+    x->released = out->number;
+    x->hashes[out->number & x->hash_mask] = out->hash;
+    for (uint32_t j = 0; j < release->workers; j++)
+        release->joined[j] = u64_max(release->joined[j], out->vector[j]);
+    x->held_head++;
+    return out->frame;
+}
+
+void release_commit(struct release *release, const uint64_t *pals, const uint64_t *outputs)
+{
+    FTMB_ASSERT(release_covers(release, pals, outputs));
+    for (uint32_t w = 0; w < release->workers; w++) {
+        struct release_worker *x = &release->worker[w];
+        FTMB_ASSERT(pals[w] >= x->pal_base && outputs[w] >= x->out_base);
+        FTMB_ASSERT(x->released >= outputs[w]);
+        x->pal_base = pals[w];
+        x->out_base = outputs[w];
+    }
+}
+
+bool release_covers(const struct release *release, const uint64_t *pals, const uint64_t *outputs)
+{
+    for (uint32_t w = 0; w < release->workers; w++) {
+        const struct release_worker *x = &release->worker[w];
+        if (atomic_load_explicit(&x->stored, memory_order_acquire) < pals[w] ||
+            atomic_load_explicit(&x->arrived, memory_order_acquire) < outputs[w] ||
+            x->released < outputs[w])
+            return false;
+    }
+    return true;
+}
+
+void release_fence(struct release *release, void (*discard)(void *self, void *frame), void *self)
+{
+    for (uint32_t w = 0; w < release->workers; w++) {
+        struct release_worker *x = &release->worker[w];
+        for (; x->held_head != x->held_tail; x->held_head++)
+            discard(self, x->held[x->held_head & x->held_mask].frame);
+    }
+}
+
+bool release_truncate(struct release *release, const uint64_t *cut)
+{
+    for (uint32_t w = 0; w < release->workers; w++) {
+        struct release_worker *x = &release->worker[w];
+        uint64_t stored = atomic_load_explicit(&x->stored, memory_order_relaxed);
+        FTMB_ASSERT(x->held_head == x->held_tail);
+        if (cut[w] < x->pal_base || cut[w] > stored || cut[w] < release->joined[w])
+            return false;
+    }
+    for (uint32_t w = 0; w < release->workers; w++) {
+        struct release_worker *x = &release->worker[w];
+        atomic_store_explicit(&x->stored, cut[w], memory_order_release);
+        atomic_store_explicit(&x->arrived, x->out_base, memory_order_release);
+    }
+    return true;
+}

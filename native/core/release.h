@@ -1,0 +1,109 @@
+/* The output logger's store and its parallel-release rule.
+ *
+ * Per worker: the PALs since the base, the outputs that are held, and a hash of every output that
+ * was released since the base. An output leaves when, for every worker j, stored[j] >= vector[j]:
+ * each PAL in its causal past is stored without a gap (FTMB, parallel release). Outputs of a
+ * worker leave in order; workers do not wait for each other otherwise.
+ *
+ * After a replay the new master produces the released outputs again: they are recognised by their
+ * number, compared by hash, and dropped (I2, I3). Nobody else suppresses. */
+#ifndef FTMB_CORE_RELEASE_H
+#define FTMB_CORE_RELEASE_H
+
+#include "core/base.h"
+
+struct held_output {
+    void *frame;
+    const uint64_t *vector; /* in the frame */
+    uint64_t number;
+    uint64_t hash;
+};
+
+struct release_worker {
+    CACHE_ALIGNED _Atomic uint64_t stored; /* PALs stored without a gap, counted from the start */
+    uint64_t *pals;                        /* ring by number; kept: base < number <= stored */
+    uint64_t pal_mask;
+    uint64_t pal_base; /* PALs covered by the committed snapshot */
+    uint64_t pal_peak; /* most PALs ever kept */
+
+    _Atomic uint64_t arrived; /* outputs that arrived, in order, counted from the start */
+    uint64_t released;        /* outputs handed on, counted from the start */
+    uint64_t *hashes;         /* ring by number; kept: out_base < number <= released */
+    uint64_t hash_mask;
+    uint64_t out_base; /* outputs covered by the committed snapshot */
+
+    struct held_output *held; /* ring */
+    uint64_t held_mask;
+    uint64_t held_head; /* oldest */
+    uint64_t held_tail;
+    uint64_t held_peak;
+};
+
+struct release {
+    uint32_t workers;
+    uint64_t joined[FTMB_MAX_WORKERS]; /* join of the vectors of all released outputs */
+    uint64_t duplicates;
+    uint64_t hash_mismatches;
+    struct release_worker worker[FTMB_MAX_WORKERS];
+};
+
+/* All three sizes are per worker and powers of two. */
+uint64_t release_bytes(uint32_t workers, uint64_t pals, uint64_t outputs, uint64_t held);
+void release_init(struct release *release, uint32_t workers, void *memory, uint64_t pals,
+                  uint64_t outputs, uint64_t held);
+
+enum release_verdict {
+    RELEASE_OK,        /* stored, or held */
+    RELEASE_DUPLICATE, /* already released, same hash: drop it */
+    RELEASE_DIVERGED,  /* already released with other content: stop (I3) */
+    RELEASE_BAD,       /* not the next number, or no room: a fault of the sender */
+};
+
+/* `count` PALs of worker w, the first with number `first`. */
+enum release_verdict release_pals(struct release *release, uint32_t w, uint64_t first,
+                                  const uint64_t *pals, uint32_t count);
+
+/* One output of worker w. On RELEASE_OK the release keeps `frame` until release_next() hands it
+ * back; `vector` points into it and has an entry per worker. */
+enum release_verdict release_output(struct release *release, uint32_t w, uint64_t number,
+                                    const uint64_t *vector, void *frame, uint64_t hash);
+
+/* Room for one more held output of worker w? */
+static inline bool release_has_room(const struct release_worker *x)
+{
+    return x->held_tail - x->held_head <= x->held_mask;
+}
+
+/* The next output of worker w that may leave now; NULL if none. It counts as released from here
+ * on, so the caller must hand it on. */
+void *release_next(struct release *release, uint32_t w);
+
+/* Everything before `pals`/`outputs` is covered by a committed snapshot: forget it. The outputs
+ * must have been released (once a cut has arrived nothing but the port can hold them back): a
+ * fence discards what is held, and a replay from this base will not produce them again. */
+void release_commit(struct release *release, const uint64_t *pals, const uint64_t *outputs);
+
+/* Has everything before this cut arrived and, outputs, left? Then it may be committed. */
+bool release_covers(const struct release *release, const uint64_t *pals, const uint64_t *outputs);
+
+/* A view ends: give back every held output to `discard`. */
+void release_fence(struct release *release, void (*discard)(void *self, void *frame), void *self);
+
+/* Truncate the logs to `cut` (PAL counts from the start) before the new view begins: its outputs
+ * are numbered from the base on. False: the cut excludes the past of a released output (I1). */
+bool release_truncate(struct release *release, const uint64_t *cut);
+
+/* PALs and output hashes worker w may still add before its logs are full. */
+static inline uint64_t release_pal_room(const struct release_worker *x)
+{
+    return x->pal_mask + 1 -
+           (atomic_load_explicit(&x->stored, memory_order_relaxed) - x->pal_base);
+}
+
+static inline uint64_t release_output_room(const struct release_worker *x)
+{
+    return x->hash_mask + 1 -
+           (atomic_load_explicit(&x->arrived, memory_order_relaxed) - x->out_base);
+}
+
+#endif

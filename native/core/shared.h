@@ -1,0 +1,209 @@
+/* Shared variables: ordered logging of write and read accesses, and sections.
+ *
+ * A variable is an id, and one sequence word in the arena: seq = 2 * version + writing. The word is
+ * the lock as well. Versions only grow. What a network function may do:
+ *
+ *   write access      ftmb_write(ctx, id); ... change data ...; ftmb_section_end(ctx);
+ *   section           several ftmb_write() in ascending order of ids, reads between them, then
+ *                     one ftmb_section_end(): all variables are released together
+ *   read access       do { t = ftmb_read_begin(ctx, id); ... copy to locals ...
+ *                     } while (!ftmb_read_end(ctx, id, t));
+ *
+ * A read writes nothing of the variable, so read-mostly state scales. A read has no other access
+ * in it, bounded loops, and stores only to locals: what it sees may be half-written until
+ * ftmb_read_end() returns true. (FTMB's paper lets reads take the lock; `reads_locked`.)
+ *
+ * Why the order in a write matters: odd word, PAL, work, publish the count, even word. A word that
+ * is bumped before the work would let a reader accept half-written data, and a count published
+ * after the release would let an output leave whose past is not yet named. */
+#ifndef FTMB_CORE_SHARED_H
+#define FTMB_CORE_SHARED_H
+
+#include "core/arena.h"
+#include "core/pal.h"
+
+struct replay;
+
+enum access_mode {
+    ACCESS_PLAIN, /* no FTMB: variables are locked, nothing is logged */
+    ACCESS_LOG,   /* ordered logging */
+};
+
+/* One count per line: each is written by one worker and read by all. */
+struct published_count {
+    CACHE_ALIGNED _Atomic uint64_t pals;
+};
+
+/* What the core needs of the world that embeds it. */
+struct ctx_env {
+    /* Called in every wait loop with the number of rounds so far. Must let others run: there may
+     * be fewer cores than workers, and the holder may be preempted. */
+    void (*relax)(void *env, unsigned worker, uint64_t rounds);
+    /* The replay met something else than was logged. Must not return. */
+    void (*diverged)(void *env, unsigned worker, const char *why, uint64_t pal, uint32_t id);
+    void *env;
+};
+
+/* A worker's context. Lives outside the arena; everything that must survive is in the cursor. */
+struct ftmb_ctx {
+    struct arena *arena;
+    struct worker_cursor *cursor;
+    _Atomic uint64_t *seq;
+    uint32_t worker;
+    uint32_t workers;
+    uint32_t variables;
+    uint8_t mode;
+    bool reads_locked;
+    bool exact; /* exact vectors instead of `max` */
+    uint8_t held_count;
+    uint64_t now_ns;
+    uint32_t held[FTMB_MAX_HELD];
+    uint32_t section_pals; /* PALs of the section that is open */
+
+    uint64_t *pals; /* PALs appended in this burst, in order */
+    uint32_t pal_count;
+    uint32_t pal_capacity;
+
+    struct published_count *published; /* [workers] */
+    uint64_t *vectors;                 /* exact only: [variables][workers] */
+    uint64_t deps[FTMB_MAX_WORKERS];   /* exact only: this worker's cumulative vector */
+    struct replay *replay;             /* not NULL while any worker has logged accesses left */
+    const struct ctx_env *env;
+
+    /* Outputs of the packet in hand, filled by ftmb_emit(). */
+    struct nf_packet *emitted;
+    uint32_t waits; /* accesses that found the variable taken */
+};
+
+#define READ_HELD (~0ull)         /* reading what this worker holds: not logged */
+#define READ_LOCKED (~0ull - 1)   /* the read opened a section of its own */
+#define READ_IN_SECTION (~0ull - 2) /* the read joined the section that is open */
+#define READ_SPECIAL READ_IN_SECTION
+
+/* Slow paths (shared.c, replay.c). */
+void shared_wait_write(struct ftmb_ctx *ctx, uint32_t id);
+uint64_t shared_wait_read(struct ftmb_ctx *ctx, uint32_t id);
+uint64_t shared_locked_read(struct ftmb_ctx *ctx, uint32_t id);
+bool shared_holds(const struct ftmb_ctx *ctx, uint32_t id);
+void shared_join_vector(struct ftmb_ctx *ctx, uint32_t id);
+bool shared_read_end_exact(struct ftmb_ctx *ctx, uint32_t id, uint64_t token);
+void shared_publish_vectors(struct ftmb_ctx *ctx);
+bool replay_write(struct ftmb_ctx *ctx, uint32_t id);
+bool replay_read_begin(struct ftmb_ctx *ctx, uint32_t id, uint64_t *token);
+bool replay_read_end(struct ftmb_ctx *ctx, uint32_t id);
+void replay_section_done(struct ftmb_ctx *ctx);
+bool replay_determinant(struct ftmb_ctx *ctx, uint64_t *value);
+
+static inline void shared_append(struct ftmb_ctx *ctx, bool write, uint32_t id, uint64_t version)
+{
+    FTMB_ASSERT(ctx->pal_count < ctx->pal_capacity);
+    ctx->pals[ctx->pal_count++] = pal_make(write, ctx->held_count != 0, id, version);
+    ctx->cursor->pals++;
+}
+
+/* Begin an exclusive access to variable `id`, opening a section or extending the open one. */
+static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
+{
+    FTMB_ASSERT(id < ctx->variables && ctx->held_count < FTMB_MAX_HELD);
+    /* Ids in ascending order: two sections can never wait for each other. */
+    FTMB_ASSERT(!ctx->held_count || id > ctx->held[ctx->held_count - 1]);
+    FTMB_ASSERT(ctx->section_pals < FTMB_MAX_SECTION_PALS);
+    if (likely(!ctx->replay) || !replay_write(ctx, id)) {
+        uint64_t seq = atomic_load_explicit(&ctx->seq[id], memory_order_relaxed);
+        if (unlikely(seq & 1) ||
+            !atomic_compare_exchange_strong_explicit(&ctx->seq[id], &seq, seq | 1,
+                                                     memory_order_acq_rel, memory_order_relaxed)) {
+            shared_wait_write(ctx, id);
+            seq = atomic_load_explicit(&ctx->seq[id], memory_order_relaxed);
+        }
+        if (ctx->mode == ACCESS_LOG)
+            shared_append(ctx, true, id, seq >> 1);
+    }
+    ctx->held[ctx->held_count++] = id;
+    ctx->section_pals++;
+    if (unlikely(ctx->exact))
+        shared_join_vector(ctx, id);
+}
+
+/* Release every variable of the open section, each with its next version. */
+static inline void ftmb_section_end(struct ftmb_ctx *ctx)
+{
+    FTMB_ASSERT(ctx->held_count);
+    if (ctx->mode == ACCESS_LOG) {
+        atomic_store_explicit(&ctx->published[ctx->worker].pals, ctx->cursor->pals,
+                              memory_order_release);
+        if (unlikely(ctx->exact))
+            shared_publish_vectors(ctx);
+    }
+    for (unsigned i = 0; i < ctx->held_count; i++) {
+        _Atomic uint64_t *word = &ctx->seq[ctx->held[i]];
+        uint64_t seq = atomic_load_explicit(word, memory_order_relaxed);
+        atomic_store_explicit(word, seq + 1, memory_order_release);
+    }
+    if (unlikely(ctx->replay != NULL))
+        replay_section_done(ctx);
+    ctx->held_count = 0;
+    ctx->section_pals = 0;
+}
+
+/* Begin a read access; the token goes to ftmb_read_end(). Never waits for readers. Inside a
+ * section, `id` must be held or greater than every id held (the order of locks holds for reads). */
+static inline uint64_t ftmb_read_begin(struct ftmb_ctx *ctx, uint32_t id)
+{
+    FTMB_ASSERT(id < ctx->variables);
+    if (unlikely(ctx->held_count)) {
+        if (shared_holds(ctx, id))
+            return READ_HELD;
+        FTMB_ASSERT(id > ctx->held[ctx->held_count - 1]);
+        FTMB_ASSERT(ctx->section_pals < FTMB_MAX_SECTION_PALS);
+    }
+    if (unlikely(ctx->reads_locked))
+        return shared_locked_read(ctx, id);
+    uint64_t token;
+    if (unlikely(ctx->replay != NULL) && replay_read_begin(ctx, id, &token))
+        return token;
+    uint64_t seq = atomic_load_explicit(&ctx->seq[id], memory_order_acquire);
+    return likely(!(seq & 1)) ? seq : shared_wait_read(ctx, id);
+}
+
+/* True: what was read since ftmb_read_begin() is one consistent version, and it is logged.
+ * False: begin again. */
+static inline bool ftmb_read_end(struct ftmb_ctx *ctx, uint32_t id, uint64_t token)
+{
+    if (unlikely(token >= READ_SPECIAL)) {
+        if (token == READ_LOCKED)
+            ftmb_section_end(ctx);
+        return true;
+    }
+    if (unlikely(ctx->exact && ctx->mode == ACCESS_LOG)) {
+        if (!shared_read_end_exact(ctx, id, token))
+            return false;
+    } else {
+        atomic_thread_fence(memory_order_acquire);
+        if (unlikely(atomic_load_explicit(&ctx->seq[id], memory_order_relaxed) != token))
+            return false;
+    }
+    if (ctx->held_count)
+        ctx->section_pals++;
+    if (unlikely(ctx->replay != NULL) && replay_read_end(ctx, id))
+        return true;
+    if (ctx->mode == ACCESS_LOG)
+        shared_append(ctx, false, id, token >> 1);
+    return true;
+}
+
+/* A value from outside (a hardware counter, an answer from another host): logged, and the logged
+ * value is returned again on replay. Two PALs: its low and its high half. */
+uint64_t ftmb_determinant(struct ftmb_ctx *ctx, uint64_t value);
+
+/* Vector of an output: vector[j] = how many PALs of worker j it may depend on. Call it after the
+ * packet's last access. `max`: read every published count; `exact`: the worker's own vector. */
+static inline void shared_vector(const struct ftmb_ctx *ctx, uint64_t *vector)
+{
+    for (uint32_t j = 0; j < ctx->workers; j++)
+        vector[j] = ctx->exact ? ctx->deps[j]
+                               : atomic_load_explicit(&ctx->published[j].pals, memory_order_acquire);
+    vector[ctx->worker] = ctx->cursor->pals;
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* Small messages between processes over Unix stream sockets: length-prefixed, versioned, and only
+ * between processes of the same user. Byte order is the machine's: both ends are on it. */
+#ifndef FTMB_IO_CONTROL_H
+#define FTMB_IO_CONTROL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* Longest body control_recv() accepts unless the buffer says otherwise: 64 MiB. */
+#define CONTROL_LIMIT (64u << 20)
+/* Longest time control_send() waits for a peer that does not read. */
+#define CONTROL_SEND_TIMEOUT_MS 1000
+
+/* A received message; `length` counts the bytes of `body`, which is 8-byte aligned. */
+struct control_msg {
+    uint16_t type;
+    uint16_t flags; /* always 0 today */
+    uint32_t length;
+    uint32_t view;
+    uint32_t incarnation;
+    uint8_t body[];
+};
+
+/* Receive state of one connection; start with all zeroes, or set `limit` (bytes of body). */
+struct control_buf {
+    uint8_t *data;
+    size_t used, done, capacity;
+    size_t limit;
+};
+
+/* Listen at `path` (mode 0600, a stale socket is removed first). Returns a non-blocking,
+ * close-on-exec descriptor or a negative errno. */
+int control_listen(const char *path);
+
+/* Connect to `path`, retrying every millisecond until it accepts or `timeout_ms` have passed
+ * (-ETIMEDOUT). Returns a descriptor or a negative errno (-EPERM: the peer is another user). */
+int control_connect(const char *path, unsigned timeout_ms);
+
+/* Accept one connection: a descriptor, -EAGAIN when none is waiting, or another negative errno
+ * (-EPERM: the peer is another user, refused). */
+int control_accept(int fd);
+
+/* Send one message whose body is the concatenation of `body[0..n)` (n may be 0). Returns 0 when
+ * the whole message is with the kernel, or a negative errno: -EMSGSIZE (nothing sent), -EPIPE or
+ * -ECONNRESET (peer gone), -ETIMEDOUT (peer did not read for CONTROL_SEND_TIMEOUT_MS). After any
+ * error but -EMSGSIZE the connection is shut down, since a part may have been sent. Two threads
+ * must not send on one descriptor at once. Never raises SIGPIPE. */
+int control_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struct iovec *body,
+                 int n);
+
+/* Receive without blocking: 1 and *m (valid until the next call with this buffer), 0 when no whole
+ * message is there yet, or a negative errno: -ECONNRESET (peer closed or died), -EPROTO (not this
+ * protocol, or longer than the limit), -ENOMEM. Call until it returns 0 before waiting in poll():
+ * the buffer may hold several messages. */
+int control_recv(int fd, struct control_buf *b, struct control_msg **m);
+
+/* Release the buffer's memory; it may be used again afterwards. */
+void control_buf_free(struct control_buf *b);
+
+#endif

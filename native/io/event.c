@@ -1,0 +1,113 @@
+#include "io/event.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "io/clock.h"
+
+static char process_name[64] = "?";
+static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void event_process(const char *process)
+{
+    snprintf(process_name, sizeof(process_name), "%s", process);
+}
+
+/* Write all of it; gives up when the reader is gone, whom nothing can be told any more. */
+static void write_all(const char *data, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(STDOUT_FILENO, data, length);
+
+        if (n >= 0) {
+            data += n;
+            length -= (size_t)n;
+        } else if (errno == EAGAIN) {
+            struct pollfd wait = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+            poll(&wait, 1, -1);
+        } else if (errno != EINTR) {
+            return;
+        }
+    }
+}
+
+/* Take the right to write. A dying process gives up after two seconds: it must get out even when a
+ * thread is stuck writing to a full pipe. */
+static bool take_turn(bool dying)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+
+    if (!dying)
+        return pthread_mutex_lock(&write_lock) == 0;
+    for (int i = 0; i < 2000; i++) {
+        if (pthread_mutex_trylock(&write_lock) == 0)
+            return true;
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
+/* Write one event line; steals `fields` (may be NULL). False when out of memory. */
+static bool write_event(const char *name, json_t *fields, bool dying)
+{
+    json_t *event = json_pack("{s:I,s:s,s:s}", "t_ns", (json_int_t)clock_ns(), "process",
+                              process_name, "event", name);
+    char *line = NULL;
+
+    if (event != NULL && (fields == NULL || json_object_update(event, fields) == 0))
+        line = json_dumps(event, JSON_COMPACT);
+    json_decref(fields);
+    json_decref(event);
+    if (line == NULL)
+        return false;
+    size_t length = strlen(line);
+    line[length] = '\n'; /* over the terminator: the line is written by length */
+    if (take_turn(dying)) {
+        write_all(line, length + 1);
+        pthread_mutex_unlock(&write_lock);
+    }
+    free(line);
+    return true;
+}
+
+void event_emit(const char *name, const char *fmt, ...)
+{
+    json_t *fields = NULL;
+    json_error_t error;
+
+    if (fmt != NULL) {
+        va_list args;
+
+        va_start(args, fmt);
+        fields = json_vpack_ex(&error, 0, fmt, args);
+        va_end(args);
+        if (fields == NULL || !json_is_object(fields))
+            die(3, "event %s: format %s does not pack: %s", name, fmt, error.text);
+    }
+    if (!write_event(name, fields, false))
+        die(3, "event %s: out of memory", name);
+}
+
+void die(int code, const char *fmt, ...)
+{
+    char message[1024];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(message, sizeof(message), fmt, args);
+    va_end(args);
+    fprintf(stderr, "ftmb-node: %s\n", message);
+    write_event("fatal", json_pack("{s:s}", "message", message), true);
+    _exit(code);
+}

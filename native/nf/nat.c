@@ -1,0 +1,295 @@
+/* nat: source NAT for TCP, UDP and ICMP echo, in both directions.
+ *
+ * Mapping is endpoint-independent (RFC 4787): an inside (protocol, address, port) has one outside
+ * (address, port), whatever it talks to; filtering too: whoever knows the outside endpoint may
+ * answer. Outbound packets keep a mapping alive, inbound ones do not. A mapping lives for at least
+ * its timeout after the latest outbound packet, and for at most 9/8 of it plus one round of the
+ * sweep (an eighth of the shortest timeout, when the workers keep up).
+ *
+ * It is a bump in the wire: MAC addresses and TTL stay as they are. IPv4 options pass. Dropped,
+ * each with a counter: what is not IPv4 (ARP and IPv6 too), fragments, ICMP that is not an echo
+ * request from inside or an echo reply from outside, other protocols, malformed packets, packets
+ * from outside without a mapping, packets from inside to our own outside addresses (no
+ * hairpinning), and new flows when no port is free.
+ *
+ * Logged accesses of an outbound packet of a known flow: one read; of an inbound packet: one read.
+ * A new flow: one read and three writes. The sweep: one read per group of four buckets and round,
+ * three writes per mapping removed. */
+#include "nf/nat.h"
+
+enum { OUTSIDE, ADDRESSES, CAPACITY, UDP_MS, TCP_MS, TRANSITORY_MS, ICMP_MS };
+
+#define DAY_MS (24ull * 3600 * 1000)
+#define NS_PER_MS 1000000ull
+
+static const struct nf_param params[] = {
+    { "outside", NF_IPV4, 0xc6120001, 1, UINT32_MAX, "first outside address" },
+    { "addresses", NF_UINT, 4, 1, NAT_MAX_ADDRESSES, "outside addresses, one after the other" },
+    { "capacity", NF_UINT, 65536, 1, (uint64_t)NAT_MAX_ADDRESSES * NAT_PORTS,
+      "mappings at a time, at most 64512 for each outside address" },
+    { "udp_ms", NF_UINT, 300000, 10, DAY_MS, "UDP timeout, milliseconds" },
+    { "tcp_ms", NF_UINT, 7440000, 10, DAY_MS, "timeout of established TCP, milliseconds" },
+    { "transitory_ms", NF_UINT, 240000, 10, DAY_MS,
+      "timeout of TCP that is opening or closing, milliseconds" },
+    { "icmp_ms", NF_UINT, 60000, 10, DAY_MS, "ICMP echo timeout, milliseconds" },
+    { NULL, NF_UINT, 0, 0, 0, NULL },
+};
+
+/* Sizes that follow from the capacity. */
+struct shape {
+    uint32_t bucket_bits;
+    uint32_t groups;
+    uint32_t stripes;
+};
+
+static struct shape shape_of(uint64_t capacity)
+{
+    struct shape shape = { .bucket_bits = NAT_GROUP_BITS, .stripes = 1 };
+    while (1ull << shape.bucket_bits < capacity)
+        shape.bucket_bits++;
+    shape.groups = 1u << (shape.bucket_bits - NAT_GROUP_BITS);
+    /* Stripes are written by new flows only; 16 slots to one keeps their words in the cache. */
+    while ((uint64_t)shape.stripes * 16 < capacity && shape.stripes < 65536)
+        shape.stripes *= 2;
+    return shape;
+}
+
+static bool refuse(char *why, const char *reason)
+{
+    memcpy(why, reason, strlen(reason) + 1);
+    return false;
+}
+
+static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out, char *why)
+{
+    (void)workers;
+    uint64_t addresses = values[ADDRESSES], capacity = values[CAPACITY];
+    if (capacity > addresses * NAT_PORTS)
+        return refuse(why, "capacity exceeds 64512 ports for each of the addresses; "
+                           "raise addresses or lower capacity");
+    if (capacity < addresses)
+        return refuse(why, "capacity is below one mapping for each of the addresses");
+    if (values[OUTSIDE] + addresses - 1 > UINT32_MAX)
+        return refuse(why, "outside addresses go beyond 255.255.255.255");
+    struct shape shape = shape_of(capacity);
+    uint64_t heads = sizeof(uint32_t) << shape.bucket_bits;
+    *out = (struct nf_needs){
+        .shared_bytes = sizeof(struct nat) + heads + capacity * sizeof(struct nat_slot) +
+                        addresses * sizeof(struct nat_pool) + capacity * sizeof(uint16_t) +
+                        6 * CACHE_LINE,
+        .worker_bytes = sizeof(struct nat_worker) + CACHE_LINE,
+        .variables = shape.groups + (uint32_t)addresses + shape.stripes,
+        /* Look-up; removals; per pool a look, group, pool, stripe (no look at the first); sweep. */
+        .max_pals = 1 + 3 * NAT_REMOVALS + 4 * (uint32_t)addresses - 1 + NAT_SWEEP_GROUPS,
+        .max_outputs = 1,
+    };
+    return true;
+}
+
+static uint64_t offset_of(const struct arena *arena, const void *at)
+{
+    return (uint64_t)((const uint8_t *)at - (const uint8_t *)arena);
+}
+
+/* Give every slot its outside endpoint, and every pool its slots. */
+static void init_slots(struct arena *arena, struct nat *nat)
+{
+    uint32_t share = nat->slots / nat->addresses, rest = nat->slots % nat->addresses;
+    uint32_t first = 0;
+    for (uint32_t a = 0; a < nat->addresses; a++) {
+        nat->ranges[a] = (struct nat_range){ .first = first, .size = share + (a < rest) };
+        uint16_t *ring = nat_ring(arena, nat, a);
+        for (uint32_t i = 0; i < nat->ranges[a].size; i++) {
+            struct nat_slot *slot = &nat_slots(arena, nat)[first + i];
+            slot->address = __builtin_bswap32(nat->first_address + a);
+            slot->port = __builtin_bswap16((uint16_t)(NAT_FIRST_PORT + i));
+            slot->pool = (uint8_t)a;
+            slot->next = i;
+            ring[i] = (uint16_t)i;
+        }
+        nat_pools(arena, nat)[a] = (struct nat_pool){ .head = 0, .spare = nat->ranges[a].size };
+        first += nat->ranges[a].size;
+    }
+}
+
+static void init_times(struct nat *nat, const uint64_t *values, uint32_t workers)
+{
+    const uint64_t ms[NAT_STATES] = {
+        [NAT_UDP] = values[UDP_MS],
+        [NAT_ECHO] = values[ICMP_MS],
+        [NAT_OPENING] = values[TRANSITORY_MS],
+        [NAT_ESTABLISHED] = values[TCP_MS],
+        [NAT_CLOSING] = values[TRANSITORY_MS],
+    };
+    uint64_t shortest = UINT64_MAX;
+    for (unsigned s = 0; s < NAT_STATES; s++) {
+        /* last_seen may lag by the granularity, which the limit makes up for. */
+        nat->refresh_ns[s] = ms[s] * NS_PER_MS / 8;
+        nat->expire_ns[s] = ms[s] * NS_PER_MS + nat->refresh_ns[s];
+        shortest = u64_min(shortest, ms[s] * NS_PER_MS);
+    }
+    uint64_t share = (nat->groups + workers - 1) / workers;
+    nat->sweep_ns = u64_max(shortest / 8 / share, 1);
+}
+
+static void *init(struct arena *arena, const uint64_t *values)
+{
+    struct nat *nat = arena_alloc(arena, 0, sizeof(*nat), CACHE_LINE);
+    if (!nat)
+        return NULL;
+    struct shape shape = shape_of(values[CAPACITY]);
+    nat->slots = (uint32_t)values[CAPACITY];
+    nat->addresses = (uint32_t)values[ADDRESSES];
+    nat->first_address = (uint32_t)values[OUTSIDE];
+    nat->bucket_shift = 64 - shape.bucket_bits;
+    nat->groups = shape.groups;
+    nat->stripe_mask = shape.stripes - 1;
+    nat->first_pool = shape.groups;
+    nat->first_stripe = shape.groups + nat->addresses;
+    init_times(nat, values, arena->workers);
+
+    uint64_t buckets = 1ull << shape.bucket_bits;
+    uint32_t *heads = arena_alloc(arena, 0, buckets * sizeof(*heads), CACHE_LINE);
+    void *slots = arena_alloc(arena, 0, nat->slots * sizeof(struct nat_slot), CACHE_LINE);
+    void *pools = arena_alloc(arena, 0, nat->addresses * sizeof(struct nat_pool), CACHE_LINE);
+    void *rings = arena_alloc(arena, 0, nat->slots * sizeof(uint16_t), CACHE_LINE);
+    if (!heads || !slots || !pools || !rings)
+        return NULL;
+    nat->heads_at = offset_of(arena, heads);
+    nat->slots_at = offset_of(arena, slots);
+    nat->pools_at = offset_of(arena, pools);
+    nat->rings_at = offset_of(arena, rings);
+    for (uint64_t b = 0; b < buckets; b++)
+        heads[b] = NAT_NONE;
+    init_slots(arena, nat);
+    for (uint32_t w = 0; w < arena->workers; w++) {
+        struct nat_worker *worker = arena_alloc(arena, 1 + w, sizeof(*worker), CACHE_LINE);
+        if (!worker)
+            return NULL;
+        worker->next_group = w;
+        nat->worker_at[w] = offset_of(arena, worker);
+    }
+    return nat;
+}
+
+static void patch_l4(const struct packet_view *view, uint16_t delta)
+{
+    if (view->kind == PACKET_UDP)
+        checksum_patch_udp(view->l4 + 6, delta);
+    else
+        checksum_patch(view->l4 + (view->kind == PACKET_TCP ? 16 : 2), delta);
+}
+
+static bool is_ours(const struct nat *nat, uint32_t address)
+{
+    return __builtin_bswap32(address) - nat->first_address < nat->addresses;
+}
+
+static void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                     const struct packet_view *view, struct nf_packet *packet)
+{
+    if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REQUEST)) {
+        worker->counters[NAT_DROP_ICMP]++;
+        return;
+    }
+    if (unlikely(is_ours(nat, view->destination))) {
+        worker->counters[NAT_DROP_HAIRPIN]++;
+        return;
+    }
+    struct nat_flow flow = {
+        .key = nat_key(view->source, view->source_port, view->protocol),
+        .tcp_payload = view->payload,
+        .tcp_flags = view->tcp_flags,
+        .protocol = view->protocol,
+    };
+    struct nat_binding binding;
+    enum nat_verdict verdict = nat_bind(ctx, nat, worker, &flow, &binding);
+    if (unlikely(verdict != NAT_BOUND)) {
+        worker->counters[verdict == NAT_CROWDED ? NAT_DROP_CROWDED : NAT_DROP_EXHAUSTED]++;
+        return;
+    }
+    packet_store32(view->ip + 12, binding.address);
+    checksum_patch(view->ip + 10, binding.ip_delta);
+    packet_store16(view->l4 + (view->kind == PACKET_ECHO ? 4 : 0), binding.port);
+    patch_l4(view, binding.l4_delta);
+    worker->counters[NAT_OUTBOUND]++;
+    ftmb_emit(ctx, packet, NF_OUTSIDE);
+}
+
+static void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                    const struct packet_view *view, struct nf_packet *packet)
+{
+    if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REPLY)) {
+        worker->counters[NAT_DROP_ICMP]++;
+        return;
+    }
+    uint32_t number = __builtin_bswap32(view->destination) - nat->first_address;
+    uint32_t port = __builtin_bswap16(view->destination_port) - NAT_FIRST_PORT;
+    uint64_t key = 0;
+    struct nat_binding binding;
+    if (likely(number < nat->addresses && port < nat->ranges[number].size))
+        key = nat_inside(ctx, nat, nat->ranges[number].first + port, &binding);
+    if (unlikely(key >> 48 != view->protocol || key == 0)) {
+        worker->counters[NAT_DROP_UNKNOWN]++;
+        return;
+    }
+    packet_store32(view->ip + 16, (uint32_t)key);
+    checksum_patch(view->ip + 10, checksum_reverse(binding.ip_delta));
+    packet_store16(view->l4 + (view->kind == PACKET_ECHO ? 4 : 2), (uint16_t)(key >> 32));
+    patch_l4(view, checksum_reverse(binding.l4_delta));
+    if (unlikely(view->tcp_flags & (TCP_FIN | TCP_RST)))
+        nat_close(ctx, nat, worker, key);
+    worker->counters[NAT_INBOUND]++;
+    ftmb_emit(ctx, packet, NF_INSIDE);
+}
+
+/* Counter of a kind that is always dropped. */
+static enum nat_counter drop_of(enum packet_kind kind)
+{
+    switch (kind) {
+    case PACKET_ICMP_OTHER:
+        return NAT_DROP_ICMP;
+    case PACKET_PROTOCOL:
+        return NAT_DROP_PROTOCOL;
+    case PACKET_FRAGMENT:
+        return NAT_DROP_FRAGMENT;
+    case PACKET_NOT_IPV4:
+        return NAT_DROP_NOT_IPV4;
+    default:
+        return NAT_DROP_MALFORMED;
+    }
+}
+
+static void tick(struct ftmb_ctx *ctx)
+{
+    const struct nat *nat = arena_root(ctx->arena);
+    struct nat_worker *worker = nat_worker(ctx->arena, nat, ctx->worker);
+    worker->removals = NAT_REMOVALS;
+    nat_sweep(ctx, nat, worker);
+}
+
+static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
+{
+    const struct nat *nat = arena_root(ctx->arena);
+    struct nat_worker *worker = nat_worker(ctx->arena, nat, ctx->worker);
+    worker->removals = NAT_REMOVALS;
+    nat_sweep(ctx, nat, worker);
+    struct packet_view view;
+    enum packet_kind kind = packet_parse(&view, packet->data, packet->length);
+    if (unlikely(kind >= PACKET_ICMP_OTHER))
+        worker->counters[drop_of(kind)]++;
+    else if (packet->port == NF_INSIDE)
+        outbound(ctx, nat, worker, &view, packet);
+    else
+        inbound(ctx, nat, worker, &view, packet);
+}
+
+const struct nf nf_nat = {
+    .name = "nat",
+    .params = params,
+    .needs = needs,
+    .init = init,
+    .process = process,
+    .tick = tick,
+    .report = nat_report,
+};

@@ -1,0 +1,205 @@
+/* Internals of the NAT: its state in the arena, and who may touch which field.
+ *
+ * A mapping slot *is* an outside endpoint: slot i belongs to outside address a and port p for
+ * good (ranges[a].first + p - 1024 = i). So the way back in is an index computation, and giving
+ * out a port is taking a slot from the free ring of its address. One slot serves one protocol at a
+ * time: TCP and UDP do not share a port of an address.
+ *
+ * Shared variables, in ascending order of ids, which is the order in which a section takes them:
+ *   group   four neighbouring hash buckets; protects `heads`, every link of their chains, and
+ *           `last_seen` and `state` of the mappings in them
+ *   pool    one per outside address; protects its ring of free slots
+ *   stripe  every n-th slot; protects `key` of its slots
+ * `key` and `next` of a slot change only while the group *and* the stripe are held: outbound
+ * packets read them under the group, inbound ones read `key` under the stripe, and neither needs
+ * the other. Everything else of a slot is written once, by init.
+ *
+ * Readers are optimistic: what they load may be half-changed until ftmb_read_end() agrees. All
+ * loads of such fields are relaxed atomic ones, slot numbers are checked before use, and walks
+ * are bounded by MAX_CHAIN. */
+#ifndef FTMB_NF_NAT_H
+#define FTMB_NF_NAT_H
+
+#include "nf/checksum.h"
+#include "nf/nf.h"
+#include "nf/packet.h"
+
+#define NAT_FIRST_PORT 1024u
+#define NAT_PORTS (65536u - NAT_FIRST_PORT)
+#define NAT_MAX_ADDRESSES 64u
+#define NAT_NONE UINT32_MAX
+
+/* Mappings in one bucket. There are at least as many buckets as slots, so a longer chain means
+ * an attack on the hash: a new flow that would make it longer is refused and counted. */
+#define NAT_MAX_CHAIN 64u
+#define NAT_GROUP_BITS 2u
+/* Work per input, at most: groups that the sweep looks at, mappings that are removed. */
+#define NAT_SWEEP_GROUPS 8u
+#define NAT_REMOVALS 8u
+
+#define NAT_LOAD(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define NAT_STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+
+/* What a mapping is doing; each class has its own timeout. */
+enum nat_state {
+    NAT_UDP,
+    NAT_ECHO,
+    NAT_OPENING,     /* TCP, no answer to a SYN acknowledged yet */
+    NAT_ESTABLISHED, /* TCP */
+    NAT_CLOSING,     /* TCP, FIN or RST seen in either direction */
+    NAT_STATES
+};
+
+enum nat_counter {
+    NAT_OUTBOUND,
+    NAT_INBOUND,
+    NAT_CREATED,
+    NAT_EXPIRED,
+    NAT_REFRESHED, /* writes to a live mapping: last_seen or state */
+    NAT_SWEPT,     /* groups that the sweep looked at */
+    NAT_DROP_EXHAUSTED,
+    NAT_DROP_CROWDED,
+    NAT_DROP_UNKNOWN, /* inbound, no mapping */
+    NAT_DROP_HAIRPIN, /* from inside to an outside address of our own */
+    NAT_DROP_NOT_IPV4,
+    NAT_DROP_FRAGMENT,
+    NAT_DROP_ICMP,
+    NAT_DROP_PROTOCOL,
+    NAT_DROP_MALFORMED,
+    NAT_COUNTERS
+};
+
+/* 32 bytes, so that a slot never straddles a line. */
+struct nat_slot {
+    uint64_t key;       /* inside endpoint: address | port << 32 | protocol << 48; 0: free */
+    uint64_t last_seen; /* stamp; at most timeout/8 behind the latest outbound packet */
+    uint32_t next;      /* in its chain; of a free slot: its place in the ring */
+    uint32_t address;   /* the outside endpoint, network order */
+    uint16_t port;
+    uint16_t ip_delta; /* checksum deltas outbound; written and read like `key` */
+    uint16_t l4_delta;
+    uint8_t state;
+    uint8_t pool;
+};
+_Static_assert(sizeof(struct nat_slot) == 32, "two slots to a line");
+
+/* A ring of free slots, oldest first: the port that was unused longest is given out first, so a
+ * late packet for its last user has the longest time to die out. */
+struct nat_pool {
+    CACHE_ALIGNED uint32_t head; /* place of the oldest */
+    uint32_t spare;
+};
+
+/* Read-only, hence apart from the pools' lines, which new flows write. */
+struct nat_range {
+    uint32_t first; /* slot of port 1024 */
+    uint32_t size;
+};
+
+struct nat_worker {
+    CACHE_ALIGNED uint64_t next_sweep; /* stamp at which the next group is due */
+    uint32_t next_group;
+    uint32_t removals; /* left for the input in hand */
+    uint64_t counters[NAT_COUNTERS];
+};
+
+struct nat {
+    uint32_t slots;
+    uint32_t addresses;
+    uint32_t first_address; /* host order */
+    uint32_t bucket_shift;  /* 64 - bits of the bucket number */
+    uint32_t groups;        /* ids 0 .. groups - 1 */
+    uint32_t stripe_mask;
+    uint32_t first_pool;   /* id */
+    uint32_t first_stripe; /* id */
+    uint64_t heads_at;     /* offsets from the arena's base: u32 per bucket */
+    uint64_t slots_at;     /* struct nat_slot per slot */
+    uint64_t pools_at;     /* struct nat_pool per address */
+    uint64_t rings_at;     /* u16 per slot: offset of a free slot in its address's range */
+    uint64_t refresh_ns[NAT_STATES];
+    uint64_t expire_ns[NAT_STATES];
+    uint64_t sweep_ns; /* between two groups of one worker */
+    uint64_t worker_at[FTMB_MAX_WORKERS];
+    struct nat_range ranges[NAT_MAX_ADDRESSES];
+};
+
+/* What a packet needs of its mapping, copied out of it. */
+struct nat_binding {
+    uint32_t address;
+    uint16_t port;
+    uint16_t ip_delta;
+    uint16_t l4_delta;
+};
+
+/* An outbound packet as the table sees it. */
+struct nat_flow {
+    uint64_t key;
+    uint32_t tcp_payload;
+    uint8_t tcp_flags;
+    uint8_t protocol;
+};
+
+enum nat_verdict { NAT_BOUND, NAT_EXHAUSTED, NAT_CROWDED };
+
+static inline struct nat_slot *nat_slots(struct arena *arena, const struct nat *nat)
+{
+    return (struct nat_slot *)((uint8_t *)arena + nat->slots_at);
+}
+
+static inline uint32_t *nat_heads(struct arena *arena, const struct nat *nat)
+{
+    return (uint32_t *)((uint8_t *)arena + nat->heads_at);
+}
+
+static inline struct nat_pool *nat_pools(struct arena *arena, const struct nat *nat)
+{
+    return (struct nat_pool *)((uint8_t *)arena + nat->pools_at);
+}
+
+static inline uint16_t *nat_ring(struct arena *arena, const struct nat *nat, uint32_t pool)
+{
+    return (uint16_t *)((uint8_t *)arena + nat->rings_at) + nat->ranges[pool].first;
+}
+
+static inline struct nat_worker *nat_worker(struct arena *arena, const struct nat *nat,
+                                            uint32_t worker)
+{
+    return (struct nat_worker *)((uint8_t *)arena + nat->worker_at[worker]);
+}
+
+static inline uint64_t nat_mix(uint64_t x)
+{
+    x *= 0xd6e8feb86659fd93ull;
+    x ^= x >> 32;
+    return x * 0x9e3779b97f4a7c15ull;
+}
+
+static inline uint32_t nat_bucket(const struct nat *nat, uint64_t key)
+{
+    return (uint32_t)(nat_mix(key) >> nat->bucket_shift);
+}
+
+static inline uint64_t nat_key(uint32_t address, uint16_t port, uint8_t protocol)
+{
+    return (uint64_t)protocol << 48 | (uint64_t)port << 32 | address;
+}
+
+/* The binding of an outbound flow: found, refreshed where that is due, or new. */
+enum nat_verdict nat_bind(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                          const struct nat_flow *flow, struct nat_binding *binding);
+
+/* The inside endpoint behind slot `index` (which is < slots), and its deltas; 0: a free slot. */
+uint64_t nat_inside(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t index,
+                    struct nat_binding *binding);
+
+/* An inbound FIN or RST: shorten the mapping's timeout. */
+void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+               uint64_t key);
+
+/* Remove what has expired in the groups that are due (at most NAT_SWEEP_GROUPS of them). */
+void nat_sweep(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker);
+
+/* The report of nf.h (nat_report.c). */
+void nat_report(struct arena *arena, const struct nf_report *out);
+
+#endif

@@ -1,0 +1,143 @@
+/* The NAT's counters, and the checks of its table. Runs after the workers have stopped. */
+#include "nf/nat.h"
+
+static const char *const names[NAT_COUNTERS] = {
+    [NAT_OUTBOUND] = "outbound",
+    [NAT_INBOUND] = "inbound",
+    [NAT_CREATED] = "mappings_created",
+    [NAT_EXPIRED] = "mappings_expired",
+    [NAT_REFRESHED] = "mappings_refreshed",
+    [NAT_SWEPT] = "groups_swept",
+    [NAT_DROP_EXHAUSTED] = "dropped_no_port",
+    [NAT_DROP_CROWDED] = "dropped_full_chain",
+    [NAT_DROP_UNKNOWN] = "dropped_no_mapping",
+    [NAT_DROP_HAIRPIN] = "dropped_hairpin",
+    [NAT_DROP_NOT_IPV4] = "dropped_not_ipv4",
+    [NAT_DROP_FRAGMENT] = "dropped_fragment",
+    [NAT_DROP_ICMP] = "dropped_icmp",
+    [NAT_DROP_PROTOCOL] = "dropped_protocol",
+    [NAT_DROP_MALFORMED] = "dropped_malformed",
+};
+
+/* Mappings whose slot is in use, by the slots themselves. */
+static uint64_t live_slots(struct arena *arena, const struct nat *nat)
+{
+    uint64_t live = 0;
+    for (uint32_t i = 0; i < nat->slots; i++)
+        live += nat_slots(arena, nat)[i].key != 0;
+    return live;
+}
+
+/* Is `key` in the chain that starts at `index`? Call it for sound chains only. */
+static bool chain_has(const struct nat_slot *slots, uint32_t index, uint64_t key)
+{
+    for (; index != NAT_NONE; index = slots[index].next) {
+        if (slots[index].key == key)
+            return true;
+    }
+    return false;
+}
+
+/* Every mapping hangs in the chain of its own bucket, exactly once. A slot has one link and one
+ * bucket, so being linked twice would be a circle, which the bound on all steps would find. */
+static bool chains_sound(struct arena *arena, const struct nat *nat, uint64_t live)
+{
+    const struct nat_slot *slots = nat_slots(arena, nat);
+    uint64_t linked = 0;
+    for (uint32_t b = 0; b < nat->groups << NAT_GROUP_BITS; b++) {
+        uint32_t index = nat_heads(arena, nat)[b];
+        for (; index != NAT_NONE; index = slots[index].next) {
+            if (index >= nat->slots || ++linked > live)
+                return false;
+            if (slots[index].key == 0 || nat_bucket(nat, slots[index].key) != b)
+                return false;
+        }
+    }
+    return linked == live;
+}
+
+/* No inside endpoint has two mappings: they would be in one bucket. */
+static bool keys_unique(struct arena *arena, const struct nat *nat)
+{
+    const struct nat_slot *slots = nat_slots(arena, nat);
+    for (uint32_t i = 0; i < nat->slots; i++) {
+        if (slots[i].key && chain_has(slots, slots[i].next, slots[i].key))
+            return false;
+    }
+    return true;
+}
+
+/* Used and free slots are all slots: each free one is in the ring at the place that it names. */
+static bool slots_conserved(struct arena *arena, const struct nat *nat, uint64_t live)
+{
+    const struct nat_slot *slots = nat_slots(arena, nat);
+    uint64_t unused = 0;
+    for (uint32_t a = 0; a < nat->addresses; a++) {
+        const struct nat_pool *pool = &nat_pools(arena, nat)[a];
+        const struct nat_range *range = &nat->ranges[a];
+        if (pool->spare > range->size || pool->head >= range->size)
+            return false;
+        for (uint32_t i = 0; i < pool->spare; i++) {
+            uint32_t place = (pool->head + i) % range->size;
+            uint32_t offset = nat_ring(arena, nat, a)[place];
+            if (offset >= range->size)
+                return false;
+            const struct nat_slot *slot = &slots[range->first + offset];
+            if (slot->key != 0 || slot->next != place)
+                return false;
+        }
+        unused += pool->spare;
+    }
+    return unused + live == nat->slots;
+}
+
+/* The constants of the slots are what init wrote, and the deltas fit the endpoints. */
+static bool endpoints_sound(struct arena *arena, const struct nat *nat)
+{
+    for (uint32_t a = 0; a < nat->addresses; a++) {
+        for (uint32_t i = 0; i < nat->ranges[a].size; i++) {
+            const struct nat_slot *slot = &nat_slots(arena, nat)[nat->ranges[a].first + i];
+            if (slot->pool != a || slot->address != __builtin_bswap32(nat->first_address + a) ||
+                slot->port != __builtin_bswap16((uint16_t)(NAT_FIRST_PORT + i)))
+                return false;
+            if (slot->key &&
+                slot->ip_delta != checksum_delta32((uint32_t)slot->key, slot->address))
+                return false;
+        }
+    }
+    return true;
+}
+
+void nat_report(struct arena *arena, const struct nf_report *out)
+{
+    const struct nat *nat = arena_root(arena);
+    uint64_t sums[NAT_COUNTERS] = { 0 };
+    for (uint32_t w = 0; w < arena->workers; w++) {
+        for (unsigned c = 0; c < NAT_COUNTERS; c++)
+            sums[c] += nat_worker(arena, nat, w)->counters[c];
+    }
+    uint64_t live = live_slots(arena, nat);
+    for (unsigned c = 0; c < NAT_COUNTERS; c++)
+        out->counter(out->self, names[c], sums[c]);
+    out->counter(out->self, "mappings", live);
+    out->counter(out->self, "capacity", nat->slots);
+
+    bool chains = chains_sound(arena, nat, live);
+    bool unique = chains && keys_unique(arena, nat);
+    bool conserved = slots_conserved(arena, nat, live);
+    bool endpoints = endpoints_sound(arena, nat);
+    bool counted = sums[NAT_CREATED] - sums[NAT_EXPIRED] == live;
+    out->check(out->self, "chains", chains,
+               chains ? "every mapping is linked exactly once, in its own bucket"
+                      : "a chain of the mapping table is broken");
+    out->check(out->self, "unique", unique,
+               unique ? "no inside endpoint has two mappings"
+                      : "two mappings of one inside endpoint, or broken chains");
+    out->check(out->self, "slots", conserved,
+               conserved ? "free and used slots are all slots" : "slots were lost or doubled");
+    out->check(out->self, "endpoints", endpoints,
+               endpoints ? "every slot has its outside endpoint" : "an outside endpoint changed");
+    out->check(out->self, "counted", counted,
+               counted ? "created less expired is what is there"
+                       : "created less expired differs from the mappings that are there");
+}

@@ -1,0 +1,104 @@
+/* What a network function implements, and all that it may use.
+ *
+ * A function is `init` and `process` plus its state in the arena. It may use the arena, shared
+ * variables (core/shared.h), ftmb_now/ftmb_elapsed/ftmb_random and nothing else that is not
+ * deterministic: no clock, no random source, no lock, no allocation but arena_alloc(). The build
+ * refuses the usual ones (nf_poison.h). The same inputs in the same order of accesses must give
+ * the same outputs, byte for byte. */
+#ifndef FTMB_NF_H
+#define FTMB_NF_H
+
+#include "core/shared.h"
+
+#define NF_MAX_PARAMS 16
+
+/* Sides of a middlebox. */
+enum nf_port { NF_INSIDE = 0, NF_OUTSIDE = 1 };
+
+/* A packet in the worker's hands. `data` may be changed in place; `length` may shrink, or grow up
+ * to `capacity`. Never NULL, never shorter than what the wire delivered. */
+struct nf_packet {
+    uint8_t *data;
+    uint32_t length;
+    uint32_t capacity;
+    uint8_t port; /* the side it came in at; after ftmb_emit(): the side it leaves at */
+};
+
+enum nf_param_kind { NF_UINT, NF_IPV4, NF_FLAG };
+
+struct nf_param {
+    const char *name;
+    enum nf_param_kind kind;
+    uint64_t value; /* default */
+    uint64_t min;
+    uint64_t max;
+    const char *help;
+};
+
+/* Counters and checks of a function, reported after a run. */
+struct nf_report {
+    void *self;
+    void (*counter)(void *self, const char *name, uint64_t value);
+    void (*check)(void *self, const char *name, bool ok, const char *detail);
+};
+
+/* What a function needs, as a result of its parameters. */
+struct nf_needs {
+    uint64_t shared_bytes; /* arena memory for all workers */
+    uint64_t worker_bytes; /* arena memory of each worker */
+    uint32_t variables;
+    uint32_t max_pals;    /* per input, worst case, <= 1024 */
+    uint32_t max_outputs; /* per input: 0 or 1 */
+};
+
+struct nf {
+    const char *name;
+    const struct nf_param *params; /* ends with name == NULL */
+    /* Parameters are given in the order of `params`. False: they contradict each other; `why`
+     * (of 160 bytes) says how. */
+    bool (*needs)(const uint64_t *params, uint32_t workers, struct nf_needs *needs, char *why);
+    /* Build the initial state; returns the root object, in the arena. NULL: arena too small. */
+    void *(*init)(struct arena *arena, const uint64_t *params);
+    /* One packet, to completion. */
+    void (*process)(struct ftmb_ctx *ctx, struct nf_packet *packet);
+    /* A millisecond without input passed (ctx now is the tick's stamp). May be NULL. */
+    void (*tick)(struct ftmb_ctx *ctx);
+    void (*report)(struct arena *arena, const struct nf_report *report);
+};
+
+/* All functions of this build, NULL at the end (registry.c). */
+extern const struct nf *const nf_registry[];
+const struct nf *nf_find(const char *name);
+
+/* Forward the packet in hand to `port`. At most once per input. */
+static inline void ftmb_emit(struct ftmb_ctx *ctx, struct nf_packet *packet, enum nf_port port)
+{
+    FTMB_ASSERT(!ctx->emitted);
+    packet->port = (uint8_t)port;
+    ctx->emitted = packet;
+}
+
+/* Time of the input in hand: its stamp, in nanoseconds. Never the machine's clock. */
+static inline uint64_t ftmb_now(const struct ftmb_ctx *ctx)
+{
+    return ctx->now_ns;
+}
+
+/* Nanoseconds since `since`, 0 if that lies ahead: stamps of different workers are not ordered. */
+static inline uint64_t ftmb_elapsed(const struct ftmb_ctx *ctx, uint64_t since)
+{
+    return ctx->now_ns > since ? ctx->now_ns - since : 0;
+}
+
+/* Deterministic random numbers (xorshift64*), seeded in the arena, one sequence per worker. */
+static inline uint64_t ftmb_random(struct ftmb_ctx *ctx)
+{
+    uint64_t x = ctx->cursor->random;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    ctx->cursor->random = x;
+    return x * 0x2545f4914f6cdd1dull;
+}
+
+#endif

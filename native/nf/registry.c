@@ -1,0 +1,16 @@
+/* The network functions of this build. */
+#include "nf/nf.h"
+
+extern const struct nf nf_monitor;
+extern const struct nf nf_nat;
+
+const struct nf *const nf_registry[] = { &nf_monitor, &nf_nat, NULL };
+
+const struct nf *nf_find(const char *name)
+{
+    for (unsigned i = 0; nf_registry[i]; i++) {
+        if (strcmp(nf_registry[i]->name, name) == 0)
+            return nf_registry[i];
+    }
+    return NULL;
+}

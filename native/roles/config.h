@@ -1,0 +1,67 @@
+/* What a process is to be: the node spec, parsed and checked (app/spec.c). */
+#ifndef FTMB_ROLES_CONFIG_H
+#define FTMB_ROLES_CONFIG_H
+
+#include <jansson.h>
+
+#include "nf/nf.h"
+
+enum node_mode {
+    MODE_DIRECT, /* generator and sink take the loggers' places; nothing is logged */
+    MODE_NONE,   /* the same hops as FTMB, nothing is logged, held or copied */
+    MODE_FTMB,
+    MODE_FLOOR, /* generator straight to sink: the floor of every measurement */
+};
+
+enum snapshot_engine_kind { ENGINE_NONE, ENGINE_STOP_COPY };
+
+#define NODE_NAME_BYTES 24
+#define NODE_PATH_BYTES 80 /* of `dir`, so that socket paths below it fit sockaddr_un */
+#define NODE_MAX_LCORES 16
+#define NODE_MAX_ROLES 8
+
+struct node_lcore {
+    uint32_t cpu;
+    uint32_t roles;
+    char role[NODE_MAX_ROLES][NODE_NAME_BYTES];
+};
+
+struct node_config {
+    char process[NODE_NAME_BYTES];
+    char dir[NODE_PATH_BYTES];
+    enum node_mode mode;
+    uint32_t workers;
+    uint32_t replicas;
+    bool yield; /* an idle poll gives the core away: there are fewer cores than polling threads */
+    uint32_t memory_mb;
+
+    const struct nf *nf;
+    uint64_t params[NF_MAX_PARAMS];
+    struct nf_needs needs;
+    uint64_t config_digest;
+
+    bool exact;
+    bool reads_locked;
+    bool pal_batch;
+    bool check;
+    enum snapshot_engine_kind engine;
+    uint32_t period_ms;
+    uint32_t detect_ms;
+
+    uint64_t input_bytes; /* per worker, power of two */
+    uint64_t pals;        /* per worker, power of two */
+    uint64_t outputs;     /* per worker, power of two */
+    bool wait_when_full;
+
+    uint32_t lcores;
+    struct node_lcore lcore[NODE_MAX_LCORES];
+    uint32_t noise_cpus;
+    uint32_t noise_cpu[NODE_MAX_LCORES];
+    uint32_t slot;
+    char group_traffic[NODE_NAME_BYTES]; /* the process that holds the role */
+    char group_il[NODE_NAME_BYTES];
+    char group_ol[NODE_NAME_BYTES];
+    const json_t *traffic; /* NULL where the role is elsewhere */
+};
+
+#endif

@@ -1,0 +1,90 @@
+/* The input logger: gives every input its worker, number and time stamp, stores a copy, and only
+ * then forwards it. After a failover it sends what it stored to the new master.
+ *
+ * An input is refused, before it has a number, when its log or the output logger's credit is
+ * exhausted (I5); with `wait_when_full` it waits at the door instead (back-pressure). A worker
+ * without input for a millisecond gets a tick, so that its timers advance. */
+#ifndef FTMB_ROLES_INPUT_LOGGER_H
+#define FTMB_ROLES_INPUT_LOGGER_H
+
+#include <pthread.h>
+
+#include "core/input_log.h"
+#include "core/stream.h"
+#include "core/view.h"
+#include "core/wire.h"
+#include "io/control.h"
+#include "io/port.h"
+#include "roles/config.h"
+#include "roles/messages.h"
+#include "roles/role.h"
+
+#define IL_PORTS 2
+/* With back-pressure: most inputs that wait in a worker's log for its link. */
+#define IL_BACKLOG 1024u
+
+struct il_worker {
+    struct input_log log;
+    struct stream_tx out;
+    uint64_t limit;      /* highest number that credit allows */
+    uint64_t latest_ns;  /* stamp of the latest input; never goes back */
+    struct rte_mbuf *burst[FTMB_BURST]; /* inputs just logged, for the fast path */
+    uint32_t burst_count;
+};
+
+/* What the control thread tells the lcore; taken whole, between two polls. */
+struct il_orders {
+    _Atomic bool pending;
+    bool new_view;
+    struct msg_view view;
+    uint32_t view_number;
+    bool commit;
+    struct snapshot_cut cut;
+    bool credit;
+    struct msg_credit limits;
+};
+
+struct input_logger {
+    const struct node_config *config;
+    struct io_lane in[IL_PORTS];
+    struct io_lane replica[VIEW_SLOTS][FTMB_MAX_WORKERS];
+    struct rte_mempool *pool; /* for frames from the log */
+    struct il_worker worker[FTMB_MAX_WORKERS];
+    struct rte_mbuf *door[FTMB_BURST]; /* inputs that wait to be accepted (back-pressure) */
+    uint32_t door_count;
+    uint8_t door_port;
+    uint8_t next_port;
+
+    uint32_t view; /* 0: no master yet */
+    uint32_t slot;
+    uint32_t incarnation;
+    bool accepting; /* a first snapshot is committed */
+    uint64_t ticked_ns;
+
+    uint64_t received;
+    uint64_t accepted;
+    uint64_t refused;
+    uint64_t ticks;
+    uint64_t malformed;
+    uint64_t log_bytes;
+    struct il_orders orders;
+
+    pthread_t control_thread;
+    _Atomic bool quit;
+    _Atomic bool pressed; /* a log is more than half full */
+    int ol_fd;
+    struct control_buf buffer;
+    bool orderly_end;
+    uint64_t snapshot_requests;
+};
+
+int input_logger_create(struct input_logger *il, const struct node_config *config,
+                        const struct io_lane *in,
+                        struct io_lane replica[VIEW_SLOTS][FTMB_MAX_WORKERS],
+                        struct rte_mempool *pool);
+struct role input_logger_role(struct input_logger *il);
+void input_logger_stop(struct input_logger *il);
+
+int il_control_start(struct input_logger *il); /* il_control.c */
+
+#endif

@@ -1,0 +1,342 @@
+/* The output logger's lcore (see output_logger.h). */
+#include "roles/output_logger.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/hash.h"
+#include "io/clock.h"
+#include "io/event.h"
+
+/* ---- frames out --------------------------------------------------------------------------- */
+
+/* Hand over what waits at `port`; false while the port does not take all of it. */
+static bool send_leaving(struct output_logger *ol, uint32_t port)
+{
+    uint32_t count = ol->leaving_count[port];
+    if (count == 0)
+        return true;
+    uint16_t sent = io_tx(ol->out[port], ol->leaving[port], (uint16_t)count);
+    ol->leaving_count[port] = count - sent;
+    if (sent < count)
+        memmove(ol->leaving[port], ol->leaving[port] + sent,
+                (count - sent) * sizeof(ol->leaving[port][0]));
+    return sent == count;
+}
+
+/* Strip the role header and queue the packet at its port. */
+static void leave(struct output_logger *ol, struct rte_mbuf *m)
+{
+    const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
+    uint32_t port = head->port;
+    rte_pktmbuf_adj(m, (uint16_t)wire_output_bytes(ol->config->workers));
+    ol->leaving[port][ol->leaving_count[port]++] = m;
+    if (ol->leaving_count[port] == FTMB_BURST)
+        send_leaving(ol, port);
+}
+
+static bool ports_have_room(const struct output_logger *ol)
+{
+    return ol->leaving_count[0] < FTMB_BURST && ol->leaving_count[1] < FTMB_BURST;
+}
+
+/* Release in worker order whatever its past allows; workers do not wait for each other. */
+static unsigned release_all(struct output_logger *ol)
+{
+    unsigned count = 0;
+    for (uint32_t w = 0; w < ol->config->workers; w++) {
+        struct rte_mbuf *m;
+        while (ports_have_room(ol) && (m = release_next(&ol->release, w)) != NULL) {
+            leave(ol, m);
+            count++;
+        }
+    }
+    for (uint32_t port = 0; port < OL_PORTS; port++)
+        send_leaving(ol, port);
+    if (unlikely(count && !ol->resumed)) {
+        ol->resumed = true;
+        if (ol->view > 1)
+            event_emit("resumed", "{s:I}", "view", (json_int_t)ol->view);
+    }
+    return count;
+}
+
+/* ---- frames in ---------------------------------------------------------------------------- */
+
+static void take_pals(struct output_logger *ol, uint32_t w, const struct wire_pals *frame)
+{
+    uint32_t count = frame->head.length / (uint32_t)sizeof(uint64_t);
+    if (release_pals(&ol->release, w, frame->first, frame->pals, count) != RELEASE_OK)
+        die(4, "worker %u sent PAL %llu out of order, or beyond its credit", w,
+            (unsigned long long)frame->first);
+    ol->pals += count;
+    atomic_store_explicit(&ol->progress[w], frame->next_input, memory_order_release);
+}
+
+/* Hash of what an endpoint would see: the side it leaves at and the packet. */
+static uint64_t output_hash(const struct output_logger *ol, const struct wire_output *frame)
+{
+    const uint8_t *packet = (const uint8_t *)frame + wire_output_bytes(ol->config->workers);
+    return hash_bytes(frame->head.port, packet, frame->head.length);
+}
+
+static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
+{
+    const struct wire_output *frame = rte_pktmbuf_mtod(m, const struct wire_output *);
+    ol->outputs++;
+    switch (release_output(&ol->release, w, frame->number, frame->vector, m,
+                           output_hash(ol, frame))) {
+    case RELEASE_OK:
+        return true;
+    case RELEASE_DUPLICATE:
+        return false;
+    case RELEASE_DIVERGED:
+        event_emit("hash_mismatch", "{s:i,s:I}", "worker", (int)w, "output",
+                   (json_int_t)frame->number);
+        die(4, "divergence: output %llu of worker %u differs from the one released before",
+            (unsigned long long)frame->number, w);
+    case RELEASE_BAD:
+        break;
+    }
+    die(4, "worker %u sent output %llu out of order, or beyond its credit", w,
+        (unsigned long long)frame->number);
+}
+
+/* One frame of the current master; true: kept, the release has it now. */
+static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
+{
+    const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
+    if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m),
+                             ol->config->workers) ||
+                 head->worker != w)) {
+        ol->bad++;
+        return false;
+    }
+    if (unlikely(head->view != ol->view || head->incarnation != ol->incarnation)) {
+        ol->old_view++;
+        return false;
+    }
+    if (unlikely(head->type == WIRE_PROBE)) {
+        stream_rx_probe(&ol->in[w], head->seq);
+        return false;
+    }
+    if (unlikely(head->type != WIRE_PAL && head->type != WIRE_OUTPUT)) {
+        ol->bad++;
+        return false;
+    }
+    if (stream_rx_frame(&ol->in[w], head->seq) != STREAM_TAKE)
+        return false;
+    if (head->type == WIRE_OUTPUT)
+        return take_output(ol, w, m);
+    take_pals(ol, w, (const struct wire_pals *)head);
+    return false;
+}
+
+static void acknowledge(struct output_logger *ol, uint32_t w)
+{
+    struct rte_mbuf *m = rte_pktmbuf_alloc(ol->pool);
+    if (!m)
+        return;
+    struct wire_head *head = (struct wire_head *)rte_pktmbuf_append(m, sizeof(*head));
+    wire_head_put(head, WIRE_ACK, w, ol->in[w].gap, 0, ol->view, ol->incarnation,
+                  ol->in[w].expected - 1);
+    if (io_tx(ol->replica[ol->slot][w], &m, 1) == 1)
+        stream_rx_acked(&ol->in[w]);
+    else
+        rte_pktmbuf_free(m);
+}
+
+static unsigned receive(struct output_logger *ol, uint32_t w)
+{
+    struct release_worker *x = &ol->release.worker[w];
+    /* PALs are never refused because outputs fill the buffer: a frame that found no room would
+     * have to be; so the worker waits instead, between packets. */
+    if (x->held_tail - x->held_head + FTMB_BURST > OL_HELD)
+        return 0;
+    struct rte_mbuf *burst[FTMB_BURST];
+    uint16_t count = io_rx(ol->replica[ol->slot][w], burst, FTMB_BURST);
+    for (uint16_t i = 0; i < count; i++) {
+        if (i + 2 < count)
+            __builtin_prefetch(rte_pktmbuf_mtod(burst[i + 2], void *));
+        if (!take_frame(ol, w, burst[i]))
+            rte_pktmbuf_free(burst[i]);
+    }
+    ol->frames += count;
+    if (stream_rx_ack_due(&ol->in[w], count == 0))
+        acknowledge(ol, w);
+    return count;
+}
+
+/* ---- jobs --------------------------------------------------------------------------------- */
+
+static void discard(void *self, void *frame)
+{
+    (void)self;
+    rte_pktmbuf_free(frame);
+}
+
+/* Release stops, held outputs go: replay makes them again. What was handed over stays released. */
+static void fence(struct output_logger *ol)
+{
+    ol->flowing = false;
+    release_fence(&ol->release, discard, NULL);
+}
+
+static bool begin(struct output_logger *ol, const struct ol_job *job)
+{
+    if (job->view > 1 && !release_truncate(&ol->release, job->pals))
+        return false;
+    ol->slot = job->slot;
+    ol->view = job->view;
+    ol->incarnation = job->incarnation;
+    ol->resumed = false;
+    for (uint32_t w = 0; w < ol->config->workers; w++) {
+        stream_rx_reset(&ol->in[w], 1);
+        atomic_store(&ol->progress[w], job->next_input[w]);
+    }
+    ol->flowing = true;
+    return true;
+}
+
+static void run_job(struct output_logger *ol, uint32_t kind)
+{
+    struct ol_job *job = &ol->job;
+    job->ok = true;
+    if (kind == OL_JOB_FENCE) {
+        fence(ol);
+    } else if (kind == OL_JOB_BEGIN) {
+        job->ok = begin(ol, job);
+    } else {
+        release_all(ol);
+        job->ok = release_covers(&ol->release, job->pals, job->outputs);
+        if (job->ok)
+            release_commit(&ol->release, job->pals, job->outputs);
+    }
+    atomic_store_explicit(&job->kind, OL_JOB_NONE, memory_order_release);
+}
+
+/* Frames of replicas that are not the master belong to ended views: drop them, visibly. */
+static void drain_others(struct output_logger *ol)
+{
+    struct rte_mbuf *burst[FTMB_BURST];
+    for (uint32_t slot = 0; slot < ol->config->replicas; slot++) {
+        if (slot == ol->slot && ol->flowing)
+            continue;
+        for (uint32_t w = 0; w < ol->config->workers; w++) {
+            uint16_t count = io_rx(ol->replica[slot][w], burst, FTMB_BURST);
+            ol->old_view += count;
+            rte_pktmbuf_free_bulk(burst, count);
+        }
+    }
+}
+
+static unsigned poll_logged(struct output_logger *ol)
+{
+    uint32_t kind = atomic_load_explicit(&ol->job.kind, memory_order_acquire);
+    if (unlikely(kind != OL_JOB_NONE))
+        run_job(ol, kind);
+    if (unlikely(++ol->polls % 64 == 0))
+        drain_others(ol);
+    if (unlikely(!ol->flowing))
+        return 0;
+    unsigned work = 0;
+    for (uint32_t w = 0; w < ol->config->workers; w++)
+        work += receive(ol, w);
+    return work + release_all(ol);
+}
+
+/* Mode none: the same hop, nothing stored, nothing held. */
+static unsigned poll_plain(struct output_logger *ol)
+{
+    unsigned work = 0;
+    for (uint32_t w = 0; w < ol->config->workers; w++) {
+        if (!send_leaving(ol, 0) || !send_leaving(ol, 1))
+            return work;
+        struct rte_mbuf *burst[FTMB_BURST];
+        uint16_t count = io_rx(ol->replica[0][w], burst, FTMB_BURST);
+        for (uint16_t i = 0; i < count; i++) {
+            const struct wire_head *head = rte_pktmbuf_mtod(burst[i], const struct wire_head *);
+            if (wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(burst[i]),
+                           ol->config->workers) &&
+                head->type == WIRE_OUTPUT) {
+                leave(ol, burst[i]);
+                ol->outputs++;
+            } else {
+                rte_pktmbuf_free(burst[i]);
+                ol->bad++;
+            }
+        }
+        ol->frames += count;
+        work += count;
+    }
+    send_leaving(ol, 0);
+    send_leaving(ol, 1);
+    return work;
+}
+
+static unsigned poll(void *self)
+{
+    struct output_logger *ol = self;
+    return ol->config->mode == MODE_FTMB ? poll_logged(ol) : poll_plain(ol);
+}
+
+static json_t *stats(void *self)
+{
+    struct output_logger *ol = self;
+    uint64_t held_peak = 0, log_peak = 0, gaps = 0, released = 0;
+    for (uint32_t w = 0; w < ol->config->workers; w++) {
+        held_peak = u64_max(held_peak, ol->release.worker[w].held_peak);
+        log_peak = u64_max(log_peak, ol->release.worker[w].pal_peak * sizeof(uint64_t));
+        released += ol->release.worker[w].released;
+        gaps += ol->in[w].gaps;
+    }
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role",
+                     "ol", "frames", (json_int_t)ol->frames, "pals", (json_int_t)ol->pals,
+                     "pal_bytes", (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs",
+                     (json_int_t)ol->outputs, "released", (json_int_t)released,
+                     "duplicates_dropped", (json_int_t)ol->release.duplicates, "hash_mismatches",
+                     (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
+                     (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad, "held_peak",
+                     (json_int_t)held_peak, "log_peak_bytes", (json_int_t)log_peak,
+                     "log_capacity_bytes", (json_int_t)(ol->config->pals * sizeof(uint64_t)),
+                     "commits", (json_int_t)ol->commits, "snapshot_requests",
+                     (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)gaps);
+}
+
+static int map_logs(struct output_logger *ol)
+{
+    const struct node_config *config = ol->config;
+    uint64_t bytes = release_bytes(config->workers, config->pals, config->outputs, OL_HELD);
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        fprintf(stderr, "ftmb-node: cannot map %llu bytes of output log: %s\n",
+                (unsigned long long)bytes, strerror(errno));
+        return -ENOMEM;
+    }
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    release_init(&ol->release, config->workers, memory, config->pals, config->outputs, OL_HELD);
+    return 0;
+}
+
+int output_logger_create(struct output_logger *ol, const struct node_config *config,
+                         struct io_lane replica[VIEW_SLOTS][FTMB_MAX_WORKERS],
+                         const struct io_lane *out, struct rte_mempool *pool)
+{
+    memset(ol, 0, sizeof(*ol));
+    ol->config = config;
+    ol->pool = pool;
+    memcpy(ol->replica, replica, sizeof(ol->replica));
+    memcpy(ol->out, out, sizeof(ol->out));
+    if (config->mode != MODE_FTMB)
+        return 0;
+    int error = map_logs(ol);
+    return error ? error : ol_control_start(ol);
+}
+
+struct role output_logger_role(struct output_logger *ol)
+{
+    return (struct role){.name = "ol", .self = ol, .poll = poll, .stats = stats};
+}

@@ -1,0 +1,103 @@
+/* Images, deltas and their bookkeeping (see snapshotter.h), and the engine `stop-copy`. */
+#include "roles/snapshotter.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "io/clock.h"
+
+static void *map_image(const struct arena *arena)
+{
+    void *image = mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                       0);
+    if (image == MAP_FAILED)
+        return NULL;
+    madvise(image, arena->size, MADV_HUGEPAGE);
+    /* Touch what the first copy will write: its pause is not to pay for page faults. */
+    snapshot_copy(arena, image);
+    return image;
+}
+
+int snapshotter_init(struct snapshotter *snapshotter, const struct snapshot_engine *engine,
+                     struct arena *arena, struct worker_group *group, struct worker *workers,
+                     uint32_t worker_count)
+{
+    memset(snapshotter, 0, sizeof(*snapshotter));
+    snapshotter->engine = engine;
+    snapshotter->arena = arena;
+    snapshotter->group = group;
+    snapshotter->workers = workers;
+    snapshotter->worker_count = worker_count;
+    snapshotter->committed = -1;
+    snapshotter->pending = -1;
+    for (int i = 0; i < 2; i++) {
+        snapshotter->image[i] = map_image(arena);
+        if (!snapshotter->image[i])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int snapshotter_take(struct snapshotter *snapshotter, struct snapshot_name name, bool digest)
+{
+    FTMB_ASSERT(snapshotter->pending < 0);
+    int next = snapshotter->committed == 0 ? 1 : 0;
+    int error = snapshotter->engine->take(snapshotter, snapshotter->image[next]);
+    if (error)
+        return error;
+    const struct arena *previous =
+        snapshotter->committed < 0 ? NULL : snapshotter->image[snapshotter->committed];
+    if (!delta_build(&snapshotter->delta, snapshotter->image[next], previous, name, digest))
+        return -ENOMEM;
+    const struct delta_head *head = (const struct delta_head *)snapshotter->delta.bytes;
+    snapshotter->pauses[snapshotter->taken % SNAPSHOT_PAUSES] = snapshotter->pause_ns;
+    snapshotter->taken++;
+    snapshotter->bytes += head->bytes;
+    snapshotter->lines += head->lines;
+    snapshotter->pending = next;
+    return 0;
+}
+
+void snapshotter_committed(struct snapshotter *snapshotter)
+{
+    FTMB_ASSERT(snapshotter->pending >= 0);
+    snapshotter->committed = snapshotter->pending;
+    snapshotter->pending = -1;
+}
+
+void snapshotter_abandon(struct snapshotter *snapshotter, bool backup_lost)
+{
+    snapshotter->pending = -1;
+    if (backup_lost)
+        snapshotter->committed = -1;
+}
+
+/* Stop every worker between two packets. One that is idle, and will look at the flag before it
+ * begins a packet, counts as stopped. */
+static void stop_workers(struct snapshotter *snapshotter)
+{
+    atomic_store(&snapshotter->group->stop, 1);
+    for (uint32_t w = 0; w < snapshotter->worker_count; w++) {
+        _Atomic uint32_t *state = &snapshotter->workers[w].state;
+        for (uint64_t rounds = 0; atomic_load(state) == WORKER_BUSY; rounds++)
+            rounds < 64 ? cpu_relax() : (void)sched_yield();
+    }
+}
+
+/* What suspending a virtual machine does: everyone stands while everything is copied. */
+static int stop_copy_take(struct snapshotter *snapshotter, struct arena *image)
+{
+    uint64_t start = clock_ns();
+    stop_workers(snapshotter);
+    uint64_t stopped = clock_ns();
+    snapshot_copy(snapshotter->arena, image);
+    uint64_t copied = clock_ns();
+    atomic_store(&snapshotter->group->stop, 0);
+    snapshotter->pause_ns = copied - start;
+    snapshotter->copy_ns = copied - stopped;
+    return 0;
+}
+
+const struct snapshot_engine snapshot_stop_copy = {.name = "stop-copy", .take = stop_copy_take};

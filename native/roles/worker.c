@@ -1,0 +1,245 @@
+/* The worker's loop (see worker.h). */
+#include "roles/worker.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "io/clock.h"
+#include "io/event.h"
+#include "roles/worker_stream.h"
+
+int worker_init(struct worker *worker, uint32_t index, const struct node_config *config,
+                struct worker_group *group, struct arena *arena, const struct ctx_env *env,
+                struct io_lane input, struct io_lane output, struct rte_mempool *pool)
+{
+    memset(worker, 0, sizeof(*worker));
+    worker->group = group;
+    worker->config = config;
+    worker->input = input;
+    worker->output = output;
+    worker->pool = pool;
+    worker->room_needed = worker_stream_room(config);
+    if (worker->room_needed > WORKER_WINDOW / 2) {
+        fprintf(stderr, "ftmb-node: %s needs %u stream frames a burst, at most %u are possible\n",
+                config->nf->name, worker->room_needed, WORKER_WINDOW / 2);
+        return -EINVAL;
+    }
+    struct ftmb_ctx *ctx = &worker->ctx;
+    ctx->arena = arena;
+    ctx->cursor = &arena->cursors[index];
+    ctx->seq = arena_seq(arena);
+    ctx->worker = index;
+    ctx->workers = config->workers;
+    ctx->variables = arena->variables;
+    ctx->mode = config->mode == MODE_FTMB ? ACCESS_LOG : ACCESS_PLAIN;
+    ctx->reads_locked = config->reads_locked;
+    ctx->exact = config->exact;
+    ctx->pal_capacity = FTMB_BURST * config->needs.max_pals;
+    ctx->pals = calloc(ctx->pal_capacity + 1, sizeof(*ctx->pals));
+    ctx->published = group->published;
+    ctx->env = env;
+    return ctx->pals ? 0 : -ENOMEM;
+}
+
+void worker_begin(struct worker *worker, struct replay *replay)
+{
+    struct ftmb_ctx *ctx = &worker->ctx;
+    uint64_t now = clock_ns();
+    worker->view = worker->group->view;
+    worker->incarnation = worker->group->incarnation;
+    stream_rx_reset(&worker->in, ctx->cursor->next_input);
+    stream_tx_reset(&worker->out, 1, now);
+    worker->progress_sent = ctx->cursor->next_input;
+    worker->packets_at_promotion = ctx->cursor->packets;
+    ctx->replay = replay;
+    memset(ctx->deps, 0, sizeof(ctx->deps));
+    atomic_store_explicit(&worker->group->published[ctx->worker].pals, ctx->cursor->pals,
+                          memory_order_release);
+}
+
+/* A standby costs nothing: its workers sleep until they are needed. */
+static void sleep_until_active(struct worker_group *group)
+{
+    pthread_mutex_lock(&group->lock);
+    while (!atomic_load(&group->active) && !atomic_load(&group->quit))
+        pthread_cond_wait(&group->wake, &group->lock);
+    pthread_mutex_unlock(&group->lock);
+}
+
+static void park(struct worker *worker)
+{
+    do {
+        atomic_store(&worker->state, WORKER_PARKED);
+        for (uint64_t rounds = 0; atomic_load(&worker->group->stop); rounds++)
+            rounds < 64 ? cpu_relax() : (void)sched_yield();
+        atomic_store(&worker->state, WORKER_BUSY);
+    } while (atomic_load(&worker->group->stop));
+}
+
+/* BUSY is stored before the stop flag is looked at, and the flag before the states by whoever
+ * wants a cut: so a worker that is counted as idle cannot be inside a packet. */
+static void become_busy(struct worker *worker)
+{
+    atomic_store(&worker->state, WORKER_BUSY);
+    if (unlikely(atomic_load(&worker->group->stop)))
+        park(worker);
+}
+
+static void leave_replay(struct worker *worker)
+{
+    struct worker_group *group = worker->group;
+    worker->ctx.replay = NULL;
+    atomic_fetch_add(&group->packets_replayed,
+                     worker->ctx.cursor->packets - worker->packets_at_promotion);
+    if (atomic_fetch_sub(&group->replaying, 1) != 1)
+        return;
+    uint64_t pals = 0;
+    for (uint32_t w = 0; w < group->replay.workers; w++)
+        pals += group->replay.count[w];
+    event_emit("replay_done", "{s:I,s:I,s:I}", "view", (json_int_t)group->view, "packets",
+               (json_int_t)atomic_load(&group->packets_replayed), "pals", (json_int_t)pals);
+}
+
+/* The role header goes, the packet stays in its buffer: a function works in place. */
+static void run_packet(struct worker *worker, struct rte_mbuf *m, const struct wire_input *in)
+{
+    struct ftmb_ctx *ctx = &worker->ctx;
+    uint32_t length = in->head.length;
+    uint8_t port = in->head.port;
+    uint8_t *data = (uint8_t *)rte_pktmbuf_adj(m, sizeof(struct wire_input));
+    rte_pktmbuf_trim(m, (uint16_t)(rte_pktmbuf_data_len(m) - length));
+    struct nf_packet packet = {.data = data,
+                               .length = length,
+                               .capacity = length + rte_pktmbuf_tailroom(m),
+                               .port = port};
+    uint32_t pals_before = ctx->pal_count;
+    ctx->emitted = NULL;
+    ctx->cursor->packets++;
+    worker->config->nf->process(ctx, &packet);
+    FTMB_ASSERT(!ctx->held_count);
+    FTMB_ASSERT(ctx->pal_count - pals_before <= worker->config->needs.max_pals);
+    if (!ctx->emitted) {
+        ctx->cursor->dropped++;
+        rte_pktmbuf_free(m);
+        return;
+    }
+    FTMB_ASSERT(packet.length <= WIRE_MAX_PACKET);
+    if (packet.length > length)
+        rte_pktmbuf_append(m, (uint16_t)(packet.length - length));
+    else
+        rte_pktmbuf_trim(m, (uint16_t)(length - packet.length));
+    worker_stream_output(worker, m, packet.port);
+}
+
+static void run_input(struct worker *worker, struct rte_mbuf *m)
+{
+    struct ftmb_ctx *ctx = &worker->ctx;
+    const struct wire_input *in = rte_pktmbuf_mtod(m, const struct wire_input *);
+    ctx->now_ns = in->stamp_ns;
+    ctx->cursor->now_ns = in->stamp_ns;
+    ctx->cursor->next_input++;
+    if (likely(in->head.type == WIRE_INPUT)) {
+        run_packet(worker, m, in);
+    } else {
+        ctx->cursor->ticks++;
+        if (worker->config->nf->tick) {
+            ctx->emitted = NULL;
+            worker->config->nf->tick(ctx);
+            FTMB_ASSERT(!ctx->held_count && !ctx->emitted);
+        }
+        rte_pktmbuf_free(m);
+    }
+    if (unlikely(ctx->replay != NULL) && replay_done(ctx->replay))
+        leave_replay(worker);
+}
+
+/* Is this frame the next input of the view? Others are counted and dropped. */
+static bool take_input(struct worker *worker, struct rte_mbuf *m)
+{
+    const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
+    if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m),
+                             worker->ctx.workers) ||
+                 head->worker != worker->ctx.worker)) {
+        worker->malformed++;
+        return false;
+    }
+    if (worker->config->mode != MODE_FTMB)
+        return head->type == WIRE_INPUT;
+    if (unlikely(head->view != worker->view || head->incarnation != worker->incarnation)) {
+        worker->old_view++;
+        return false;
+    }
+    if (unlikely(head->type == WIRE_PROBE)) {
+        stream_rx_probe(&worker->in, head->seq);
+        return false;
+    }
+    if (head->type != WIRE_INPUT && head->type != WIRE_TICK) {
+        worker->malformed++;
+        return false;
+    }
+    return stream_rx_frame(&worker->in, head->seq) == STREAM_TAKE;
+}
+
+static unsigned run_burst(struct worker *worker)
+{
+    struct rte_mbuf *burst[FTMB_BURST];
+    uint16_t count = io_rx(worker->input, burst, FTMB_BURST);
+    if (count == 0)
+        return 0;
+    become_busy(worker);
+    for (uint16_t i = 0; i < count; i++) {
+        if (i + 2 < count)
+            __builtin_prefetch(rte_pktmbuf_mtod(burst[i + 2], void *));
+        if (unlikely(atomic_load_explicit(&worker->group->stop, memory_order_acquire)))
+            park(worker);
+        if (likely(take_input(worker, burst[i])))
+            run_input(worker, burst[i]);
+        else
+            rte_pktmbuf_free(burst[i]);
+        if (unlikely(!worker->config->pal_batch))
+            worker_stream_flush(worker);
+    }
+    worker_stream_flush(worker);
+    atomic_store_explicit(&worker->state, WORKER_IDLE, memory_order_release);
+    return count;
+}
+
+static unsigned poll_logged(struct worker *worker)
+{
+    unsigned work = worker_stream_send(worker);
+    if (unlikely(worker->ctx.replay != NULL) && replay_done(worker->ctx.replay))
+        leave_replay(worker);
+    unsigned count = 0;
+    if (worker_stream_has_room(worker))
+        count = run_burst(worker);
+    if (count)
+        worker_stream_send(worker);
+    worker_stream_housekeeping(worker, count == 0);
+    return work + count;
+}
+
+/* Modes without logs: outputs that the link does not take wait, and so does the worker. */
+static unsigned poll_plain(struct worker *worker)
+{
+    if (worker->output_count == 0 && run_burst(worker) == 0)
+        return 0;
+    uint16_t sent =
+        io_tx(worker->output, worker->outputs, (uint16_t)worker->output_count);
+    worker->output_count -= sent;
+    memmove(worker->outputs, worker->outputs + sent,
+            worker->output_count * sizeof(worker->outputs[0]));
+    return 1;
+}
+
+unsigned worker_poll(void *self)
+{
+    struct worker *worker = self;
+    if (unlikely(!atomic_load_explicit(&worker->group->active, memory_order_acquire))) {
+        sleep_until_active(worker->group);
+        return 0;
+    }
+    worker->polls++;
+    return worker->config->mode == MODE_FTMB ? poll_logged(worker) : poll_plain(worker);
+}

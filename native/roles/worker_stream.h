@@ -1,0 +1,28 @@
+/* The worker's end of its stream to the output logger. */
+#ifndef FTMB_ROLES_WORKER_STREAM_H
+#define FTMB_ROLES_WORKER_STREAM_H
+
+#include "roles/worker.h"
+
+/* Stream frames that one burst of inputs may need, worst case. */
+uint32_t worker_stream_room(const struct node_config *config);
+
+static inline bool worker_stream_has_room(const struct worker *worker)
+{
+    return stream_tx_unacked(&worker->out) + worker->room_needed <= WORKER_WINDOW;
+}
+
+/* Put the output header, with the vector of this instant, before the packet in `m`, and keep it
+ * until the burst's PALs are in the stream. */
+void worker_stream_output(struct worker *worker, struct rte_mbuf *m, uint8_t port);
+
+/* Append the burst's PAL frames, then its outputs, to the stream. */
+void worker_stream_flush(struct worker *worker);
+
+/* Hand to the link what it takes; returns frames handed over. */
+unsigned worker_stream_send(struct worker *worker);
+
+/* Acknowledgements both ways, probes, progress. */
+void worker_stream_housekeeping(struct worker *worker, bool idle);
+
+#endif

@@ -1,0 +1,16 @@
+/* Messages of the traffic modules. */
+#include "traffic/why.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+int traffic_why(char *why, const char *format, ...)
+{
+    va_list args;
+    if (!why)
+        return -1;
+    va_start(args, format);
+    vsnprintf(why, TRAFFIC_WHY, format, args);
+    va_end(args);
+    return -1;
+}

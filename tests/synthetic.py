@@ -1,0 +1,263 @@
+"""Made-up records for tests of the analysis and the report. Nothing here was ever measured.
+
+Each record has the exact shape of a real one (it is checked against `ftmb.record.Record`) and says
+`synthetic` where a real one names its data plane; the page prints that in a banner.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ftmb import experiments, spec
+from ftmb.record import Record
+
+NS_PER_MS = 1_000_000
+ADDED_US = {"floor": -6.0, "direct": -3.0, "none": 0.0, "ftmb": 14.0}
+MAX_MPPS = {"floor": 9.0, "direct": 4.1, "none": 2.3, "ftmb": 1.6}
+
+
+def write(root: Path, plan: list[experiments.Trial], config: dict[str, Any]) -> None:
+    """A results directory with one synthetic record per planned trial."""
+    for trial in plan:
+        out = root / "trials" / trial.id
+        out.mkdir(parents=True, exist_ok=True)
+        write_trial(out, trial)
+    text = json.dumps(experiments.manifest(plan, config, "quick"))
+    (root / "plan.json").write_text(text, encoding="utf-8")
+
+
+def write_trial(out: Path, trial: experiments.Trial) -> None:
+    """record.json, histogram.json and timeline.csv of one planned trial."""
+    rng = np.random.default_rng(abs(hash_of(trial.id)))
+    rates = {name: {"maximum_pps": 1_600_000} for name in ("nat", "monitor")}
+    wanted = experiments.resolve(trial, rates)
+    effective = effective_spec(wanted)
+    record = make_record(effective, trial, rng)
+    if record["latency_ns"] is not None:
+        samples = latency_samples(effective, rng)
+        (out / "histogram.json").write_text(json.dumps(histogram(samples)), encoding="utf-8")
+    timeline = make_timeline(effective, record, rng)
+    (out / "timeline.csv").write_text(timeline, encoding="utf-8")
+    (out / "record.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def hash_of(text: str) -> int:
+    """A stable hash: Python's own differs from run to run."""
+    return sum(ord(c) * 31**i for i, c in enumerate(text)) % 2**32
+
+
+def effective_spec(wanted: dict[str, Any]) -> dict[str, Any]:
+    """The spec with every default filled in, as a record carries it."""
+    floor = wanted.get("ft", {}).get("mode") == "floor"
+    checked = spec.parse(experiments.merge(wanted, {"ft": {"mode": "direct"}}) if floor else wanted)
+    full = checked.model_dump()
+    full["ft"]["mode"] = wanted.get("ft", {}).get("mode", "ftmb")
+    return full
+
+
+def latency_samples(effective: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """Latencies in ns: a log-normal body, and a share of packets caught by snapshot pauses."""
+    mode, ft = effective["ft"]["mode"], effective["ft"]
+    count = 200_000
+    body = rng.lognormal(math.log(11_000 + 900 * max(ADDED_US[mode], -5)), 0.35, count)
+    if mode == "ftmb" and ft["snapshot"]["engine"] == "stop-copy":
+        share = min(3.0 / ft["snapshot"]["period_ms"], 0.2)
+        caught = rng.random(count) < share
+        body[caught] += rng.uniform(0, 3e6, int(caught.sum()))
+    hiccups = rng.random(count) < 2e-5
+    body[hiccups] += rng.exponential(4e6, int(hiccups.sum()))
+    return body
+
+
+def histogram(samples: np.ndarray) -> dict[str, Any]:
+    """Log-linear buckets as the data plane writes them."""
+    edges = np.unique((2 ** (np.arange(0, 27 * 64) / 64)).astype(np.int64))
+    counts, _ = np.histogram(samples, edges)
+    buckets = [
+        [int(a), int(b) - 1, int(c)]
+        for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)
+        if c
+    ]
+    return {"version": 1, "significant_bits": 6, "unit": "ns", "buckets": buckets}
+
+
+def make_recovery(
+    effective: dict[str, Any], start_ns: int, rng: np.random.Generator
+) -> list[dict[str, Any]] | None:
+    """One failover whose replay grows with rate and period."""
+    if not effective["faults"]:
+        return None
+    at = effective["faults"][0]["at_s"]
+    at_s = rng.uniform(0.1, 0.9) * effective["duration_s"] if at == "random" else at
+    t0 = start_ns + int(at_s * 1e9)
+    period = effective["ft"]["snapshot"]["period_ms"]
+    replayed = int(effective["traffic"]["rate_pps"] * period * rng.random() / 1000)
+    phases = [rng.uniform(0.1, 0.4), rng.uniform(0.05, 0.2), rng.uniform(0.2, 0.8)]
+    phases += [replayed * 4e-4 + 0.4, rng.uniform(0.3, 2.0)]
+    ends = np.cumsum(phases)
+    names = ("suspect", "fenced", "cut", "replay_done", "resumed")
+    marks = {n: t0 + int(e * NS_PER_MS) for n, e in zip(names, ends, strict=True)}
+    marks |= {"fault": t0, "replay_start": marks["cut"] + 20_000}
+    return [
+        {
+            "t0_ns": t0,
+            "view": 2,
+            "detect_kind": "death",
+            "detect_ms": phases[0],
+            "fence_ms": phases[1],
+            "cut_ms": phases[2],
+            "replay_ms": phases[3],
+            "resume_ms": phases[4],
+            "total_ms": float(ends[-1]),
+            "packets_replayed": replayed,
+            "pals_replayed": replayed * 3,
+            "pals_dropped": 4,
+            "outage_ms": float(ends[-1]) + 0.3,
+            "protected_again_ms": 900.0,
+            "marks_ns": marks,
+        }
+    ]
+
+
+def make_timeline(
+    effective: dict[str, Any], record: dict[str, Any], rng: np.random.Generator
+) -> str:
+    """1 ms bins; during an outage nothing is delivered, afterwards the backlog is."""
+    bins = int(effective["duration_s"] * 1000)
+    rate = effective["traffic"]["rate_pps"]
+    per_ms = (record["throughput_pps"] if rate == "max" else rate) / 1000
+    offered = np.full(bins, per_ms)
+    delivered = rng.normal(per_ms, per_ms * 0.01, bins)
+    latency = rng.lognormal(11.5, 0.4, bins)
+    for entry in record["recovery"] or []:
+        first = (entry["t0_ns"] - record["window"]["start_ns"]) / NS_PER_MS
+        last = first + entry["total_ms"]
+        for t in range(bins):
+            if first <= t < last:
+                delivered[t], latency[t] = 0, 0
+            elif last <= t < last + 4:
+                delivered[t] += per_ms * entry["total_ms"] / 4
+                latency[t] = (t - first) * NS_PER_MS
+    rows = ["t_ms,offered,delivered,latency_max_ns,latency_p50_ns"]
+    rows += [
+        f"{t},{offered[t]:.0f},{max(delivered[t], 0):.0f},{latency[t]:.0f},{latency[t] / 4:.0f}"
+        for t in range(bins)
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def make_record(
+    effective: dict[str, Any], trial: experiments.Trial, rng: np.random.Generator
+) -> dict[str, Any]:
+    """A record of the real shape; raises where it is not."""
+    start_ns = 5_000_000_000_000 + trial.position * 4_000_000_000
+    mode, rate = effective["ft"]["mode"], effective["traffic"]["rate_pps"]
+    top = MAX_MPPS[mode] * 1e6 * rng.normal(1, 0.02)
+    reached = top if rate == "max" else min(rate, top)
+    count = int(reached * effective["duration_s"])
+    protected = mode == "ftmb"
+    record = {
+        "version": 1,
+        "valid": True,
+        "started": f"2026-01-01T10:{trial.position // 60 % 60:02d}:{trial.position % 60:02d}Z",
+        "spec": effective,
+        "environment": environment(),
+        "versions": versions(),
+        "setup": {"ready_ms": 900.0, "protected_ms": 950.0 if protected else None},
+        "window": {"start_ns": start_ns, "end_ns": start_ns + int(effective["duration_s"] * 1e9)},
+        "packets": packets(count),
+        "throughput_pps": reached,
+        "offered_pps": reached,
+        "late": 3,
+        "latency_ns": None if rate == "max" else {"count": 200_000, "p50": 14_000.0},
+        "noise": {str(cpu): noise(rng) for cpu in (0, 1)},
+        "snapshot": snapshot(effective, rng) if protected else None,
+        "log": log(reached, effective) if protected else None,
+        "nf": {"mappings": 10_000},
+        "faults": [],
+        "recovery": make_recovery(effective, start_ns, rng),
+        "endpoints": None,
+        "checks": checks() if protected else [],
+        "events": {"window_start": 1},
+        "stats": [],
+        "files": {"histogram": "histogram.json", "timeline": "timeline.csv"},
+    }
+    Record.model_validate(record)
+    return record
+
+
+def checks() -> list[dict[str, Any]]:
+    """Checks that all pass."""
+    names = ("exactly_once", "equal_replay", "state_digest", "nf:pool")
+    return [{"name": n, "verdict": "pass", "figure": 0, "detail": ""} for n in names]
+
+
+def packets(count: int) -> dict[str, int]:
+    """Counts of a run in which nothing went wrong."""
+    zero = ("refused_before_log", "dropped_by_nf", "lost", "duplicated", "reordered", "corrupted")
+    same = ("offered", "accepted", "outputs_produced", "delivered")
+    return {**dict.fromkeys(same, count), **dict.fromkeys(zero, 0)}
+
+
+def noise(rng: np.random.Generator) -> dict[str, Any]:
+    """A hiccup meter's report of an ordinary virtual machine."""
+    top = float(rng.lognormal(13.5, 0.8))
+    return {
+        "count": 1_000_000, "p50": 80.0, "p99": 900.0, "p999": float(rng.lognormal(10, 0.4)),
+        "max": top, "over_1ms": int(top > 1e6),
+    }  # fmt: skip
+
+
+def snapshot(effective: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Snapshots at the period, with pauses around a millisecond."""
+    period = effective["ft"]["snapshot"]["period_ms"]
+    engine = effective["ft"]["snapshot"]["engine"]
+    taken = 1 if engine == "none" else int(effective["duration_s"] * 1000 / period)
+    pause = {"p50": float(rng.normal(1.1e6, 5e4)), "p99": 1.7e6, "max": 1.9e6}
+    return {
+        "engine": engine, "period_ms": period, "period_reached_ms": period * 1.02, "taken": taken,
+        "skipped": 0, "committed": taken, "pause_ns": pause, "copy_ns": pause,
+        "bytes": 4_000_000 * taken, "lines": 31_250 * taken,
+    }  # fmt: skip
+
+
+def log(reached: float, effective: dict[str, Any]) -> dict[str, Any]:
+    """Logs that hold a little more than one period of traffic."""
+    period = effective["ft"]["snapshot"]["period_ms"]
+    engine = effective["ft"]["snapshot"]["engine"]
+    held = reached * (effective["duration_s"] if engine == "none" else 1.3 * period / 1000)
+    return {
+        "pals": int(reached * 3), "pal_bytes": int(reached * 24), "bytes_per_packet": 24.0,
+        "input_log_peak_bytes": int(held * 76), "input_log_capacity_bytes": 2 * 64 * 2**20,
+        "output_log_peak_bytes": int(held * 24), "output_log_capacity_bytes": 2 * 4_194_304 * 8,
+        "full_events": 0,
+    }  # fmt: skip
+
+
+def environment() -> dict[str, Any]:
+    """A machine that does not exist."""
+    return {
+        "cpu": {
+            "model": "synthetic processor", "cores": 2, "available": [0, 1], "governor": None,
+            "hypervisor": "synthetic", "microcode": None,
+        },
+        "memory_mb": 8192, "kernel": "6.1.0", "kernel_command_line": "quiet", "os": "Debian 12",
+        "clocksource": "tsc", "thp": "madvise", "load_1min": 0.1,
+        "placement": {"traffic": 0, "il": 0, "ol": 0, "workers": [1, 1]},
+        "processes": {"traffic": "loggers", "il": "loggers", "ol": "loggers"},
+        "idle": "yield", "scheduler": "other",
+    }  # fmt: skip
+
+
+def versions() -> dict[str, Any]:
+    """Versions that name themselves as made up."""
+    return {
+        "ftmb": "0.1.0", "node": "synthetic", "node_git": "0000000", "node_sha256": "00",
+        "compiler": "gcc 12.2.0", "flags": "-O2", "dpdk": "22.11.11", "git": "0000000",
+        "dirty": False, "python": "3.11", "packages": {"pydantic": "2"},
+    }  # fmt: skip

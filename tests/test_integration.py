@@ -1,0 +1,352 @@
+"""Trials with real processes: undisturbed, with the master killed, with bounds reached.
+
+They prove function, not speed: loads are small, windows short. What each trial must show is in its
+record; how the record is computed has unit tests of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import FTMB, NODE, ROOT, Ran, RunFtmb, gone, processes_naming
+
+pytestmark = pytest.mark.slow
+
+BASE: dict[str, Any] = {
+    "nf": {"name": "nat"},
+    "workers": 2,
+    "traffic": {"profile": "udp64", "rate_pps": 50_000, "flows": 2_000, "new_flows_per_s": 500,
+                "reply_share": 0.2, "seed": 7},
+    "warmup_s": 0.2,
+    "duration_s": 1.0,
+    "drain_s": 0.7,
+}  # fmt: skip
+KILL = {"do": "kill", "role": "master", "at_s": 0.5}
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    """BASE with changes; a mapping is merged into the one that is there."""
+    tree = copy.deepcopy(BASE)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            tree[key] |= value
+        else:
+            tree[key] = value
+    return tree
+
+
+def failed_checks(record: dict[str, Any]) -> list[str]:
+    return [f"{c['name']}: {c['detail']}" for c in record["checks"] if c["verdict"] != "pass"]
+
+
+def sound(trial: RunFtmb, tree: dict[str, Any], *sets: str) -> dict[str, Any]:
+    """Runs a trial that must be valid with every check passed; its record.
+
+    A generator that the machine did not let run in time says nothing about FTMB: that one reason is
+    worth a second attempt. The checks must pass in the first attempt all the same.
+    """
+    for attempt in ("first", "second"):
+        ran = trial(tree, *sets, out=attempt)
+        assert ran.record is not None, f"exit code {ran.code}: {ran.err}"
+        assert failed_checks(ran.record) == []
+        if ran.record["valid"] is True:
+            assert ran.code == 0, ran.err
+            return ran.record
+        assert ran.record["valid"].startswith("the generator was late"), ran.record["valid"]
+    pytest.fail(f"twice: {ran.record['valid']}")
+
+
+def assert_exactly_once(record: dict[str, Any]) -> None:
+    """Counts that must add up, computed here once more from the record's raw numbers."""
+    counts = record["packets"]
+    assert counts["accepted"] > 10_000
+    assert counts["delivered"] == counts["accepted"] - counts["dropped_by_nf"]
+    assert [counts[k] for k in ("lost", "duplicated", "reordered", "corrupted")] == [0, 0, 0, 0]
+
+
+def assert_refused(ran: Ran, *words: str) -> None:
+    """One clear line on stderr that holds the words, and a non-zero exit."""
+    assert ran.code not in (0, None), ran.out
+    lines = [line for line in ran.err.splitlines() if line.strip()]
+    assert len(lines) == 1, ran.err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize("nf", ["nat", "monitor"])
+@pytest.mark.parametrize("mode", ["direct", "none", "ftmb"])
+def test_undisturbed(trial: RunFtmb, nf: str, mode: str) -> None:
+    record = sound(trial, spec(nf={"name": nf}, ft={"mode": mode}))
+    assert_exactly_once(record)
+    assert record["recovery"] is None
+    assert record["latency_ns"]["count"] > 10_000
+    assert record["packets"]["refused_before_log"] == 0
+    if mode == "ftmb":
+        assert record["snapshot"]["committed"] >= 3
+        assert record["log"]["pals"] > 0
+    else:
+        assert record["snapshot"] is None
+
+
+@pytest.mark.parametrize(
+    ("nf", "ft"),
+    [
+        ("nat", {"snapshot": {"period_ms": 20}}),
+        ("nat", {"snapshot": {"period_ms": 100}}),
+        ("monitor", {"snapshot": {"period_ms": 20}}),
+        ("monitor", {"snapshot": {"period_ms": 100}}),
+        ("nat", {"reads": "locked", "pal_batch": False}),
+        ("nat", {"release": "exact"}),
+        ("monitor", {"snapshot": {"engine": "none"}}),
+    ],
+    ids=["nat-20", "nat-100", "monitor-20", "monitor-100", "paper", "exact", "no-snapshots"],
+)
+def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:
+    record = sound(trial, spec(nf={"name": nf}, ft=ft, faults=[KILL]))
+    assert_exactly_once(record)
+    assert {"exactly_once", "equal_replay", "conservation", "recovered"} <= {
+        check["name"] for check in record["checks"]
+    }
+    (recovery,) = record["recovery"]
+    assert recovery["view"] is not None
+    steps = [recovery[f"{step}_ms"] for step in ("detect", "fence", "cut", "replay", "resume")]
+    assert all(step is not None and step >= 0 for step in steps), recovery
+    assert recovery["total_ms"] == pytest.approx(sum(steps), abs=0.01)
+    assert recovery["packets_replayed"] > 0
+    # The sink saw what the steps tell: a time in which nothing came out.
+    assert recovery["outage_ms"] > 0
+
+
+def test_killed_twice(trial: RunFtmb) -> None:
+    """The fresh backup that was started after the first crash survives the second."""
+    faults = [dict(KILL, at_s=0.4), dict(KILL, at_s=1.6)]
+    record = sound(trial, spec(duration_s=2.4, faults=faults))
+    assert_exactly_once(record)
+    assert len(record["recovery"]) == 2
+    assert record["recovery"][0]["protected_again_ms"] is not None
+    views = [recovery["view"] for recovery in record["recovery"]]
+    assert views[1] > views[0]
+
+
+def test_random_crash_time_is_seeded(trial: RunFtmb) -> None:
+    tree = spec(faults=[dict(KILL, at_s="random")])
+    first = sound(trial, tree)["faults"][0]["at_s"]
+    assert sound(trial, tree)["faults"][0]["at_s"] == first
+    assert sound(trial, tree, "traffic.seed=8")["faults"][0]["at_s"] != first
+
+
+def test_imix_under_a_crash(trial: RunFtmb) -> None:
+    record = sound(trial, spec(traffic={"profile": "imix", "rate_pps": 20_000}, faults=[KILL]))
+    assert_exactly_once(record)
+
+
+def test_more_workers_than_cores(trial: RunFtmb) -> None:
+    record = sound(trial, spec(workers=4, traffic={"rate_pps": 20_000}, faults=[KILL]))
+    assert_exactly_once(record)
+
+
+def test_full_log_refuses_and_loses_nothing(trial: RunFtmb) -> None:
+    """Without snapshots the log fills: input is refused before it is logged, and counted."""
+    tree = spec(
+        ft={"snapshot": {"engine": "none"}}, log={"pals": 16384, "outputs": 16384}, faults=[]
+    )
+    ran = trial(tree)
+    assert ran.record is not None, ran.err
+    counts = ran.record["packets"]
+    assert counts["refused_before_log"] > 0
+    assert counts["accepted"] + counts["refused_before_log"] <= counts["offered"]
+    assert [counts[k] for k in ("lost", "duplicated", "corrupted")] == [0, 0, 0]
+    assert ran.record["log"]["full_events"] > 0
+    log = ran.record["log"]
+    assert log["output_log_peak_bytes"] <= log["output_log_capacity_bytes"]
+    assert log["input_log_peak_bytes"] <= log["input_log_capacity_bytes"]
+
+
+def test_exhausted_ports_drop_new_flows_and_count(trial: RunFtmb) -> None:
+    """More flows than mappings: the NAT drops those and counts, FTMB loses nothing."""
+    tree = spec(
+        nf={"name": "nat", "addresses": 1, "capacity": 1000},
+        traffic={"flows": 5_000, "new_flows_per_s": 0, "reply_share": 0.0},
+        faults=[KILL],
+    )
+    record = sound(trial, tree)
+    assert_exactly_once(record)
+    assert record["nf"]["mappings"] <= record["nf"]["capacity"]
+    assert 0 < record["nf"]["dropped_no_port"] <= record["packets"]["dropped_by_nf"]
+
+
+def test_examples(trial: RunFtmb, root: Path) -> None:
+    """The specs that the README names, at a fraction of their length."""
+    for path in sorted((root / "config" / "examples").glob("*.yaml")):
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree |= {"duration_s": 0.8, "warmup_s": 0.2, "drain_s": 0.7}
+        tree["faults"] = [dict(fault, at_s=0.4) for fault in tree.get("faults", [])]
+        ran = trial(tree, out=path.stem)
+        assert ran.record is not None, ran.err
+        assert failed_checks(ran.record) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"traffic": {"rate": 5}}, ["traffic.rate", "unknown key"]),
+        ({"colour": "red"}, ["colour", "unknown key"]),
+        ({"nf": {"name": "nat", "prots": 1}}, ["nf.prots"]),
+        ({"nf": {"name": "firewall"}}, ["firewall", "nat"]),
+        ({"workers": 1000}, ["workers", "1000"]),
+        ({"traffic": {"profile": "no-such"}}, ["no-such"]),
+        ({"ft": {"mode": "none"}, "faults": [KILL]}, ["faults"]),
+        ({"faults": [dict(KILL, at_s=9)]}, ["at_s"]),
+    ],
+    ids=["key", "top-key", "nf-key", "nf-name", "workers", "profile", "faults", "time"],
+)
+def test_bad_spec(trial: RunFtmb, changes: dict[str, Any], words: list[str]) -> None:
+    ran = trial(spec(**changes), timeout=30)
+    assert ran.code == 2
+    assert_refused(ran, *words)
+    assert ran.record is None
+
+
+def test_missing_and_broken_spec_files(node: Path, tmp_path: Path) -> None:
+    from conftest import run_ftmb
+
+    assert_refused(run_ftmb("trial", tmp_path / "none.yaml", "--out", tmp_path / "o"), "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("nf: {name: nat\n", encoding="utf-8")
+    assert_refused(run_ftmb("trial", broken, "--out", tmp_path / "o"), "broken.yaml", "YAML")
+
+
+def capture(path: Path, frames: list[bytes], cut: int = 0) -> Path:
+    """Writes a pcap file with these frames by hand; `cut` bytes are missing at its end."""
+    head = bytes.fromhex("d4c3b2a1 0200 0400 00000000 00000000 ffff0000 01000000")
+    body = b"".join(
+        b"".join(number.to_bytes(4, "little") for number in (i, 0, len(frame), len(frame))) + frame
+        for i, frame in enumerate(frames)
+    )
+    whole = head + body
+    path.write_bytes(whole[: len(whole) - cut])
+    return path
+
+
+def udp_frame(source_port: int) -> bytes:
+    """A valid UDP packet of 60 bytes, Ethernet header included."""
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.l2 import Ether
+
+    packet = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(
+        src="10.0.0.5", dst="192.0.2.9"
+    )
+    return bytes(packet / UDP(sport=source_port, dport=53) / (b"x" * 18))
+
+
+@pytest.mark.parametrize("cut", [1, 30, 70], ids=["tail", "half a frame", "half a header"])
+def test_truncated_capture(trial: RunFtmb, tmp_path: Path, cut: int) -> None:
+    path = capture(tmp_path / "cut.pcap", [udp_frame(2000 + i) for i in range(3)], cut=cut)
+    ran = trial(spec(traffic={"profile": str(path)}), timeout=60)
+    assert_refused(ran, "cut.pcap", "truncated")
+
+
+@pytest.mark.parametrize("content", [b"", b"no capture", bytes(24)], ids=["empty", "text", "zeros"])
+def test_file_that_is_no_capture(trial: RunFtmb, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.pcap"
+    path.write_bytes(content)
+    assert_refused(trial(spec(traffic={"profile": str(path)}), timeout=60), "bad.pcap")
+
+
+def test_malformed_frames_have_a_fate(trial: RunFtmb, tmp_path: Path) -> None:
+    """Frames that lie about their lengths, among good ones: counted, and nobody dies of them."""
+    good = udp_frame(2000)
+    wrong = bytearray(good)
+    wrong[14] = 0x4F  # an IPv4 header of 60 bytes that is not there
+    longer = bytearray(good)
+    longer[16:18] = (1400).to_bytes(2, "big")  # total length beyond the frame
+    frames = [good, bytes(wrong), bytes(longer), good[:20], udp_frame(2001)]
+    path = capture(tmp_path / "odd.pcap", frames)
+    tree = spec(traffic={"profile": str(path), "new_flows_per_s": 0, "reply_share": 0.0})
+    ran = trial(tree | {"faults": [KILL]})
+    assert ran.record is not None, ran.err
+    counts = ran.record["packets"]
+    assert counts["delivered"] > 0
+    assert counts["lost"] == 0 and counts["duplicated"] == 0
+    assert counts["accepted"] == counts["dropped_by_nf"] + counts["outputs_produced"]
+    assert ran.record["nf"]["dropped_malformed"] > 0
+
+
+@contextlib.contextmanager
+def running_trial(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A long trial that has begun to move packets; gone afterwards, whatever the test does."""
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump(spec(duration_s=60)), encoding="utf-8")
+    child = subprocess.Popen(
+        [FTMB, "trial", path, "--out", tmp_path / "long"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while len(children(child.pid)) < 3 and time.monotonic() < deadline:
+            assert child.poll() is None, child.communicate()[1]
+            time.sleep(0.05)
+        assert len(children(child.pid)) >= 3
+        time.sleep(2)
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.communicate(timeout=20)
+
+
+def children(parent: int) -> list[int]:
+    """The data-plane processes that `parent` started."""
+    found = []
+    for pid in processes_naming(NODE.name):
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            continue
+        if int(stat.rpartition(")")[2].split()[1]) == parent:
+            found.append(pid)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_the_user(trial: RunFtmb, tmp_path: Path, number: int) -> None:
+    with running_trial(tmp_path) as child:
+        child.send_signal(number)
+        _, err = child.communicate(timeout=20)
+        assert child.returncode not in (0, None)
+        assert "Traceback" not in err
+        assert gone(str(NODE)) == {}
+
+
+def test_trial_killed_leaves_nothing_and_the_next_one_runs(trial: RunFtmb, tmp_path: Path) -> None:
+    """SIGKILL of `ftmb` itself, which can clean up nothing: its processes end by themselves."""
+    with running_trial(tmp_path) as child:
+        child.kill()
+        child.wait(timeout=10)
+        assert gone(str(NODE)) == {}
+    assert_exactly_once(sound(trial, spec()))
+
+
+def test_death_that_no_fault_named(trial: RunFtmb, tmp_path: Path) -> None:
+    """A process that dies by itself is never taken for an injected fault."""
+    with running_trial(tmp_path) as child:
+        os.kill(children(child.pid)[0], signal.SIGKILL)
+        _, err = child.communicate(timeout=90)
+        assert child.returncode not in (0, None)
+        assert "Traceback" not in err
+        assert err.strip()
+        assert gone(str(NODE)) == {}

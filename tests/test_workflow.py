@@ -1,0 +1,169 @@
+"""The plan of the trials, and the workflow that runs them: lint, format, dry run, priorities."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ftmb import experiments, spec
+
+BIN = Path(sys.executable).parent
+BUDGET_S = 600
+BUILD_AND_REPORT_S = 110
+PER_JOB_S = 0.2
+
+
+@pytest.fixture(scope="module")
+def config(root: Path) -> dict[str, Any]:
+    """The experiments of the project."""
+    return experiments.load(root / "config" / "experiments.yaml")
+
+
+def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / words[0]), *words[1:]], cwd=root, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workflow's files in a fresh directory, so that nothing measured before matters."""
+    path = tmp_path_factory.mktemp("project")
+    for name in ("workflow", "config", "profiles", "report", "envs", "ftmb"):
+        shutil.copytree(root / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "Snakefile", path)
+    (path / "native").mkdir()
+    return path
+
+
+@pytest.mark.slow
+def test_lint_is_clean(project: Path) -> None:
+    done = run(project, "snakemake", "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_workflow_is_formatted(root: Path) -> None:
+    done = run(root, "snakefmt", "--check", "workflow", "Snakefile")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_dry_run_from_the_root_lists_every_trial(project: Path, config: dict[str, Any]) -> None:
+    done = run(project, "snakemake", "--cores", "all", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    assert "profiles/default" in text
+    for trial in experiments.plan(config, "quick"):
+        assert f"results/trials/{trial.id}/record.json" in text, trial.id
+    jobs = dict(
+        line.split() for line in text.splitlines() if len(line.split()) == 2 and "rule" not in line
+    )
+    assert int(jobs["trial"]) == len(experiments.plan(config, "quick"))
+    for rule in ("native", "preflight", "rates", "analysis", "figures", "report"):
+        assert jobs[rule] == "1", rule
+
+
+@pytest.mark.slow
+def test_a_mistyped_key_of_the_configuration_is_refused(project: Path) -> None:
+    done = run(project, "snakemake", "--cores", "1", "-n", "--config", "teir=full")
+    assert done.returncode != 0
+    assert "teir" in done.stdout + done.stderr
+
+
+def test_measuring_rules_take_every_core(root: Path) -> None:
+    text = (root / "workflow" / "rules" / "trial.smk").read_text()
+    for rule in text.split("\nrule ")[1:]:
+        if "ftmb trial" in rule:
+            assert "threads: ALL_CORES" in rule
+            assert "log:" in rule
+    common = (root / "workflow" / "rules" / "common.smk").read_text()
+    assert "ALL_CORES = 999" in common
+
+
+def test_every_spec_of_both_tiers_is_accepted(config: dict[str, Any]) -> None:
+    rates = {name: {"maximum_pps": 1_234_567} for name in ("nat", "monitor")}
+    for tier in experiments.TIERS:
+        for trial in experiments.plan(config, tier):
+            spec.parse(experiments.resolve(trial, rates), trial.id)
+
+
+def test_quick_tier_fits_its_time(config: dict[str, Any]) -> None:
+    trials = experiments.plan(config, "quick")
+    measured = sum(trial.expected_s + PER_JOB_S for trial in trials)
+    assert measured + BUILD_AND_REPORT_S <= BUDGET_S
+
+
+def test_crashes_cover_every_combination(config: dict[str, Any]) -> None:
+    crashes = [t for t in experiments.plan(config, "quick") if t.experiment == "crash"]
+    assert len(crashes) == 50
+    kinds = {(t.spec["nf"]["name"], t.spec["ft"]["snapshot"]["period_ms"]) for t in crashes}
+    assert kinds == {(nf, period) for nf in ("nat", "monitor") for period in (20, 100)}
+    in_turn = sorted(crashes, key=lambda t: t.repetition)
+    assert [t.spec["nf"]["name"] for t in in_turn[:4]] == ["nat", "monitor"] * 2
+    assert len({t.spec["traffic"]["seed"] for t in crashes}) == 50
+
+
+def test_order_is_shuffled_and_the_same_every_time(config: dict[str, Any]) -> None:
+    first, second = experiments.plan(config, "quick"), experiments.plan(config, "quick")
+    assert [t.id for t in first] == [t.id for t in second]
+    assert [t.position for t in first] == list(range(len(first)))
+    names = [t.experiment for t in first]
+    changes = sum(a != b for a, b in itertools.pairwise(names))
+    assert changes > len(names) / 2
+
+
+def test_digest_follows_the_spec_and_nothing_else(config: dict[str, Any]) -> None:
+    before = {t.id: t.digest for t in experiments.plan(config, "quick")}
+    changed = experiments.merge(config, {"experiments": {"crash": {"duration_s": 2}}})
+    changed["order_seed"] = 1
+    after = {t.id: t.digest for t in experiments.plan(changed, "quick")}
+    for name, digest in before.items():
+        assert (after[name] != digest) == name.startswith("crash-"), name
+
+
+def test_share_becomes_a_rate(config: dict[str, Any]) -> None:
+    trial = next(t for t in experiments.plan(config, "quick") if t.id == "latency-nat-ftmb-00")
+    assert trial.rate_share == 0.5
+    made = experiments.resolve(trial, {"nat": {"maximum_pps": 1_234_567}})
+    assert made["traffic"]["rate_pps"] == 620_000
+    assert trial.spec["traffic"]["rate_pps"] == "share:0.5"
+    with pytest.raises(experiments.PlanError, match="no measured maximum for nat"):
+        experiments.resolve(trial, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"version": 2}, "version: 1"),
+        ({"wishes": 1}, "unknown key 'wishes'"),
+        ({"experiments": {"crash": {"trails": 3}}}, "experiments.crash: unknown key 'trails'"),
+        ({"experiments": {"latency": {"trials": 3}}}, "`cycle` and `trials` go together"),
+    ],
+)
+def test_a_wrong_experiments_file_is_named(
+    tmp_path: Path, config: dict[str, Any], change: dict[str, Any], what: str
+) -> None:
+    path = tmp_path / "experiments.yaml"
+    path.write_text(yaml.safe_dump(experiments.merge(config, change)))
+    with pytest.raises(experiments.PlanError, match=what):
+        experiments.load(path)
+
+
+def test_specs_are_written_for_their_stage_only(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(root / "config" / "experiments.yaml"), "--out", str(tmp_path)]
+    assert experiments.main(["specs", *words]) == 0
+    written = {path.stem for path in tmp_path.glob("*.yaml")}
+    assert "throughput-nat-ftmb-00" in written
+    assert not any(name.startswith("latency-") for name in written)
+    assert experiments.main(["specs", "--stage", "derived", *words]) == 2
+    assert "no measured maximum" in capsys.readouterr().err

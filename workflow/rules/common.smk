@@ -1,0 +1,47 @@
+# Loading and checking of the configuration; the plan of the trials.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.utils import validate
+
+
+envvars:
+    "PATH",
+
+
+validate(config, "../schemas/config.schema.yaml")
+
+# The package is found although it may not be installed, and the commands of the environment that
+# runs snakemake are found although it may not be activated.
+sys.path.insert(0, str(Path(workflow.basedir).parent))
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
+
+from ftmb import experiments
+
+EXPERIMENTS = experiments.load(Path(config["experiments"]))
+TRIALS = {trial.id: trial for trial in experiments.plan(EXPERIMENTS, config["tier"])}
+FIXED = [name for name, trial in TRIALS.items() if trial.rate_share is None]
+DERIVED = [name for name, trial in TRIALS.items() if trial.rate_share is not None]
+FIGURES = [
+    "throughput",
+    "latency",
+    "tail",
+    "timeline",
+    "recovery_load",
+    "recovery_period",
+    "crashes",
+    "logs",
+    "noise",
+]
+
+
+# A measuring rule asks for more cores than any machine has. Snakemake scales that down to all
+# cores, so that neither another trial nor a plot nor a compiler ever runs beside it.
+ALL_CORES = 999
+
+
+wildcard_constraints:
+    trial="[a-z0-9_-]+",
