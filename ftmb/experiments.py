@@ -14,8 +14,9 @@ import itertools
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ TIERS = ("quick", "full")
 EXPERIMENT_KEYS = {"purpose", "spec", "product", "cycle", "trials", "repetitions", "duration_s"}
 TOP_KEYS = {"version", "order_seed", "overhead_s", "tiers", "spec", "experiments"}
 SHARE = "share:"
+RATE_SOURCE = "throughput"
 RATE_STEP_PPS = 10_000
 
 
@@ -88,17 +90,22 @@ def plan(config: dict[str, Any], tier: str) -> list[Trial]:
         for name, entry in config["experiments"].items()
         for trial in _expand(name, entry, shared, tier, config.get("overhead_s", 2.0))
     ]
-    order = list(range(len(trials)))
-    random.Random(config.get("order_seed", 1)).shuffle(order)
-    placed = [
-        Trial(t.id, t.experiment, t.repetition, t.spec, place, t.overhead_s)
-        for t, place in zip(trials, order, strict=True)
-    ]
-    names = [trial.id for trial in placed]
-    doubled = {name for name in names if names.count(name) > 1}
+    doubled = [name for name, count in Counter(t.id for t in trials).items() if count > 1]
     if doubled:
-        raise PlanError(f"two trials share the name {sorted(doubled)[0]}")
-    return sorted(placed, key=lambda trial: trial.position)
+        raise PlanError(f"two trials share the name {doubled[0]}")
+    rng = random.Random(config.get("order_seed", 1))
+    shuffled = sorted(trials, key=lambda trial: _when(trial) + rng.random() * _span(trial))
+    return [replace(trial, position=place) for place, trial in enumerate(shuffled)]
+
+
+def _when(trial: Trial) -> float:
+    """Trials at a share of the maximum wait for the second half of the session."""
+    return 0.5 if trial.rate_share is not None else 0.0
+
+
+def _span(trial: Trial) -> float:
+    """What measures that maximum is done in the first half; all others may run at any time."""
+    return 0.5 if trial.rate_share is not None or trial.experiment == RATE_SOURCE else 1.0
 
 
 def _expand(

@@ -45,7 +45,6 @@ COLOURS = {
     "resume": "#4f9a68",
     "bad": "#b3261f",
 }
-MODES = ("direct", "none", "ftmb")
 PERIODS = (20.0, 50.0, 100.0, 200.0)
 MAX_BYTES = 300_000
 WIDTH = 9.2

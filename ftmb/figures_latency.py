@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from ftmb.analysis import stats
 from ftmb.analysis.histogram import merge
-from ftmb.analysis.metrics import by_period, functions, runs
+from ftmb.analysis.metrics import MODES, by_period, functions, runs
 from ftmb.analysis.records import Results, Trial
-from ftmb.figures import COLOURS, MODES, WIDTH, Plot, bare, log_ticks, period_colour
+from ftmb.figures import COLOURS, WIDTH, Plot, bare, log_ticks, period_colour
 
 TARGET_PPS = 1e6
 # Curves are drawn from the 20th percentile on; below it one packet would stretch the axis.
@@ -38,9 +38,19 @@ def throughput(table: pd.DataFrame) -> Figure:
     for axes, nf in zip(all_axes[0], names, strict=True):
         part = table[table["nf"] == nf].assign(mpps=lambda t: t["throughput_pps"] / 1e6)
         sns.stripplot(
-            part, x="mpps", y="mode", hue="mode", order=modes, hue_order=modes, ax=axes, size=5,
-            jitter=0.12, alpha=0.75, legend=False, palette=[COLOURS[m] for m in modes],
-        )  # fmt: skip
+            part,
+            x="mpps",
+            y="mode",
+            hue="mode",
+            order=modes,
+            hue_order=modes,
+            palette=[COLOURS[m] for m in modes],
+            ax=axes,
+            size=5,
+            jitter=False,
+            alpha=0.7,
+            legend=False,
+        )
         for place, mode in enumerate(modes):
             estimate = stats.median(part[part["mode"] == mode]["mpps"].tolist())
             if estimate:

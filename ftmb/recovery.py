@@ -22,8 +22,13 @@ class Recovery(Model):
     detect_ms: float | None = Field(description="fault to suspicion")
     fence_ms: float | None = Field(description="suspicion to the end of the old view")
     cut_ms: float | None = Field(description="end of the old view to the consistent cut")
-    replay_ms: float | None = Field(description="cut to the end of replay")
-    resume_ms: float | None = Field(description="end of replay to the first new output released")
+    replay_ms: float | None = Field(
+        description="cut to the end of replay, or to the first new output if that came before: a "
+        "worker past its own log does not wait for the others"
+    )
+    resume_ms: float | None = Field(
+        description="from there to the first new output released; 0 if that ended the phase before"
+    )
     total_ms: float | None = Field(description="fault to the first new output released")
     packets_replayed: int | None
     pals_replayed: int | None
@@ -86,10 +91,13 @@ def _one(
         if event is None:
             continue
         found[name] = event
-        at = event.t_ns if name in ("cut", "replay_done") else at
+        at = event.t_ns if name == "cut" else at
     marks |= {name: event.t_ns for name, event in found.items()}
     done = found.get("replay_done")
     resumed = found.get("resumed")
+    # Workers go on independently: one may deliver new output while another still replays.
+    ends = [event.t_ns for event in (done, resumed) if event]
+    steps = marks | ({"replayed": min(ends)} if ends else {})
     again = _first(events, "protected", resumed.t_ns, until) if resumed else None
     if again:
         marks["protected"] = again.t_ns
@@ -100,8 +108,8 @@ def _one(
         detect_ms=_span_ms(marks, "fault", "suspect"),
         fence_ms=_span_ms(marks, "suspect", "fenced"),
         cut_ms=_span_ms(marks, "fenced", "cut"),
-        replay_ms=_span_ms(marks, "cut", "replay_done"),
-        resume_ms=_span_ms(marks, "replay_done", "resumed"),
+        replay_ms=_span_ms(steps, "cut", "replayed"),
+        resume_ms=_span_ms(steps, "replayed", "resumed"),
         total_ms=_span_ms(marks, "fault", "resumed"),
         packets_replayed=done.integer("packets") if done else None,
         pals_replayed=done.integer("pals") if done else None,

@@ -19,7 +19,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from ftmb import figures, report_tables
+from ftmb import report_tables
 from ftmb.analysis import claims, records, stability
 from ftmb.analysis.metrics import Part
 from ftmb.analysis.records import Results, Trial
@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.step in (None, "analysis"):
             write_tables(results, args.results / "analysis", args.claims)
         if args.step in (None, "figures"):
+            from ftmb import figures  # late: the tables need no plotting library
+
             unknown = set(args.only or []) - set(figures.plots())
             if unknown:
                 names = ", ".join(figures.plots())
@@ -198,6 +200,8 @@ def _section(results: Results, section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figure(results: Results, entry: dict[str, str]) -> dict[str, Any]:
+    from ftmb import figures
+
     name = entry["name"]
     plot = figures.plots()[name]
     path = results.root / "figures" / f"{name}.svg"

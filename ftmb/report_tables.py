@@ -10,9 +10,17 @@ import pandas as pd
 
 from ftmb.analysis import stats
 from ftmb.analysis.histogram import merge
-from ftmb.analysis.metrics import METRICS, by_period, functions, harmful, percentiles, runs, values
+from ftmb.analysis.metrics import (
+    METRICS,
+    MODES,
+    by_period,
+    functions,
+    harmful,
+    percentiles,
+    runs,
+    values,
+)
 from ftmb.analysis.records import PHASES, Results, Trial, builds
-from ftmb.figures import MODES
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
 TOO_FEW = "n too small"

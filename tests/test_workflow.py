@@ -120,6 +120,14 @@ def test_order_is_shuffled_and_the_same_every_time(config: dict[str, Any]) -> No
     assert changes > len(names) / 2
 
 
+def test_shares_wait_for_what_they_are_shares_of(config: dict[str, Any]) -> None:
+    for tier in experiments.TIERS:
+        trials = experiments.plan(config, tier)
+        sources = [t.position for t in trials if t.experiment == experiments.RATE_SOURCE]
+        waiting = [t.position for t in trials if t.rate_share is not None]
+        assert max(sources) < min(waiting)
+
+
 def test_digest_follows_the_spec_and_nothing_else(config: dict[str, Any]) -> None:
     before = {t.id: t.digest for t in experiments.plan(config, "quick")}
     changed = experiments.merge(config, {"experiments": {"crash": {"duration_s": 2}}})

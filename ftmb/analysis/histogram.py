@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,14 @@ class Histogram:
     upper: NDArray[np.int64]
     count: NDArray[np.int64]
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of samples."""
         return int(self.count.sum())
+
+    @cached_property
+    def _reached(self) -> NDArray[np.int64]:
+        return np.cumsum(self.count)
 
     def percentile(self, p: float) -> float | None:
         """Value (ns) below or at which the share `p` (0..1) of samples lies.
@@ -60,9 +65,8 @@ class Histogram:
         return [(float(a), float(b)) for a, b in zip(x, values, strict=True)]
 
     def _value(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
-        reached = np.cumsum(self.count)
         rank = np.clip(np.ceil(p * self.total - 1e-6), 1, self.total)
-        return self.upper[np.searchsorted(reached, rank)].astype(float)
+        return self.upper[np.searchsorted(self._reached, rank)].astype(float)
 
 
 def read(path: Path) -> Histogram:

@@ -16,6 +16,8 @@ from ftmb.analysis.histogram import merge
 from ftmb.analysis.records import Results, Trial
 
 US = 1e3
+# From the least that can lie between generator and sink to the whole protocol.
+MODES = ("direct", "none", "ftmb")
 
 
 @dataclass(frozen=True)

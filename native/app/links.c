@@ -80,6 +80,9 @@ static void open_traffic(struct node_links *links, const struct node_config *con
         links->traffic_pool = pool("traffic", 16384);
     if (config->mode == MODE_FLOOR) {
         open_ring("floor", links->traffic_tx, links->traffic_rx);
+        /* What enters at one side leaves at the other, as through a middlebox. */
+        links->traffic_rx[0].queue = 1;
+        links->traffic_rx[1].queue = 0;
         return;
     }
     if (config->mode == MODE_DIRECT) {

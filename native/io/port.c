@@ -56,9 +56,9 @@ static int start_port(uint16_t port, const char *name, unsigned queues, struct r
     struct rte_eth_dev_info info;
     int rc = rte_eth_dev_info_get(port, &info);
 
-    /* With link interrupts on, reading the link state only reads memory. Otherwise it would make
-     * virtio look at its socket and reconnect, in a race with the driver's own handling of the
-     * same event, which ended the process when a peer died. */
+    /* With link interrupts on, reading the link state only reads memory. Otherwise it makes virtio
+     * itself look at its socket, reconnect and re-register it, which after a peer's death left a
+     * dead descriptor behind and ended the process in the driver when the port was closed. */
     conf.intr_conf.lsc = rc == 0 && (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
     if (rc == 0)
         rc = rte_eth_dev_configure(port, (uint16_t)queues, (uint16_t)queues, &conf);

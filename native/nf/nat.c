@@ -23,16 +23,16 @@ enum { OUTSIDE, ADDRESSES, CAPACITY, UDP_MS, TCP_MS, TRANSITORY_MS, ICMP_MS };
 #define NS_PER_MS 1000000ull
 
 static const struct nf_param params[] = {
-    { "outside", NF_IPV4, 0xc6120001, 1, UINT32_MAX, "first outside address" },
-    { "addresses", NF_UINT, 4, 1, NAT_MAX_ADDRESSES, "outside addresses, one after the other" },
-    { "capacity", NF_UINT, 65536, 1, (uint64_t)NAT_MAX_ADDRESSES * NAT_PORTS,
-      "mappings at a time, at most 64512 for each outside address" },
-    { "udp_ms", NF_UINT, 300000, 10, DAY_MS, "UDP timeout, milliseconds" },
-    { "tcp_ms", NF_UINT, 7440000, 10, DAY_MS, "timeout of established TCP, milliseconds" },
-    { "transitory_ms", NF_UINT, 240000, 10, DAY_MS,
-      "timeout of TCP that is opening or closing, milliseconds" },
-    { "icmp_ms", NF_UINT, 60000, 10, DAY_MS, "ICMP echo timeout, milliseconds" },
-    { NULL, NF_UINT, 0, 0, 0, NULL },
+    {"outside", NF_IPV4, 0xc6120001, 1, UINT32_MAX, "first outside address"},
+    {"addresses", NF_UINT, 4, 1, NAT_MAX_ADDRESSES, "outside addresses, one after the other"},
+    {"capacity", NF_UINT, 65536, 1, (uint64_t)NAT_MAX_ADDRESSES *NAT_PORTS,
+     "mappings at a time, at most 64512 for each outside address"},
+    {"udp_ms", NF_UINT, 300000, 10, DAY_MS, "UDP timeout, milliseconds"},
+    {"tcp_ms", NF_UINT, 7440000, 10, DAY_MS, "timeout of established TCP, milliseconds"},
+    {"transitory_ms", NF_UINT, 240000, 10, DAY_MS,
+     "timeout of TCP that is opening or closing, milliseconds"},
+    {"icmp_ms", NF_UINT, 60000, 10, DAY_MS, "ICMP echo timeout, milliseconds"},
+    {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
 /* Sizes that follow from the capacity. */
@@ -44,7 +44,7 @@ struct shape {
 
 static struct shape shape_of(uint64_t capacity)
 {
-    struct shape shape = { .bucket_bits = NAT_GROUP_BITS, .stripes = 1 };
+    struct shape shape = {.bucket_bits = NAT_GROUP_BITS, .stripes = 1};
     while (1ull << shape.bucket_bits < capacity)
         shape.bucket_bits++;
     shape.groups = 1u << (shape.bucket_bits - NAT_GROUP_BITS);
@@ -97,7 +97,7 @@ static void init_slots(struct arena *arena, struct nat *nat)
     uint32_t share = nat->slots / nat->addresses, rest = nat->slots % nat->addresses;
     uint32_t first = 0;
     for (uint32_t a = 0; a < nat->addresses; a++) {
-        nat->ranges[a] = (struct nat_range){ .first = first, .size = share + (a < rest) };
+        nat->ranges[a] = (struct nat_range){.first = first, .size = share + (a < rest)};
         uint16_t *ring = nat_ring(arena, nat, a);
         for (uint32_t i = 0; i < nat->ranges[a].size; i++) {
             struct nat_slot *slot = &nat_slots(arena, nat)[first + i];
@@ -107,7 +107,7 @@ static void init_slots(struct arena *arena, struct nat *nat)
             slot->next = i;
             ring[i] = (uint16_t)i;
         }
-        nat_pools(arena, nat)[a] = (struct nat_pool){ .head = 0, .spare = nat->ranges[a].size };
+        nat_pools(arena, nat)[a] = (struct nat_pool){.head = 0, .spare = nat->ranges[a].size};
         first += nat->ranges[a].size;
     }
 }
@@ -289,6 +289,7 @@ const struct nf nf_nat = {
     .params = params,
     .needs = needs,
     .init = init,
+    .prefetch = nat_prefetch,
     .process = process,
     .tick = tick,
     .report = nat_report,

@@ -199,6 +199,10 @@ void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *w
 /* Remove what has expired in the groups that are due (at most NAT_SWEEP_GROUPS of them). */
 void nat_sweep(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker);
 
+/* Hints for a burst (nf.h): stage 0 asks for the lines that the packet itself names, stage 1 for
+ * the first mapping of its bucket. */
+void nat_prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet, unsigned stage);
+
 /* The report of nf.h (nat_report.c). */
 void nat_report(struct arena *arena, const struct nf_report *out);
 

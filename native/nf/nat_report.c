@@ -100,8 +100,7 @@ static bool endpoints_sound(struct arena *arena, const struct nat *nat)
             if (slot->pool != a || slot->address != __builtin_bswap32(nat->first_address + a) ||
                 slot->port != __builtin_bswap16((uint16_t)(NAT_FIRST_PORT + i)))
                 return false;
-            if (slot->key &&
-                slot->ip_delta != checksum_delta32((uint32_t)slot->key, slot->address))
+            if (slot->key && slot->ip_delta != checksum_delta32((uint32_t)slot->key, slot->address))
                 return false;
         }
     }
@@ -111,7 +110,7 @@ static bool endpoints_sound(struct arena *arena, const struct nat *nat)
 void nat_report(struct arena *arena, const struct nf_report *out)
 {
     const struct nat *nat = arena_root(arena);
-    uint64_t sums[NAT_COUNTERS] = { 0 };
+    uint64_t sums[NAT_COUNTERS] = {0};
     for (uint32_t w = 0; w < arena->workers; w++) {
         for (unsigned c = 0; c < NAT_COUNTERS; c++)
             sums[c] += nat_worker(arena, nat, w)->counters[c];

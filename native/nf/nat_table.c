@@ -74,7 +74,7 @@ static struct lookup find(const struct ftmb_ctx *ctx, const struct nat *nat, uin
                           uint64_t key, struct nat_binding *binding)
 {
     const struct nat_slot *slots = nat_slots(ctx->arena, nat);
-    struct lookup result = { .index = NAT_NONE };
+    struct lookup result = {.index = NAT_NONE};
     uint32_t index = NAT_LOAD(nat_heads(ctx->arena, nat)[bucket]);
     /* Torn links can point anywhere, also round in a circle. */
     while (index < nat->slots && result.length < NAT_MAX_CHAIN) {
@@ -274,8 +274,7 @@ uint64_t nat_inside(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t index,
     return key;
 }
 
-void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-               uint64_t key)
+void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker, uint64_t key)
 {
     uint32_t bucket = nat_bucket(nat, key);
     struct nat_binding ignored;
@@ -330,4 +329,37 @@ void nat_sweep(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *w
     }
     if (worker->next_sweep <= ctx->now_ns)
         worker->next_sweep = ctx->now_ns + (worker->removals ? nat->sweep_ns : 0);
+}
+
+/* Only the usual packet: IPv4 without options. What else the bytes may be does not matter, since
+ * an address that is asked for in vain costs little and changes nothing. */
+void nat_prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet, unsigned stage)
+{
+    const struct nat *nat = arena_root(ctx->arena);
+    const uint8_t *ip = packet->data + ETHERNET_BYTES;
+    if (packet->length < ETHERNET_BYTES + IPV4_MIN_BYTES + UDP_BYTES)
+        return;
+    if (packet->port == NF_INSIDE) {
+        const uint8_t *port = ip + IPV4_MIN_BYTES + (ip[9] == PROTOCOL_ICMP ? 4 : 0);
+        uint64_t key = nat_key(packet_load32(ip + 12), packet_load16(port), ip[9]);
+        uint32_t bucket = nat_bucket(nat, key);
+        const uint32_t *head = &nat_heads(ctx->arena, nat)[bucket];
+        if (stage == 0) {
+            __builtin_prefetch(head);
+            __builtin_prefetch((const void *)&ctx->seq[group_of(bucket)]);
+            return;
+        }
+        uint32_t index = NAT_LOAD(*head);
+        if (index < nat->slots)
+            __builtin_prefetch(&nat_slots(ctx->arena, nat)[index]);
+    } else if (stage == 0) {
+        const uint8_t *at = ip + IPV4_MIN_BYTES + (ip[9] == PROTOCOL_ICMP ? 4 : 2);
+        uint32_t number = __builtin_bswap32(packet_load32(ip + 16)) - nat->first_address;
+        uint32_t port = __builtin_bswap16(packet_load16(at)) - NAT_FIRST_PORT;
+        if (number >= nat->addresses || port >= nat->ranges[number].size)
+            return;
+        uint32_t index = nat->ranges[number].first + port;
+        __builtin_prefetch(&nat_slots(ctx->arena, nat)[index]);
+        __builtin_prefetch((const void *)&ctx->seq[stripe_id(nat, index)]);
+    }
 }

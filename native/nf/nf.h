@@ -59,6 +59,10 @@ struct nf {
     bool (*needs)(const uint64_t *params, uint32_t workers, struct nf_needs *needs, char *why);
     /* Build the initial state; returns the root object, in the arena. NULL: arena too small. */
     void *(*init)(struct arena *arena, const uint64_t *params);
+    /* May be NULL. Ask the processor for what process() will touch: called for every packet of a
+     * burst with stage 0, then with stage 1, before the first process(). A hint: it reads without
+     * ordering, so it may store nothing and nothing may follow from what it saw. */
+    void (*prefetch)(const struct ftmb_ctx *ctx, const struct nf_packet *packet, unsigned stage);
     /* One packet, to completion. */
     void (*process)(struct ftmb_ctx *ctx, struct nf_packet *packet);
     /* A millisecond without input passed (ctx now is the tick's stamp). May be NULL. */

@@ -39,11 +39,11 @@ enum packet_kind {
 };
 
 struct packet_view {
-    uint8_t *ip;          /* valid for all kinds but NOT_IPV4 and MALFORMED, as are the rest */
-    uint8_t *l4;          /* first byte after the IPv4 header and its options */
-    uint32_t l4_bytes;    /* by the IPv4 total length; padding of the frame not included */
-    uint32_t payload;     /* TCP only: bytes of data */
-    uint32_t source;      /* addresses, network order */
+    uint8_t *ip;       /* valid for all kinds but NOT_IPV4 and MALFORMED, as are the rest */
+    uint8_t *l4;       /* first byte after the IPv4 header and its options */
+    uint32_t l4_bytes; /* by the IPv4 total length; padding of the frame not included */
+    uint32_t payload;  /* TCP only: bytes of data */
+    uint32_t source;   /* addresses, network order */
     uint32_t destination;
     uint16_t source_port; /* TCP, UDP; for ECHO both are the identifier */
     uint16_t destination_port;

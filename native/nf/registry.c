@@ -4,7 +4,7 @@
 extern const struct nf nf_monitor;
 extern const struct nf nf_nat;
 
-const struct nf *const nf_registry[] = { &nf_monitor, &nf_nat, NULL };
+const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat, NULL};
 
 const struct nf *nf_find(const char *name)
 {

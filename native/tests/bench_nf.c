@@ -64,10 +64,10 @@ static void one(struct bench *b, uint32_t f, bool inbound, bool idle, uint64_t *
         *sum += frame[35];
         return;
     }
-    struct nf_packet packet = { .data = frame,
-                                .length = b->length,
-                                .capacity = 128,
-                                .port = inbound ? NF_OUTSIDE : NF_INSIDE };
+    struct nf_packet packet = {.data = frame,
+                               .length = b->length,
+                               .capacity = 128,
+                               .port = inbound ? NF_OUTSIDE : NF_INSIDE};
     ctx->now_ns = b->h.now += 500;
     ctx->pal_count = 0;
     ctx->emitted = NULL;
@@ -94,21 +94,20 @@ static void bench_case(const char *nf, uint32_t flows, double seconds)
     static struct bench b;
     memset(&b, 0, sizeof(b));
     struct harness_setting nat[] = {
-        { "addresses", 16 }, { "capacity", flows < 65536 ? 65536 : flows }, { NULL, 0 }
-    };
-    struct harness_setting monitor[] = { { "flows", flows }, { NULL, 0 } };
+        {"addresses", 16}, {"capacity", flows < 65536 ? 65536 : flows}, {NULL, 0}};
+    struct harness_setting monitor[] = {{"flows", flows}, {NULL, 0}};
     bool is_nat = strcmp(nf, "nat") == 0;
     harness_open(&b.h, nf, 1, is_nat ? nat : monitor);
     b.flows = flows;
     b.rng = 88172645463325252ull;
     b.endpoints = calloc(flows, sizeof(*b.endpoints));
     CHECK(b.endpoints);
-    struct frame_spec spec = { .protocol = 17,
-                               .source = 0x0a000001,
-                               .destination = 0xc0000201,
-                               .source_port = 1024,
-                               .destination_port = 80,
-                               .payload = 18 };
+    struct frame_spec spec = {.protocol = 17,
+                              .source = 0x0a000001,
+                              .destination = 0xc0000201,
+                              .source_port = 1024,
+                              .destination_port = 80,
+                              .payload = 18};
     b.length = frame_build(b.frame, &spec, 1);
     uint64_t sum = 0, start = clock_now();
     for (uint32_t f = 0; f < flows; f++) {
@@ -138,7 +137,7 @@ static void bench_case(const char *nf, uint32_t flows, double seconds)
 int main(int argc, char **argv)
 {
     double seconds = argc > 1 ? atof(argv[1]) : 1.0;
-    const uint32_t flows[] = { 1000, 65536, 1000000 };
+    const uint32_t flows[] = {1000, 65536, 1000000};
     for (unsigned i = 0; i < 3; i++)
         bench_case("nat", flows[i], seconds);
     for (unsigned i = 0; i < 3; i++)

@@ -22,7 +22,7 @@ static void no_waiting(void *env, unsigned worker, uint64_t rounds)
     panic(__FILE__, __LINE__, "one thread met a variable that is taken");
 }
 
-static const struct ctx_env single_thread = { .relax = no_waiting };
+static const struct ctx_env single_thread = {.relax = no_waiting};
 
 static void set_params(struct harness *h, const struct harness_setting *settings)
 {
@@ -52,8 +52,8 @@ void harness_open(struct harness *h, const char *nf, uint32_t workers,
         fprintf(stderr, "%s: %s\n", nf, why);
         CHECK(!"parameters accepted");
     }
-    h->arena_size = arena_bytes(h->needs.shared_bytes, h->needs.worker_bytes, workers,
-                                h->needs.variables);
+    h->arena_size =
+        arena_bytes(h->needs.shared_bytes, h->needs.worker_bytes, workers, h->needs.variables);
     uint64_t mapped = align_up(h->arena_size, HUGE_PAGE);
     void *memory = aligned_alloc(HUGE_PAGE, mapped);
     h->published = aligned_alloc(CACHE_LINE, workers * sizeof(*h->published));
@@ -117,8 +117,9 @@ bool harness_packet(struct harness *h, uint32_t worker, enum nf_port port, const
     CHECK(copy && length <= HARNESS_FRAME);
     memcpy(copy, frame, length);
     struct nf_packet packet = {
-        .data = copy, .length = length, .capacity = length, .port = (uint8_t)port
-    };
+        .data = copy, .length = length, .capacity = length, .port = (uint8_t)port};
+    for (unsigned stage = 0; h->nf->prefetch && stage < 2; stage++)
+        h->nf->prefetch(ctx, &packet, stage);
     begin(h, ctx);
     h->nf->process(ctx, &packet);
     end(h, ctx);
@@ -179,16 +180,16 @@ static void on_check(void *self, const char *name, bool ok, const char *detail)
 
 uint64_t harness_counter(struct harness *h, const char *name)
 {
-    struct wanted wanted = { .name = name };
-    h->nf->report(h->arena, &(struct nf_report){ &wanted, on_counter, on_check });
+    struct wanted wanted = {.name = name};
+    h->nf->report(h->arena, &(struct nf_report){&wanted, on_counter, on_check});
     CHECK(wanted.found == 1);
     return wanted.value;
 }
 
 void harness_check_arena(const struct nf *nf, struct arena *arena)
 {
-    struct wanted wanted = { 0 };
-    nf->report(arena, &(struct nf_report){ &wanted, on_counter, on_check });
+    struct wanted wanted = {0};
+    nf->report(arena, &(struct nf_report){&wanted, on_counter, on_check});
     CHECK(wanted.checks > 0);
 }
 

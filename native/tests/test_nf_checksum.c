@@ -34,8 +34,8 @@ static void test_random_changes(uint64_t *rng)
         uint32_t old, new = (uint32_t)word(rng) << 16 | word(rng);
         uint16_t port = word(rng);
         memcpy(&old, words + 2, 4);
-        uint16_t delta = checksum_join(checksum_delta32(old, new),
-                                       checksum_delta16(words[5], port));
+        uint16_t delta =
+            checksum_join(checksum_delta32(old, new), checksum_delta16(words[5], port));
         memcpy(words + 2, &new, 4);
         words[5] = port;
         uint16_t after = checksum_apply(before, delta);
@@ -52,7 +52,7 @@ static void test_rfc_example(void)
 
 static void test_udp_rules(void)
 {
-    uint8_t field[2] = { 0, 0 };
+    uint8_t field[2] = {0, 0};
     checksum_patch_udp(field, 0x1234);
     CHECK(field[0] == 0 && field[1] == 0); /* no checksum stays none */
 

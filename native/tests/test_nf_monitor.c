@@ -3,18 +3,18 @@
 
 #include <string.h>
 
-static const struct frame_spec udp = { .protocol = 17,
-                                       .source = 0x0a000001,
-                                       .destination = 0xc0000201,
-                                       .source_port = 5000,
-                                       .destination_port = 53,
-                                       .payload = 30 };
+static const struct frame_spec udp = {.protocol = 17,
+                                      .source = 0x0a000001,
+                                      .destination = 0xc0000201,
+                                      .source_port = 5000,
+                                      .destination_port = 53,
+                                      .payload = 30};
 
 /* Whatever comes in leaves unchanged on the other side, garbage and short frames too. */
 static void test_transparent(uint64_t *rng)
 {
     struct harness h;
-    harness_open(&h, "monitor", 2, (struct harness_setting[]){ { "flows", 64 }, { NULL, 0 } });
+    harness_open(&h, "monitor", 2, (struct harness_setting[]){{"flows", 64}, {NULL, 0}});
     uint64_t bytes = 0;
     for (unsigned i = 0; i < 20000; i++) {
         uint8_t frame[HARNESS_FRAME];
@@ -41,7 +41,7 @@ static void test_transparent(uint64_t *rng)
 static void test_full_table(void)
 {
     struct harness h;
-    harness_open(&h, "monitor", 1, (struct harness_setting[]){ { "flows", 100 }, { NULL, 0 } });
+    harness_open(&h, "monitor", 1, (struct harness_setting[]){{"flows", 100}, {NULL, 0}});
     for (unsigned round = 0; round < 3; round++) {
         for (unsigned f = 0; f < 150; f++) {
             uint8_t frame[HARNESS_FRAME];
@@ -64,10 +64,10 @@ static void test_sharing(void)
             for (uint32_t touched = 0; touched <= 16; touched += 4) {
                 struct harness h;
                 harness_open(&h, "monitor", workers,
-                             (struct harness_setting[]){ { "counters_per_packet", touched },
-                                                         { "workers_per_counter", share },
-                                                         { "flows", 16 },
-                                                         { NULL, 0 } });
+                             (struct harness_setting[]){{"counters_per_packet", touched},
+                                                        {"workers_per_counter", share},
+                                                        {"flows", 16},
+                                                        {NULL, 0}});
                 uint32_t sharing = share == 0 || share > workers ? workers : share;
                 CHECK(h.needs.variables == (workers + sharing - 1) / sharing * touched);
                 CHECK(h.needs.max_pals == touched);
@@ -116,7 +116,7 @@ static void test_check_can_fail(void)
     uint64_t at = h.arena->extents[0].start, used = h.arena->extents[0].used;
     memcpy(before, (uint8_t *)h.arena + at, used);
     harness_packet(&h, 0, NF_INSIDE, frame, length);
-    struct nf_report out = { NULL, ignore_counter, keep_sums };
+    struct nf_report out = {NULL, ignore_counter, keep_sums};
     h.nf->report(h.arena, &out);
     CHECK(sums);
     memcpy((uint8_t *)h.arena + at, before, used);

@@ -11,14 +11,14 @@ static uint8_t frame[HARNESS_FRAME];
 /* A frame from an inside host, and the answer to whatever the NAT put out last. */
 static struct frame_spec flow(uint8_t protocol, uint32_t host, uint16_t port)
 {
-    return (struct frame_spec){ .protocol = protocol,
-                                .source = host,
-                                .destination = SERVER,
-                                .source_port = port,
-                                .destination_port = 80,
-                                .payload = 24,
-                                .icmp_type = 8,
-                                .tcp_flags = TCP_ACK };
+    return (struct frame_spec){.protocol = protocol,
+                               .source = host,
+                               .destination = SERVER,
+                               .source_port = port,
+                               .destination_port = 80,
+                               .payload = 24,
+                               .icmp_type = 8,
+                               .tcp_flags = TCP_ACK};
 }
 
 static bool send_out(struct harness *h, uint32_t worker, const struct frame_spec *spec)
@@ -29,13 +29,13 @@ static bool send_out(struct harness *h, uint32_t worker, const struct frame_spec
 static bool send_in(struct harness *h, uint8_t protocol, uint32_t address, uint16_t port,
                     uint8_t flags)
 {
-    struct frame_spec spec = { .protocol = protocol,
-                               .source = SERVER,
-                               .destination = address,
-                               .source_port = protocol == 1 ? port : 80,
-                               .destination_port = port,
-                               .payload = 11,
-                               .tcp_flags = flags };
+    struct frame_spec spec = {.protocol = protocol,
+                              .source = SERVER,
+                              .destination = address,
+                              .source_port = protocol == 1 ? port : 80,
+                              .destination_port = port,
+                              .payload = 11,
+                              .tcp_flags = flags};
     return harness_packet(h, 0, NF_OUTSIDE, frame, frame_build(frame, &spec, 9));
 }
 
@@ -87,7 +87,7 @@ static void test_translation(void)
     harness_open(&h, "nat", 2, NULL);
     harness_tick(&h, 0); /* the sweep's reads are due once at this instant */
     harness_tick(&h, 1);
-    const uint8_t protocols[] = { 1, 6, 17 };
+    const uint8_t protocols[] = {1, 6, 17};
     for (unsigned p = 0; p < 3; p++) {
         struct frame_spec spec = flow(protocols[p], INSIDE, 4000);
         check_both_ways(&h, spec, "a plain packet");
@@ -160,8 +160,8 @@ static void test_fates(void)
     length = frame_build(frame, &tcp, 1);
     for (uint32_t cut = 0; cut < length; cut++) /* every truncation; the first two are no IPv4 */
         CHECK(!harness_packet(&h, 0, NF_INSIDE, frame, cut));
-    const uint8_t damage[][2] = { { 14, 0x44 }, { 14, 0x55 }, { 14, 0x4f }, { 16, 1 },
-                                  { 46, 0x40 }, { 46, 0xf0 } }; /* ihl, version, length, doff */
+    const uint8_t damage[][2] = {{14, 0x44}, {14, 0x55}, {14, 0x4f}, {16, 1},
+                                 {46, 0x40}, {46, 0xf0}}; /* ihl, version, length, doff */
     for (unsigned i = 0; i < sizeof(damage) / 2; i++) {
         frame_build(frame, &tcp, 1);
         frame[damage[i][0]] = damage[i][1];
@@ -179,9 +179,9 @@ static void test_fates(void)
 static void test_exhaustion(void)
 {
     struct harness h;
-    harness_open(&h, "nat", 2,
-                 (struct harness_setting[]){
-                     { "addresses", 3 }, { "capacity", 10 }, { "udp_ms", 100 }, { NULL, 0 } });
+    harness_open(
+        &h, "nat", 2,
+        (struct harness_setting[]){{"addresses", 3}, {"capacity", 10}, {"udp_ms", 100}, {NULL, 0}});
     for (uint16_t i = 0; i < 10; i++) {
         struct frame_spec spec = flow(17, INSIDE + i, 4000);
         CHECK(send_out(&h, i & 1, &spec));
@@ -203,9 +203,9 @@ static void test_exhaustion(void)
 static void test_longest_unused_first(void)
 {
     struct harness h;
-    harness_open(&h, "nat", 1,
-                 (struct harness_setting[]){
-                     { "addresses", 1 }, { "capacity", 5 }, { "udp_ms", 20 }, { NULL, 0 } });
+    harness_open(
+        &h, "nat", 1,
+        (struct harness_setting[]){{"addresses", 1}, {"capacity", 5}, {"udp_ms", 20}, {NULL, 0}});
     for (uint16_t i = 0; i < 17; i++) {
         struct frame_spec spec = flow(17, INSIDE + i, 4000);
         CHECK(send_out(&h, 0, &spec) && frame_port(h.out, false) == 1024 + i % 5);
@@ -220,7 +220,7 @@ static void test_expiry(void)
 {
     struct harness h;
     harness_open(&h, "nat", 2,
-                 (struct harness_setting[]){ { "udp_ms", 400 }, { "capacity", 64 }, { NULL, 0 } });
+                 (struct harness_setting[]){{"udp_ms", 400}, {"capacity", 64}, {NULL, 0}});
     struct frame_spec spec = flow(17, INSIDE, 4000);
     CHECK(send_out(&h, 0, &spec));
     uint32_t address = frame_address(h.out, false);
@@ -251,7 +251,7 @@ static void test_skewed_stamps(void)
 {
     struct harness h;
     harness_open(&h, "nat", 2,
-                 (struct harness_setting[]){ { "udp_ms", 100 }, { "capacity", 16 }, { NULL, 0 } });
+                 (struct harness_setting[]){{"udp_ms", 100}, {"capacity", 16}, {NULL, 0}});
     struct frame_spec spec = flow(17, INSIDE, 4000);
     CHECK(send_out(&h, 0, &spec));
     uint16_t port = frame_port(h.out, false);
@@ -277,10 +277,8 @@ static void test_tcp(void)
 {
     struct harness h;
     harness_open(&h, "nat", 1,
-                 (struct harness_setting[]){ { "tcp_ms", 2000 },
-                                             { "transitory_ms", 80 },
-                                             { "capacity", 16 },
-                                             { NULL, 0 } });
+                 (struct harness_setting[]){
+                     {"tcp_ms", 2000}, {"transitory_ms", 80}, {"capacity", 16}, {NULL, 0}});
     struct frame_spec spec = flow(6, INSIDE, 4000);
     spec.payload = 0;
     for (unsigned ending = 0; ending < 3; ending++) {
@@ -327,7 +325,7 @@ static void test_crowded_chain(void)
 {
     struct harness h;
     harness_open(&h, "nat", 1,
-                 (struct harness_setting[]){ { "capacity", 256 }, { "udp_ms", 100 }, { NULL, 0 } });
+                 (struct harness_setting[]){{"capacity", 256}, {"udp_ms", 100}, {NULL, 0}});
     const struct nat *nat = arena_root(h.arena);
     unsigned taken = 0, refused = 0;
     for (uint32_t host = INSIDE; taken + refused < NAT_MAX_CHAIN + 5; host++) {
@@ -359,8 +357,7 @@ static void test_million(void)
     struct harness h;
     uint32_t capacity = 16 * 64512;
     harness_open(&h, "nat", 2,
-                 (struct harness_setting[]){
-                     { "addresses", 16 }, { "capacity", capacity }, { NULL, 0 } });
+                 (struct harness_setting[]){{"addresses", 16}, {"capacity", capacity}, {NULL, 0}});
     uint8_t *used = calloc(16, 65536);
     CHECK(used);
     struct frame_spec spec = flow(17, 0, 0);

@@ -33,19 +33,19 @@ struct model {
     uint64_t forwarded, refused, damaged;
 };
 
-static const uint8_t protocols[3] = { 17, 6, 1 };
+static const uint8_t protocols[3] = {17, 6, 1};
 
 /* The least that the NAT promises for any state of a TCP mapping is the transitory timeout. */
 static uint64_t promised(uint32_t key)
 {
-    const uint64_t ms[3] = { UDP_MS, TRANSITORY_MS, ICMP_MS };
+    const uint64_t ms[3] = {UDP_MS, TRANSITORY_MS, ICMP_MS};
     return ms[key / (HOSTS * PORTS)] * MS;
 }
 
 /* The longest that it may keep one: 9/8 of the longest timeout, a sweep round, coarse steps. */
 static uint64_t longest(uint32_t key)
 {
-    const uint64_t ms[3] = { UDP_MS, TCP_MS, ICMP_MS };
+    const uint64_t ms[3] = {UDP_MS, TCP_MS, ICMP_MS};
     return ms[key / (HOSTS * PORTS)] * MS * 9 / 8 + 25 * MS;
 }
 
@@ -58,17 +58,17 @@ static bool promised_alive(const struct model *m, uint32_t key)
 static struct frame_spec spec_of(struct model *m, uint32_t key)
 {
     uint64_t r = test_random(&m->rng);
-    const uint8_t flags[] = { TCP_SYN, TCP_ACK, TCP_ACK, TCP_ACK | TCP_FIN, TCP_RST, TCP_ACK };
-    return (struct frame_spec){ .protocol = protocols[key / (HOSTS * PORTS)],
-                                .source = 0x0a000001 + key / PORTS % HOSTS,
-                                .source_port = (uint16_t)(3000 + key % PORTS),
-                                .destination = 0xc0000200 + (r & 3),
-                                .destination_port = 80,
-                                .payload = (uint16_t)((r >> 8) % 90),
-                                .option_words = (r >> 16) % 8 ? 0 : (uint8_t)((r >> 20) % 11),
-                                .tcp_flags = flags[(r >> 32) % 6],
-                                .icmp_type = 8,
-                                .no_udp_checksum = (r >> 40) % 4 == 0 };
+    const uint8_t flags[] = {TCP_SYN, TCP_ACK, TCP_ACK, TCP_ACK | TCP_FIN, TCP_RST, TCP_ACK};
+    return (struct frame_spec){.protocol = protocols[key / (HOSTS * PORTS)],
+                               .source = 0x0a000001 + key / PORTS % HOSTS,
+                               .source_port = (uint16_t)(3000 + key % PORTS),
+                               .destination = 0xc0000200 + (r & 3),
+                               .destination_port = 80,
+                               .payload = (uint16_t)((r >> 8) % 90),
+                               .option_words = (r >> 16) % 8 ? 0 : (uint8_t)((r >> 20) % 11),
+                               .tcp_flags = flags[(r >> 32) % 6],
+                               .icmp_type = 8,
+                               .no_udp_checksum = (r >> 40) % 4 == 0};
 }
 
 /* Endpoints that may be taken: each flow's until the longest life is over. */
@@ -109,7 +109,7 @@ static void outbound(struct model *m, uint32_t key)
         CHECK(address == e->address && port == e->port);
     else
         check_new(m, key, address, port);
-    *e = (struct entry){ true, address, port, m->h.now };
+    *e = (struct entry){true, address, port, m->h.now};
     spec.source = address;
     spec.source_port = port;
     CHECK(m->h.out_length == frame_build(expected, &spec, key) && m->h.out_length == length);
@@ -194,13 +194,13 @@ static void run(uint64_t *rng, uint32_t workers, unsigned steps)
     CHECK(m);
     m->rng = *rng;
     harness_open(&m->h, "nat", workers,
-                 (struct harness_setting[]){ { "addresses", ADDRESSES },
-                                             { "capacity", CAPACITY },
-                                             { "udp_ms", UDP_MS },
-                                             { "tcp_ms", TCP_MS },
-                                             { "transitory_ms", TRANSITORY_MS },
-                                             { "icmp_ms", ICMP_MS },
-                                             { NULL, 0 } });
+                 (struct harness_setting[]){{"addresses", ADDRESSES},
+                                            {"capacity", CAPACITY},
+                                            {"udp_ms", UDP_MS},
+                                            {"tcp_ms", TCP_MS},
+                                            {"transitory_ms", TRANSITORY_MS},
+                                            {"icmp_ms", ICMP_MS},
+                                            {NULL, 0}});
     for (unsigned i = 0; i < steps; i++) {
         uint64_t r = test_random(&m->rng);
         /* Phases: few flows that fit, then all of them, which do not. */
@@ -225,9 +225,10 @@ static void run(uint64_t *rng, uint32_t workers, unsigned steps)
     }
     CHECK(m->forwarded > steps / 8 && m->refused > 100 && m->damaged > steps / 10);
     CHECK(harness_counter(&m->h, "mappings_expired") > 100);
-    printf("%u workers: %llu forwarded, %llu refused, %llu damaged, most PALs of one input %u of %u\n",
-           workers, (unsigned long long)m->forwarded, (unsigned long long)m->refused,
-           (unsigned long long)m->damaged, m->h.pal_peak, m->h.needs.max_pals);
+    printf(
+        "%u workers: %llu forwarded, %llu refused, %llu damaged, most PALs of one input %u of %u\n",
+        workers, (unsigned long long)m->forwarded, (unsigned long long)m->refused,
+        (unsigned long long)m->damaged, m->h.pal_peak, m->h.needs.max_pals);
     *rng = m->rng;
     harness_close(&m->h);
     free(m);
@@ -237,7 +238,7 @@ static void run(uint64_t *rng, uint32_t workers, unsigned steps)
 static void run_garbage(uint64_t *rng, unsigned steps)
 {
     struct harness h;
-    harness_open(&h, "nat", 1, (struct harness_setting[]){ { "capacity", 300 }, { NULL, 0 } });
+    harness_open(&h, "nat", 1, (struct harness_setting[]){{"capacity", 300}, {NULL, 0}});
     uint64_t forwarded = 0;
     for (unsigned i = 0; i < steps; i++) {
         uint8_t frame[HARNESS_FRAME];
@@ -254,8 +255,13 @@ static void run_garbage(uint64_t *rng, unsigned steps)
             if (test_random(rng) & 1) /* one of our addresses, ports 1024 .. 1279 */
                 memcpy(frame + 30, "\xc6\x12\x00\x01", 4), frame[36] = 4;
             if (length > 46 && (test_random(rng) & 1))
-                memcpy(frame + 34 + (protocol == 6 ? 12 : protocol == 17 ? 4 : 0),
-                       protocol == 6 ? "\x50" : protocol == 17 ? "\x00\x0a" : "\x08\x00",
+                memcpy(frame + 34 +
+                           (protocol == 6    ? 12
+                            : protocol == 17 ? 4
+                                             : 0),
+                       protocol == 6    ? "\x50"
+                       : protocol == 17 ? "\x00\x0a"
+                                        : "\x08\x00",
                        protocol == 6 ? 1 : 2);
         }
         forwarded += harness_packet(&h, 0, test_random(rng) & 1, frame, length);
@@ -277,12 +283,12 @@ static void run_twice(uint64_t seed, const char *nf)
         for (unsigned i = 0; i < 20000; i++) {
             uint8_t frame[HARNESS_FRAME];
             uint64_t r = test_random(&rng);
-            struct frame_spec spec = { .protocol = protocols[r % 3],
-                                       .source = 0x0a000000 + (uint32_t)(r >> 8) % 500,
-                                       .source_port = (uint16_t)(r >> 32),
-                                       .destination = 0xc0000201,
-                                       .icmp_type = 8,
-                                       .tcp_flags = (uint8_t)(r >> 48) };
+            struct frame_spec spec = {.protocol = protocols[r % 3],
+                                      .source = 0x0a000000 + (uint32_t)(r >> 8) % 500,
+                                      .source_port = (uint16_t)(r >> 32),
+                                      .destination = 0xc0000201,
+                                      .icmp_type = 8,
+                                      .tcp_flags = (uint8_t)(r >> 48)};
             h[n].now += r % (50 * MS);
             harness_packet(&h[n], (r >> 56) & 1, NF_INSIDE, frame, frame_build(frame, &spec, r));
         }

@@ -50,7 +50,7 @@ static void diverged(void *env, unsigned worker, const char *why, uint64_t pal, 
     exit(1);
 }
 
-static const struct ctx_env env = { .relax = relax, .diverged = diverged };
+static const struct ctx_env env = {.relax = relax, .diverged = diverged};
 
 static void digest(struct worker *worker, const struct nf_packet *packet)
 {
@@ -66,17 +66,17 @@ static void digest(struct worker *worker, const struct nf_packet *packet)
 static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
 {
     uint64_t r = test_random(&worker->seed);
-    const uint8_t protocols[3] = { 17, 6, 1 };
-    const uint8_t flags[4] = { 2, 16, 17, 4 };
+    const uint8_t protocols[3] = {17, 6, 1};
+    const uint8_t flags[4] = {2, 16, 17, 4};
     *port = r % 3 == 0 ? NF_OUTSIDE : NF_INSIDE;
-    struct frame_spec spec = { .protocol = protocols[(r >> 8) % 3],
-                               .source = 0x0a000001 + (r >> 16) % 40,
-                               .source_port = 3000,
-                               .destination = 0xc0000201,
-                               .destination_port = 80,
-                               .payload = 8,
-                               .tcp_flags = flags[(r >> 24) % 4],
-                               .icmp_type = 8 };
+    struct frame_spec spec = {.protocol = protocols[(r >> 8) % 3],
+                              .source = 0x0a000001 + (r >> 16) % 40,
+                              .source_port = 3000,
+                              .destination = 0xc0000201,
+                              .destination_port = 80,
+                              .payload = 8,
+                              .tcp_flags = flags[(r >> 24) % 4],
+                              .icmp_type = 8};
     if (*port == NF_OUTSIDE) {
         spec.source = 0xc0000201;
         spec.destination = 0xc6120001 + (r >> 32) % 4;
@@ -97,7 +97,7 @@ static void *work(void *self)
         uint8_t frame[HARNESS_FRAME];
         enum nf_port port;
         uint32_t length = input(worker, frame, &port);
-        struct nf_packet packet = { frame, length, HARNESS_FRAME, (uint8_t)port };
+        struct nf_packet packet = {frame, length, HARNESS_FRAME, (uint8_t)port};
         ctx->emitted = NULL;
         ctx->cursor->now_ns = ctx->now_ns;
         if (i % 10 == 9 && worker->nf->tick)
@@ -120,10 +120,10 @@ static void open_run(struct run *run, const char *nf, const struct harness_setti
     pthread_barrier_init(&run->start, NULL, WORKERS);
     for (uint32_t w = 0; w < WORKERS; w++) {
         struct worker *worker = &run->workers[w];
-        *worker = (struct worker){ .ctx = run->h.ctx[w],
-                                   .nf = run->h.nf,
-                                   .seed = seed + w * 1000003,
-                                   .start = &run->start };
+        *worker = (struct worker){.ctx = run->h.ctx[w],
+                                  .nf = run->h.nf,
+                                  .seed = seed + w * 1000003,
+                                  .start = &run->start};
         worker->ctx.pals = calloc(LOG_CAPACITY, sizeof(uint64_t));
         CHECK(worker->ctx.pals);
         worker->ctx.pal_capacity = LOG_CAPACITY;
@@ -214,13 +214,10 @@ static void test_function(const char *nf, const struct harness_setting *settings
 int main(int argc, char **argv)
 {
     uint64_t seed = test_seed(argc, argv);
-    const struct harness_setting nat[] = { { "capacity", 48 },      { "udp_ms", 10 },
-                                           { "tcp_ms", 20 },        { "transitory_ms", 10 },
-                                           { "icmp_ms", 10 },       { NULL, 0 } };
-    const struct harness_setting monitor[] = { { "counters_per_packet", 3 },
-                                               { "workers_per_counter", 2 },
-                                               { "flows", 64 },
-                                               { NULL, 0 } };
+    const struct harness_setting nat[] = {{"capacity", 48},      {"udp_ms", 10},  {"tcp_ms", 20},
+                                          {"transitory_ms", 10}, {"icmp_ms", 10}, {NULL, 0}};
+    const struct harness_setting monitor[] = {
+        {"counters_per_packet", 3}, {"workers_per_counter", 2}, {"flows", 64}, {NULL, 0}};
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function("nat", nat, seed, locked);
         test_function("monitor", monitor, seed, locked);

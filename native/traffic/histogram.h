@@ -36,14 +36,20 @@ static inline uint32_t histogram_bucket(uint64_t value)
 uint64_t histogram_bucket_low(uint32_t bucket);
 uint64_t histogram_bucket_high(uint32_t bucket);
 
-static inline void histogram_add(struct histogram *h, uint64_t value)
+/* For a caller that has the value's bucket already. */
+static inline void histogram_add_to(struct histogram *h, uint64_t value, uint32_t bucket)
 {
     h->count++;
     if (unlikely(value > h->max))
         h->max = value;
     if (unlikely(value < h->min))
         h->min = value;
-    h->buckets[histogram_bucket(value)]++;
+    h->buckets[bucket]++;
+}
+
+static inline void histogram_add(struct histogram *h, uint64_t value)
+{
+    histogram_add_to(h, value, histogram_bucket(value));
 }
 
 void histogram_merge(struct histogram *into, const struct histogram *from);

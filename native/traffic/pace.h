@@ -39,7 +39,7 @@ static inline void pace_advance(struct pace *p)
 #define FLIGHT_MAX 4096u
 #define FLIGHT_BINS 1024u
 #define FLIGHT_BIN_SHIFT 20 /* about a millisecond, without a division */
-#define FLIGHT_SLACK_BINS 16u
+#define FLIGHT_SLACK_BINS 4u
 #define FLIGHT_SILENCE_BINS 50u
 
 struct flight {

@@ -41,9 +41,8 @@ void tally_end(struct tally *t)
 {
     if (t->burst == 0)
         return;
-    struct timeline_bin *bin = timeline_bin(&t->timeline, t->now_ns);
-    bin->delivered += t->burst;
-    bin->latency_max_ns = u64_max(bin->latency_max_ns, t->burst_latency_max);
+    t->bin->delivered += t->burst;
+    t->bin->latency_max_ns = u64_max(t->bin->latency_max_ns, t->burst_latency_max);
     t->delivered += t->burst;
     if (tally_in_window(t, t->now_ns))
         t->window_delivered += t->burst;
@@ -55,6 +54,7 @@ void tally_end(struct tally *t)
 void tally_finish(struct tally *t)
 {
     note_gap(t, t->last_ns, t->end_ns);
+    timeline_close(&t->timeline);
 }
 
 int tally_write_samples(const struct tally *t, FILE *out)

@@ -42,6 +42,7 @@ struct tally {
     uint64_t now_ns;
     uint32_t burst;
     uint64_t burst_latency_max;
+    struct timeline_bin *bin;
 };
 
 /* Window from `warmup_ns` for `duration_ns`, timeline `drain_ns` beyond. 0 or -ENOMEM. */
@@ -69,20 +70,23 @@ static inline void tally_begin(struct tally *t, uint64_t now_ns)
     t->now_ns = now_ns;
     t->burst = 0;
     t->burst_latency_max = 0;
+    t->bin = timeline_arrive(&t->timeline, now_ns);
 }
 
 /* A distinct, whole packet: latency counts from the time it was meant to be sent. */
 static inline void tally_deliver(struct tally *t, uint64_t intended_ns)
 {
     uint64_t latency = t->now_ns > intended_ns ? t->now_ns - intended_ns : 0;
+    uint32_t bucket = histogram_bucket(latency);
     t->burst++;
+    timeline_latency(&t->timeline, bucket);
     if (latency > t->burst_latency_max)
         t->burst_latency_max = latency;
     if (t->flight)
         flight_back(t->flight, intended_ns);
     if (!tally_in_window(t, intended_ns))
         return;
-    histogram_add(&t->latency, latency);
+    histogram_add_to(&t->latency, latency, bucket);
     if (unlikely(t->samples != NULL)) {
         if (t->sample_count < SAMPLES_MAX)
             t->samples[t->sample_count++] = (struct sample){ intended_ns, latency };

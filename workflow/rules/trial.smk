@@ -27,7 +27,9 @@ rule rates:
     input:
         expand(
             "results/trials/{trial}/record.json",
-            trial=[n for n, t in TRIALS.items() if t.experiment == "throughput"],
+            trial=[
+                n for n, t in TRIALS.items() if t.experiment == experiments.RATE_SOURCE
+            ],
         ),
     output:
         "results/rates.json",
