@@ -11,8 +11,10 @@
 
 #define TICK_NS 1000000ull
 #define PROBE_LOOK_NS 200000ull
-/* Index entries per byte of log: the smallest record takes 48 bytes. */
-#define LOG_BYTES_PER_RECORD 32u
+/* Bytes of log per index entry: a 64-byte frame's record takes 80, a tick's 16. */
+#define LOG_BYTES_PER_RECORD 64u
+/* Polls without a new attempt after a link took nothing. */
+#define LINK_FULL_POLLS 4u
 
 /* ---- towards the master ------------------------------------------------------------------- */
 
@@ -30,7 +32,13 @@ static unsigned send_backlog(struct input_logger *il, uint32_t w)
     struct il_worker *x = &il->worker[w];
     struct rte_mbuf *burst[FTMB_BURST];
     uint32_t count = (uint32_t)u64_min(FTMB_BURST, x->out.next - x->out.cursor);
-    if (count == 0 || rte_pktmbuf_alloc_bulk(il->pool, burst, count))
+    if (count == 0)
+        return 0;
+    if (x->link_full) {
+        x->link_full--; /* copying frames that the link will not take is work for nothing */
+        return 0;
+    }
+    if (rte_pktmbuf_alloc_bulk(il->pool, burst, count))
         return 0;
     for (uint32_t i = 0; i < count; i++) {
         uint64_t number = x->out.cursor + i;
@@ -43,6 +51,7 @@ static unsigned send_backlog(struct input_logger *il, uint32_t w)
     uint16_t sent = io_tx(il->replica[il->slot][w], burst, (uint16_t)count);
     rte_pktmbuf_free_bulk(burst + sent, count - sent);
     x->out.cursor += sent;
+    x->link_full = sent ? 0 : LINK_FULL_POLLS;
     return sent;
 }
 
@@ -328,6 +337,7 @@ static int map_logs(struct input_logger *il)
         return -ENOMEM;
     }
     madvise(memory, each * config->workers, MADV_HUGEPAGE);
+    madvise(memory, each * config->workers, MADV_POPULATE_WRITE); /* no page faults later */
     for (uint32_t w = 0; w < config->workers; w++) {
         input_log_init(&il->worker[w].log, memory + w * each, config->input_bytes, records);
         stream_tx_reset(&il->worker[w].out, 1, clock_ns());

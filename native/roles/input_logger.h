@@ -20,8 +20,9 @@
 #include "roles/role.h"
 
 #define IL_PORTS 2
-/* With back-pressure: most inputs that wait in a worker's log for its link. */
-#define IL_BACKLOG 1024u
+/* With back-pressure: inputs that may wait in a worker's log for its link. No more than a burst, so
+ * that inputs leave in the buffers they came in and are not copied from the log. */
+#define IL_BACKLOG FTMB_BURST
 
 struct il_worker {
     struct input_log log;
@@ -30,6 +31,7 @@ struct il_worker {
     uint64_t latest_ns;  /* stamp of the latest input; never goes back */
     struct rte_mbuf *burst[FTMB_BURST]; /* inputs just logged, for the fast path */
     uint32_t burst_count;
+    uint32_t link_full; /* polls to skip */
 };
 
 /* What the control thread tells the lcore; taken whole, between two polls. */

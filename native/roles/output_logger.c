@@ -319,6 +319,7 @@ static int map_logs(struct output_logger *ol)
         return -ENOMEM;
     }
     madvise(memory, bytes, MADV_HUGEPAGE);
+    madvise(memory, bytes, MADV_POPULATE_WRITE); /* no page faults on the packet path */
     release_init(&ol->release, config->workers, memory, config->pals, config->outputs, OL_HELD);
     return 0;
 }
