@@ -45,7 +45,7 @@ def _traffic_checks(counts: Packets, one_for_one: bool) -> list[Check]:
             "corrupted",
             counts.corrupted == 0,
             counts.corrupted,
-            f"{counts.corrupted} packets with a wrong checksum or payload",
+            f"{counts.corrupted} packets with a wrong checksum, payload or addresses",
         ),
     ]
     if one_for_one:

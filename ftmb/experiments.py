@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import itertools
 import json
 import random
@@ -50,12 +49,6 @@ class Trial:
         """Share of the function's measured maximum to offer, or None where the rate is given."""
         rate = self.spec["traffic"].get("rate_pps")
         return float(rate[len(SHARE) :]) if isinstance(rate, str) and rate[:6] == SHARE else None
-
-    @property
-    def digest(self) -> str:
-        """Changes when the spec does; decides whether a trial has to be run again."""
-        text = json.dumps(self.spec, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def expected_s(self) -> float:
@@ -216,39 +209,59 @@ def _only(entry: dict[str, Any], known: set[str], where: str) -> None:
         raise PlanError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
 
 
-def write_specs(trials: Sequence[Trial], out: Path, rates: dict[str, Any] | None) -> None:
-    """One YAML spec per trial into the directory `out`."""
-    out.mkdir(parents=True, exist_ok=True)
+def write_specs(trials: Sequence[Trial], out: Path) -> None:
+    """One YAML spec per trial into `out`; into `out/share` where the rate is not known yet.
+
+    A file whose content is right already is left alone, so that its trial is not run again.
+    """
+    (out / "share").mkdir(parents=True, exist_ok=True)
     for trial in trials:
-        text = yaml.safe_dump(resolve(trial, rates), sort_keys=False)
-        (out / f"{trial.id}.yaml").write_text(text, encoding="utf-8")
+        text = yaml.safe_dump(trial.spec, sort_keys=False)
+        path = (out / "share" if trial.rate_share is not None else out) / f"{trial.id}.yaml"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            fresh = path.with_suffix(".new")
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(path)
+
+
+def _resolve_file(spec: Path, rates: Path, out: Path) -> None:
+    tree = yaml.safe_load(spec.read_text(encoding="utf-8"))
+    trial = Trial(spec.stem, "", 0, tree)
+    known = json.loads(rates.read_text(encoding="utf-8"))
+    out.write_text(yaml.safe_dump(resolve(trial, known), sort_keys=False), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`list` prints the plan with expected seconds; `specs` writes the spec files of a stage."""
+    """The plan from the command line: `list` for people, `plan` and `resolve` for the workflow."""
     parser = argparse.ArgumentParser(prog="python -m ftmb.experiments", description=main.__doc__)
-    parser.add_argument("verb", choices=("list", "specs", "plan"))
-    parser.add_argument("--config", type=Path, default=Path("config/experiments.yaml"))
-    parser.add_argument("--tier", choices=TIERS, default="quick")
-    parser.add_argument("--stage", choices=("fixed", "derived"), default="fixed")
-    parser.add_argument("--rates", type=Path, help="rates.json, for the derived stage")
-    parser.add_argument("--out", type=Path, default=Path("results/specs"))
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, text in (
+        ("list", "print every trial in its order with the seconds it takes"),
+        ("plan", "write the list of trials for the report"),
+    ):
+        words = verbs.add_parser(verb, help=text)
+        words.add_argument("--config", type=Path, default=Path("config/experiments.yaml"))
+        words.add_argument("--tier", choices=TIERS, default="quick")
+        if verb == "plan":
+            words.add_argument("--out", type=Path, required=True)
+    words = verbs.add_parser("resolve", help="replace a share of the maximum in a spec by its rate")
+    words.add_argument("spec", type=Path)
+    words.add_argument("--rates", type=Path, required=True)
+    words.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
+        if args.verb == "resolve":
+            _resolve_file(args.spec, args.rates, args.out)
+            return 0
         config = load(args.config)
         trials = plan(config, args.tier)
-        if args.verb == "list":
-            for trial in trials:
-                print(f"{trial.position:4d}  {trial.expected_s:6.1f} s  {trial.id}")
-            print(f"{len(trials)} trials, about {sum(t.expected_s for t in trials):.0f} s")
-        elif args.verb == "plan":
+        if args.verb == "plan":
             text = json.dumps(manifest(trials, config, args.tier), indent=1)
             args.out.write_text(text + "\n", encoding="utf-8")
-        else:
-            rates = json.loads(args.rates.read_text(encoding="utf-8")) if args.rates else None
-            derived = args.stage == "derived"
-            chosen = [t for t in trials if (t.rate_share is not None) == derived]
-            write_specs(chosen, args.out, rates)
+            return 0
+        for trial in trials:
+            print(f"{trial.position:4d}  {trial.expected_s:6.1f} s  {trial.id}")
+        print(f"{len(trials)} trials, about {sum(t.expected_s for t in trials):.0f} s")
     except (PlanError, OSError, json.JSONDecodeError) as error:
         print(f"ftmb: {error}", file=sys.stderr)
         return 2

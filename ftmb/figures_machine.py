@@ -16,7 +16,7 @@ STALL_NS = 1e6
 def logs_data(results: Results) -> pd.DataFrame:
     """One row per trial under FTMB: peaks and bounds of both logs, bytes."""
     frame = results.frame
-    chosen = frame[(frame["mode"] == "ftmb") & frame["valid"] & (frame["engine"] != "none")]
+    chosen = frame[(frame["mode"] == "ftmb") & frame["counted"] & (frame["engine"] != "none")]
     columns = ["trial", "experiment", "nf", "period_ms", "throughput_pps", "profile"]
     columns += [f"{log}_log_{what}_bytes" for log in LOGS for what in ("peak", "capacity")]
     return chosen[columns].dropna(subset=["input_log_peak_bytes"])

@@ -29,7 +29,7 @@ CRASHES = ("recovery_load", "recovery_period", "crash")
 def example(results: Results) -> Trial | None:
     """The crash that the timeline shows: the one of median recovery time at 100 ms, on the NAT."""
     found = []
-    for trial in results.of(*CRASHES):
+    for trial in results.counted(*CRASHES):
         entry = (trial.record.get("recovery") or [{}])[0]
         spec = trial.record["spec"]
         if None in (entry.get("total_ms"), entry.get("t0_ns"), trial.file("timeline")):
@@ -122,7 +122,7 @@ def _recoveries(results: Results, *experiments: str) -> pd.DataFrame:
     frame = results.recoveries
     if frame.empty:
         return pd.DataFrame()
-    keep = frame["experiment"].isin(experiments) & frame["valid"] & frame["t0_ns"].notna()
+    keep = frame["experiment"].isin(experiments) & frame["counted"] & frame["t0_ns"].notna()
     columns = ["trial", "nf", "rate_pps", "period_ms", "profile", *PHASES, "total_ms",
                "outage_ms", "packets_replayed", "detect_kind"]  # fmt: skip
     return frame[keep][columns].reset_index(drop=True)

@@ -70,7 +70,10 @@ def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
         lost=produced - delivered,
         duplicated=traffic["duplicated"],
         reordered=traffic["reordered"],
-        corrupted=traffic["corrupted"],
+        # Beyond repair, with the wrong addresses, or not to be recognised at all.
+        corrupted=traffic["corrupted"]
+        + traffic.get("wrong_tuple", 0)
+        + traffic.get("unmatched", 0),
     )
 
 

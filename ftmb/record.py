@@ -27,7 +27,7 @@ class Packets(Model):
     lost: int = Field(description="outputs_produced - delivered, after the drain")
     duplicated: int
     reordered: int = Field(description="within a flow")
-    corrupted: int = Field(description="checksum or check of the payload wrong")
+    corrupted: int = Field(description="checksum, payload or addresses wrong, or not recognisable")
 
 
 class Latency(Model):

@@ -109,6 +109,7 @@ def page(results: Results, claims_file: Path) -> str:
         warnings=warnings(results),
         facts=facts(results),
         sections=[_section(results, section) for section in sections],
+        purposes=results.purposes,
         trials=sorted(results.trials, key=lambda t: str(t.record.get("started"))),
         missing=results.missing,
         row=results.frame.set_index("trial").to_dict("index"),
@@ -163,7 +164,7 @@ def warnings(results: Results) -> list[str]:
     if invalid:
         found.append(
             f"{len(invalid)} of {len(results.trials)} records are not valid and are left out of "
-            "figures and claims (harm they did is counted); they are named at the end of the page."
+            "what is timed; harm they did is counted. They are named at the end of the page."
         )
     if results.missing:
         found.append(f"{len(results.missing)} planned trials have no record.")
@@ -183,7 +184,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("trials", f"{len(results.trials)}, {results.tier} tier"),
         ("measured", period(started[0], started[-1])),
         ("revision", revision + (" (with changes)" if versions.get("dirty") else "")),
-        ("data plane", f"DPDK {versions.get('dpdk', '?')}, {versions.get('compiler', '?')}"),
+        ("data plane", f"{versions.get('dpdk', '?')}, compiler {versions.get('compiler', '?')}"),
     ]
 
 

@@ -148,7 +148,7 @@ def recovery(results: Results) -> Table:
     frame = results.recoveries
     rows: list[Sequence[str]] = []
     if not frame.empty:
-        frame = frame[frame["valid"]]
+        frame = frame[frame["counted"]]
         sweeps = (
             ("recovery_load", "rate_pps", "{:,.0f} pps"),
             ("recovery_period", "period_ms", "every {:g} ms"),
@@ -197,7 +197,7 @@ def crashes(results: Results) -> Table:
 def logs(results: Results) -> Table:
     """Largest peaks of both logs by experiment and period, with their bounds."""
     frame = results.frame
-    frame = frame[(frame["mode"] == "ftmb") & frame["valid"]]
+    frame = frame[(frame["mode"] == "ftmb") & frame["counted"]]
     rows = []
     for (experiment, nf), part in frame.groupby(["experiment", "nf"]):
         row = [str(experiment), str(nf)]

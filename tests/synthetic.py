@@ -143,9 +143,10 @@ def make_timeline(
             elif last <= t < last + 4:
                 delivered[t] += per_ms * entry["total_ms"] / 4
                 latency[t] = (t - first) * NS_PER_MS
-    rows = ["t_ms,offered,delivered,latency_max_ns,latency_p50_ns"]
+    rows = ["t_ms,offered,delivered,latency_max_ns,latency_p50_ns,latency_p99_ns"]
     rows += [
-        f"{t},{offered[t]:.0f},{max(delivered[t], 0):.0f},{latency[t]:.0f},{latency[t] / 4:.0f}"
+        f"{t},{offered[t]:.0f},{max(delivered[t], 0):.0f},{latency[t]:.0f},{latency[t] / 4:.0f},"
+        f"{latency[t] / 2:.0f}"
         for t in range(bins)
     ]
     return "\n".join(rows) + "\n"
@@ -258,6 +259,6 @@ def versions() -> dict[str, Any]:
     """Versions that name themselves as made up."""
     return {
         "ftmb": "0.1.0", "node": "synthetic", "node_git": "0000000", "node_sha256": "00",
-        "compiler": "gcc 12.2.0", "flags": "-O2", "dpdk": "22.11.11", "git": "0000000",
+        "compiler": "12.2.0", "flags": "-O2", "dpdk": "DPDK 22.11.11", "git": "0000000",
         "dirty": False, "python": "3.11", "packages": {"pydantic": "2"},
     }  # fmt: skip

@@ -169,6 +169,7 @@ def test_too_few_crashes_cannot_hold_but_can_fail(made: Any, root: Path) -> None
     results, trials = made
     judged = verdict(results, "crashes", root)
     assert (judged.verdict, judged.reason) == (claims.OPEN, "needs 50 runs, has 8")
+    assert judged.parts[0].n == 8
     crash = next(t.id for t in trials if t.experiment == "crash")
     change(results, crash, packets__lost=1)
     assert verdict(results, "crashes", root).verdict == claims.FAILS
@@ -181,6 +182,35 @@ def test_harm_counts_even_in_an_invalid_record(made: Any, root: Path) -> None:
     assert verdict(results, "exactly-once", root).verdict == claims.HOLDS
     change(results, crash, packets__duplicated=1)
     assert verdict(results, "exactly-once", root).verdict == claims.FAILS
+
+
+def test_one_function_alone_cannot_hold_for_both(made: Any, root: Path) -> None:
+    results, trials = made
+    for trial in trials:
+        if trial.id.startswith("throughput-nat"):
+            change(results, trial.id, valid="no packet was delivered")
+    judged = verdict(results, "throughput", root)
+    assert judged.verdict == claims.OPEN
+    assert judged.reason.startswith("measured for monitor only (9 records are not valid")
+
+
+def test_a_late_generator_spoils_timing_but_not_counts(made: Any, root: Path) -> None:
+    results, trials = made
+    late = f"{records.LATE}: 9 of 10 packets over 1 ms"
+    for trial in trials:
+        change(results, trial.id, valid=late)
+    read = records.load(results)
+    assert read.of("crash") == []
+    assert len(read.counted("crash")) == 8
+    assert verdict(results, "throughput", root).verdict == claims.OPEN
+    assert verdict(results, "exactly-once", root).verdict == claims.HOLDS
+    change(results, trials[0].id, valid=f"{late}; no packet was delivered")
+    assert trials[0].id not in {t.id for t in records.load(results).counted(trials[0].experiment)}
+
+
+def test_lateness_is_told_by_the_words_of_the_record(root: Path) -> None:
+    """The record's reasons are text; this one is relied upon, so its words must not drift."""
+    assert f'"{records.LATE}: ' in (root / "ftmb" / "checks.py").read_text()
 
 
 def test_a_failed_check_is_harm(made: Any, root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -128,13 +129,14 @@ def test_shares_wait_for_what_they_are_shares_of(config: dict[str, Any]) -> None
         assert max(sources) < min(waiting)
 
 
-def test_digest_follows_the_spec_and_nothing_else(config: dict[str, Any]) -> None:
-    before = {t.id: t.digest for t in experiments.plan(config, "quick")}
+def test_only_specs_that_changed_are_written_again(tmp_path: Path, config: dict[str, Any]) -> None:
+    experiments.write_specs(experiments.plan(config, "quick"), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.yaml")}
     changed = experiments.merge(config, {"experiments": {"crash": {"duration_s": 2}}})
     changed["order_seed"] = 1
-    after = {t.id: t.digest for t in experiments.plan(changed, "quick")}
-    for name, digest in before.items():
-        assert (after[name] != digest) == name.startswith("crash-"), name
+    experiments.write_specs(experiments.plan(changed, "quick"), tmp_path)
+    for path, stamp in before.items():
+        assert (path.stat().st_mtime_ns != stamp) == path.name.startswith("crash-"), path.name
 
 
 def test_share_becomes_a_rate(config: dict[str, Any]) -> None:
@@ -165,13 +167,29 @@ def test_a_wrong_experiments_file_is_named(
         experiments.load(path)
 
 
-def test_specs_are_written_for_their_stage_only(
+def test_a_share_is_resolved_in_a_file(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiments.write_specs(experiments.plan(config, "quick"), tmp_path)
+    name = "latency-nat-ftmb-00.yaml"
+    assert not (tmp_path / name).exists()
+    rates, out = tmp_path / "rates.json", tmp_path / name
+    words = ["resolve", str(tmp_path / "share" / name), "--rates", str(rates), "--out", str(out)]
+    rates.write_text('{"nat": {"maximum_pps": 1000000}}')
+    assert experiments.main(words) == 0
+    assert yaml.safe_load(out.read_text())["traffic"]["rate_pps"] == 500_000
+    rates.write_text("{}")
+    assert experiments.main(words) == 2
+    assert "no measured maximum" in capsys.readouterr().err
+
+
+def test_plan_and_list_agree(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--config", str(root / "config" / "experiments.yaml"), "--out", str(tmp_path)]
-    assert experiments.main(["specs", *words]) == 0
-    written = {path.stem for path in tmp_path.glob("*.yaml")}
-    assert "throughput-nat-ftmb-00" in written
-    assert not any(name.startswith("latency-") for name in written)
-    assert experiments.main(["specs", "--stage", "derived", *words]) == 2
-    assert "no measured maximum" in capsys.readouterr().err
+    words = ["--config", str(root / "config" / "experiments.yaml"), "--tier", "full"]
+    assert experiments.main(["plan", *words, "--out", str(tmp_path / "plan.json")]) == 0
+    assert experiments.main(["list", *words]) == 0
+    listed = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[:-1]]
+    planned = json.loads((tmp_path / "plan.json").read_text())
+    assert [trial["id"] for trial in planned["trials"]] == listed
+    assert planned["tier"] == "full"

@@ -29,7 +29,7 @@ KEYS = {
     "id", "statement", "source", "metric", "relation", "bound", "unit", "tolerance", "needs",
     "section", "tier",
 }  # fmt: skip
-NEEDS = {"cpus", "n", "why"}
+NEEDS = {"cpus", "n", "parts", "why"}
 
 
 class ClaimError(ValueError):
@@ -96,8 +96,7 @@ def judge(claim: Claim, results: Results) -> Verdict:
     """The verdict on one claim."""
     parts = METRICS[claim.metric](results)
     if not parts:
-        why = _why_nothing(results)
-        return Verdict(claim, OPEN, [], f"nothing to judge it by: {why}")
+        return Verdict(claim, OPEN, [], f"no valid record to judge it by{_left_out(results)}")
     if len({build["node_sha256"] for build in builds(results)}) > 1:
         return Verdict(claim, OPEN, parts, "the records come from different builds")
     lacking = _lacking(claim, results, parts)
@@ -128,25 +127,26 @@ def _lacking(claim: Claim, results: Results, parts: list[Part]) -> str:
     if cpus < wanted:
         why = claim.needs.get("why", "")
         return f"needs {wanted} CPUs, this machine has {cpus}{': ' + why if why else ''}"
+    # A violation already seen decides, however little there is; only `holds` needs it all.
+    if any(_part(claim, part) == FAILS for part in parts):
+        return ""
     runs = min(part.n for part in parts)
     if runs < claim.needs.get("n", 0):
-        # A violation already seen decides, however few the runs; only `holds` needs them all.
-        if any(_part(claim, part) == FAILS for part in parts):
-            return ""
-        return f"needs {claim.needs['n']} runs, has {runs}"
+        return f"needs {claim.needs['n']} runs, has {runs}{_left_out(results)}"
+    if len(parts) < claim.needs.get("parts", 0):
+        shown = ", ".join(part.label for part in parts)
+        return f"measured for {shown} only{_left_out(results)}"
     return ""
+
+
+def _left_out(results: Results) -> str:
+    broken = sum(bool(trial.problems) for trial in results.trials)
+    return f" ({broken} records are not valid, see the end)" if broken else ""
 
 
 def _cpus(record: dict[str, Any]) -> int:
     cpu = (record.get("environment") or {}).get("cpu") or {}
     return len(cpu.get("available") or []) or int(cpu.get("cores") or 1)
-
-
-def _why_nothing(results: Results) -> str:
-    broken = [trial for trial in results.trials if trial.problems]
-    if broken:
-        return f"{len(broken)} records are not valid, e.g. {broken[0].id}: {broken[0].problems[0]}"
-    return "no record of that experiment"
 
 
 def judge_all(claims: list[Claim], results: Results) -> list[Verdict]:

@@ -167,7 +167,7 @@ def crashes_unharmed(results: Results) -> list[Part]:
     frame = _judgeable(results.frame[results.frame["experiment"] == "crash"])
     if frame.empty:
         return []
-    bad = frame[frame.apply(harmful, axis=1) | (frame["valid"] & (frame["failovers"] < 1))]
+    bad = frame[frame.apply(harmful, axis=1) | (frame["counted"] & (frame["failovers"] < 1))]
     bound = stats.failure_bound(len(bad), len(frame))
     sums = frame[["lost", "duplicated", "corrupted"]].sum()
     note = (
@@ -191,13 +191,13 @@ def harmful(row: pd.Series) -> bool:
 
 
 def _judgeable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Valid trials, and those that did harm even if something else makes them invalid.
+    """Trials whose counts may be used, and those that did harm even if theirs may not.
 
     Leaving the latter out would let the worst failures excuse themselves.
     """
     if frame.empty:
         return frame
-    return frame[frame["valid"] | frame.apply(harmful, axis=1)]
+    return frame[frame["counted"] | frame.apply(harmful, axis=1)]
 
 
 @metric
@@ -216,7 +216,7 @@ def harmful_trials(results: Results) -> list[Part]:
 def log_fill(results: Results) -> list[Part]:
     """Highest fill of the input and of the output log in any trial (percent of its bound)."""
     frame = results.frame
-    frame = frame[frame["valid"] & (frame["mode"] == "ftmb")]
+    frame = frame[frame["counted"] & (frame["mode"] == "ftmb")]
     parts = []
     for name in ("input", "output"):
         peak = pd.to_numeric(frame[f"{name}_log_peak_bytes"])
@@ -238,7 +238,7 @@ def log_fill(results: Results) -> list[Part]:
 def refused_inputs(results: Results) -> list[Part]:
     """Packets refused before the log, below saturation (rate given), over all such trials."""
     frame = results.frame
-    frame = frame[frame["valid"] & (frame["mode"] == "ftmb") & (frame["rate_pps"] != "max")]
+    frame = frame[frame["counted"] & (frame["mode"] == "ftmb") & (frame["rate_pps"] != "max")]
     if frame.empty:
         return []
     total = float(frame["refused_before_log"].sum())

@@ -48,6 +48,11 @@ LOG_KEYS = (
 )
 
 
+# The one reason that spoils what is timed at the sink but not what is counted there: the generator
+# sent late. Packets, checks, logs and the steps of a recovery are what they are all the same.
+LATE = "the generator was late"
+
+
 class RecordError(ValueError):
     """The results cannot be read; the message names the file and the remedy."""
 
@@ -71,7 +76,12 @@ class Trial:
             return []
         if isinstance(valid, list):
             return [str(reason) for reason in valid]
-        return [str(valid) if valid else "the record does not say that it is valid"]
+        return str(valid).split("; ") if valid else ["the record does not say that it is valid"]
+
+    @property
+    def counted(self) -> bool:
+        """Whether counts and events may be used: valid, or not for lateness alone."""
+        return all(reason.startswith(LATE) for reason in self.problems)
 
     @property
     def synthetic(self) -> bool:
@@ -117,6 +127,10 @@ class Results:
         """Trials of these experiments; only valid ones unless asked otherwise."""
         chosen = [t for t in self.trials if t.experiment in experiments]
         return [t for t in chosen if not t.problems] if valid else chosen
+
+    def counted(self, *experiments: str) -> list[Trial]:
+        """Trials of these experiments whose counts and events may be used."""
+        return [t for t in self.of(*experiments, valid=False) if t.counted]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -249,6 +263,7 @@ def _labels(trial: Trial) -> dict[str, Any]:
         "rate_pps": str(traffic.get("rate_pps")),
         "rate_share": trial.rate_share,
         "valid": not trial.problems,
+        "counted": trial.counted,
     }
 
 

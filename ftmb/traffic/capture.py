@@ -139,6 +139,17 @@ def _helper(namespace: str, module: str, *args: str) -> Iterator[subprocess.Pope
             stream.close()
 
 
+def _run_clients(namespace: str) -> None:
+    talk = [sys.executable, "-m", "ftmb.traffic.talk", "talk"]
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, *talk],
+        capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["failed"]
+        raise TrialError(f"the clients failed: {lines[-1]}")
+
+
 def capture(path: Path) -> int:
     """Make the capture file; returns its size in bytes. Raises FtmbError with one line."""
     if os.geteuid() != 0:
@@ -150,21 +161,14 @@ def capture(path: Path) -> int:
         raise SpecError(f"{path}: no such directory")
     part = path.with_name(path.name + ".part")
     try:
-        with namespaces() as (inside, outside):
-            with (
-                _helper(outside, "ftmb.traffic.capture", "--record", str(part), OUTSIDE_LINK),
-                _helper(inside, "ftmb.traffic.capture", "--plain", INSIDE_LINK),
-                _helper(outside, "ftmb.traffic.talk", "serve"),
-            ):
-                talk = [sys.executable, "-m", "ftmb.traffic.talk", "talk"]
-                done = subprocess.run(
-                    ["ip", "netns", "exec", inside, *talk],
-                    capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False,
-                )  # fmt: skip
-                if done.returncode:
-                    lines = done.stderr.strip().splitlines() or ["failed"]
-                    raise TrialError(f"the clients failed: {lines[-1]}")
-                time.sleep(0.3)  # the last connections close
+        with (
+            namespaces() as (inside, outside),
+            _helper(outside, "ftmb.traffic.capture", "--record", str(part), OUTSIDE_LINK),
+            _helper(inside, "ftmb.traffic.capture", "--plain", INSIDE_LINK),
+            _helper(outside, "ftmb.traffic.talk", "serve"),
+        ):
+            _run_clients(inside)
+            time.sleep(0.3)  # the last connections close
         part.replace(path)
     except subprocess.TimeoutExpired:
         raise TrialError(f"not done after {TIME_LIMIT_S:g} s: given up") from None

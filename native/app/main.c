@@ -2,6 +2,7 @@
  *
  * Exit codes: 0 orderly end, 2 bad spec or argument, 3 cannot be set up, 4 the protocol was violated
  * or state is lost, 5 a peer is gone. */
+#include <errno.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <sched.h>
@@ -131,8 +132,8 @@ static void create_roles(void)
                                links->traffic_lanes, links->traffic_rx, links->traffic_lanes,
                                config->mode == MODE_DIRECT, config->workers, config->noise_cpu,
                                config->noise_cpus, links->traffic_pool);
-    if (error)
-        exit(2); /* a file that the traffic section names is bad; it has said so */
+    if (error) /* it has said why: a file that the section names is bad, or memory is short */
+        exit(error == -EINVAL ? 2 : 3);
     if (node.roles.ol)
         error = output_logger_create(&node.ol, config, links->ol_replica, links->ol_out,
                                      links->ol_pool);

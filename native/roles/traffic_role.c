@@ -135,7 +135,7 @@ static void emit_frame(struct traffic *t, const struct send *send, struct rte_mb
     if (t->direct) {
         uint32_t worker = flow_worker(flow_hash(frame, length), t->workers);
         out = &t->out[worker];
-        struct wire_input head = { .stamp_ns = t->start_ns + now };
+        struct wire_input head = {.stamp_ns = t->start_ns + now};
         wire_head_put(&head.head, WIRE_INPUT, worker, side, length, TRAFFIC_DIRECT_VIEW,
                       TRAFFIC_DIRECT_INCARNATION, ++out->inputs);
         memcpy(data, &head, sizeof(head));
@@ -318,7 +318,8 @@ static json_t *traffic_stats(void *self)
     char why[TRAFFIC_WHY];
     hiccup_stop(t->hiccup);
     /* What was due and never became a frame was offered all the same. */
-    for (; !t->max_rate && t->phase != PHASE_IDLE && t->pace.next_ns < t->stop_at; pace_advance(&t->pace))
+    for (; !t->max_rate && t->phase != PHASE_IDLE && t->pace.next_ns < t->stop_at;
+         pace_advance(&t->pace))
         tally_offer(&t->tally, t->pace.next_ns);
     tally_finish(&t->tally);
     if (report_files(&t->tally, &t->config, why))
@@ -340,11 +341,11 @@ static int set_up_synthetic(struct traffic *t, char *why)
     const struct traffic_config *c = &t->config;
     double seconds = (double)(c->warmup_ns + c->duration_ns) / 1e9;
     uint64_t fresh = (uint64_t)((double)c->new_flows_per_s * seconds) + 1;
-    struct source_options options = { .path = c->template,
-                                      .zipf = c->zipf,
-                                      .reply_share = c->reply_share,
-                                      .new_flows_per_s = c->new_flows_per_s,
-                                      .seed = c->seed };
+    struct source_options options = {.path = c->template,
+                                     .zipf = c->zipf,
+                                     .reply_share = c->reply_share,
+                                     .new_flows_per_s = c->new_flows_per_s,
+                                     .seed = c->seed};
     if (c->new_flows_per_s == 0)
         fresh = 0;
     if (flows_init(&t->flows, c->flows, fresh, c->inside, c->inside_prefix, why) ||
@@ -405,11 +406,11 @@ int traffic_create(struct role *out, const json_t *traffic_spec, const struct io
         t->out[i].lane = tx[i];
     for (unsigned i = 0; i < nrx; i++)
         t->in[i] = rx[i];
-    *out = (struct role){ .name = "traffic",
-                          .self = t,
-                          .poll = traffic_poll,
-                          .command = traffic_command,
-                          .stats = traffic_stats };
+    *out = (struct role){.name = "traffic",
+                         .self = t,
+                         .poll = traffic_poll,
+                         .command = traffic_command,
+                         .stats = traffic_stats};
     int rc = set_up(t, noise_cpus, n_noise, why);
     if (rc) {
         fprintf(stderr, "ftmb-node: %s\n", why);

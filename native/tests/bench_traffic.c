@@ -47,7 +47,7 @@ static uint64_t burst(struct bench *b)
         uint8_t *frame = b->buffers + (b->at++ % BUFFERS) * BUFFER_BYTES + 128;
         enum side side = source_write(&b->source, &sends[i], frame, &b->tally);
         tally_offer(&b->tally, sends[i].intended_ns);
-        arrivals[i] = (struct arrival){ frame, sends[i].length, side == SIDE_INSIDE };
+        arrivals[i] = (struct arrival){frame, sends[i].length, side == SIDE_INSIDE};
     }
     uint64_t took = clock_ns() - start;
     sink_take(&b->sink, arrivals, 32, b->pace.next_ns, &b->tally);
@@ -77,7 +77,7 @@ int main(int argc, char **argv)
     double zipf = argc > 4 ? strtod(argv[4], NULL) : 0.0;
     const char *path = scratch_path("bench.pcap");
     pcap_template(path, PROTO_UDP, &length, 1);
-    struct source_options options = { .path = path, .zipf = zipf, .reply_share = 0.1, .seed = 1 };
+    struct source_options options = {.path = path, .zipf = zipf, .reply_share = 0.1, .seed = 1};
     if (flows_init(&b.flows, flows, 0, 0x0a000000u, 8, why) ||
         source_init(&b.source, &b.flows, &options, why)) {
         fprintf(stderr, "%s\n", why);

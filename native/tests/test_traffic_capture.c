@@ -54,7 +54,7 @@ static void end(void)
 
 static enum side next_frame(uint8_t *frame, uint32_t *length)
 {
-    struct send send = { .intended_ns = now };
+    struct send send = {.intended_ns = now};
     now += 1000;
     capture_plan(&capture, &send, 1, &tally);
     *length = send.length;
@@ -63,7 +63,7 @@ static enum side next_frame(uint8_t *frame, uint32_t *length)
 
 static void arrive(uint8_t *frame, uint32_t length, enum side side)
 {
-    struct arrival arrival = { frame, length, (uint8_t)side };
+    struct arrival arrival = {frame, length, (uint8_t)side};
     capture_take(&capture, &arrival, 1, now, &tally);
 }
 

@@ -14,7 +14,7 @@ static void test_window(void)
     char why[TRAFFIC_WHY];
     CHECK(flows_init(&f, 7, 30, 0x0a000000u, 8, why) == 0);
     for (uint32_t base = 0; base <= 30; base++) {
-        bool seen[64] = { false };
+        bool seen[64] = {false};
         for (uint32_t slot = 0; slot < 7; slot++) {
             uint32_t number = flows_in_slot(&f, slot);
             CHECK(number % 7 == slot && number >= base && number < base + 7);
@@ -61,7 +61,7 @@ static void test_popularity(double zipf)
 {
     enum { COUNT = 50, DRAWS = 400000 };
     struct pick p;
-    uint32_t hits[COUNT] = { 0 };
+    uint32_t hits[COUNT] = {0};
     double total = 0;
     CHECK(pick_init(&p, COUNT, zipf, 3) == 0);
     for (uint32_t i = 0; i < DRAWS; i++) {

@@ -21,10 +21,8 @@ static struct bed bed;
 static void bed_make(const char *path, double reply_share, uint64_t fresh_per_s)
 {
     char why[TRAFFIC_WHY] = "";
-    struct source_options options = { .path = path,
-                                      .reply_share = reply_share,
-                                      .new_flows_per_s = fresh_per_s,
-                                      .seed = SEED };
+    struct source_options options = {
+        .path = path, .reply_share = reply_share, .new_flows_per_s = fresh_per_s, .seed = SEED};
     memset(&bed, 0, sizeof(bed));
     CHECK(flows_init(&bed.flows, 50, 10000, 0x0a000000u, 8, why) == 0);
     CHECK(source_init(&bed.source, &bed.flows, &options, why) == 0);
@@ -43,7 +41,7 @@ static void bed_free(void)
 /* The next packet; returns the side it enters at. */
 static enum side next_frame(uint8_t *frame, uint32_t *length)
 {
-    struct send send = { .intended_ns = bed.time };
+    struct send send = {.intended_ns = bed.time};
     bed.time += 1000;
     source_plan(&bed.source, &send, 1);
     *length = send.length;
@@ -53,7 +51,7 @@ static enum side next_frame(uint8_t *frame, uint32_t *length)
 
 static void arrive(uint8_t *frame, uint32_t length, enum side side)
 {
-    struct arrival arrival = { frame, length, (uint8_t)side };
+    struct arrival arrival = {frame, length, (uint8_t)side};
     sink_take(&bed.sink, &arrival, 1, bed.time, &bed.tally);
 }
 
@@ -61,7 +59,7 @@ static void arrive(uint8_t *frame, uint32_t length, enum side side)
 static void test_templates(uint8_t protocol)
 {
     const char *path = scratch_path("template.pcap");
-    uint32_t lengths[] = { 70, 71, 72, 99, 508, 1514 };
+    uint32_t lengths[] = {70, 71, 72, 99, 508, 1514};
     uint8_t frame[1600];
     struct packet p;
     uint32_t length, replies = 0;
@@ -89,7 +87,7 @@ static void test_templates(uint8_t protocol)
 static void test_damage(void)
 {
     const char *path = scratch_path("template.pcap");
-    uint32_t lengths[] = { 60 }, length;
+    uint32_t lengths[] = {60}, length;
     uint8_t frame[1600], good[1600];
     pcap_template(path, PROTO_UDP, lengths, 1);
     bed_make(path, 0, 0);
@@ -132,9 +130,9 @@ static void rename_source(uint8_t *frame, uint32_t length, uint32_t address, uin
 static void test_mappings(void)
 {
     const char *path = scratch_path("template.pcap");
-    uint32_t lengths[] = { 60 }, length;
+    uint32_t lengths[] = {60}, length;
     uint8_t frame[1600];
-    uint32_t flows[50] = { 0 };
+    uint32_t flows[50] = {0};
     pcap_template(path, PROTO_UDP, lengths, 1);
     bed_make(path, 0, 0);
     for (uint32_t i = 0; i < 2000; i++) {
@@ -172,8 +170,8 @@ static void check_refused(const char *path, const char *says)
 static void test_bad_files(void)
 {
     const char *path = scratch_path("bad.pcap");
-    uint8_t frame[4000] = { 0 };
-    uint32_t lengths[] = { 60 };
+    uint8_t frame[4000] = {0};
+    uint32_t lengths[] = {60};
     check_refused(path, "No such file");
     fclose(pcap_begin(path, 1));
     check_refused(path, "without frames");

@@ -49,7 +49,7 @@ static void test_quantiles(void)
 {
     static uint64_t values[N];
     static struct histogram all, parts[2];
-    const double shares[] = { 0.0001, 0.01, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0 };
+    const double shares[] = {0.0001, 0.01, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0};
     histogram_init(&all);
     histogram_init(&parts[0]);
     histogram_init(&parts[1]);

@@ -19,7 +19,7 @@ static uint32_t draw(uint32_t below)
 static void test_simple(void)
 {
     struct order_pool pool;
-    struct order_stream s = { 0 };
+    struct order_stream s = {0};
     CHECK(order_init(&pool, 8) == 0);
     CHECK(order_take(&pool, &s, 0) == ORDER_NEW);
     CHECK(order_take(&pool, &s, 0) == ORDER_DUPLICATE);
@@ -38,8 +38,8 @@ static void test_simple(void)
 static void test_model(uint32_t spread, uint32_t repeat_percent)
 {
     static bool seen[2][NUMBERS];
-    uint32_t highest[2] = { 0 };
-    struct order_stream streams[2] = { { 0 } };
+    uint32_t highest[2] = {0};
+    struct order_stream streams[2] = {{0}};
     struct order_pool pool;
     memset(seen, 0, sizeof(seen));
     CHECK(order_init(&pool, NUMBERS) == 0);
@@ -51,9 +51,9 @@ static void test_model(uint32_t spread, uint32_t repeat_percent)
             continue;
         if (seen[which][number] && draw(100) >= repeat_percent)
             continue;
-        enum order want = seen[which][number]          ? ORDER_DUPLICATE
+        enum order want = seen[which][number]        ? ORDER_DUPLICATE
                           : number >= highest[which] ? ORDER_NEW
-                                                       : ORDER_LATE;
+                                                     : ORDER_LATE;
         CHECK(order_take(&pool, &streams[which], number) == want);
         seen[which][number] = true;
         if (number >= highest[which])
@@ -67,7 +67,7 @@ static void test_model(uint32_t spread, uint32_t repeat_percent)
 static void test_full(void)
 {
     struct order_pool pool;
-    struct order_stream s = { 0 };
+    struct order_stream s = {0};
     CHECK(order_init(&pool, 2) == 0);
     for (uint32_t number = 1; number < 9; number += 2)
         CHECK(order_take(&pool, &s, number) == ORDER_NEW);

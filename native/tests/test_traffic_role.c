@@ -23,11 +23,11 @@ struct box {
 
 static json_t *spec_of(const char *changes)
 {
-    json_t *spec = json_pack(
-        "{s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:i,s:s,s:s,s:s,s:s,s:s,s:s}", "rate_pps", 50000,
-        "warmup_ms", 20, "duration_ms", 200, "drain_ms", 100, "flows", 1000, "zipf", 0.0,
-        "new_flows_per_s", 0, "reply_share", 0.0, "seed", 7, "template", "", "capture", "",
-        "inside", "10.0.0.0/8", "histogram", "", "timeline", "", "samples", "");
+    json_t *spec = json_pack("{s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:i,s:s,s:s,s:s,s:s,s:s,s:s}",
+                             "rate_pps", 50000, "warmup_ms", 20, "duration_ms", 200, "drain_ms",
+                             100, "flows", 1000, "zipf", 0.0, "new_flows_per_s", 0, "reply_share",
+                             0.0, "seed", 7, "template", "", "capture", "", "inside", "10.0.0.0/8",
+                             "histogram", "", "timeline", "", "samples", "");
     json_t *more = json_loads(changes, 0, NULL);
     CHECK(spec && more);
     json_object_update(spec, more);
@@ -71,7 +71,7 @@ static void translate(uint8_t *frame, uint32_t length, bool outward)
 static void forward(struct box *box, uint16_t from, uint16_t to, bool outward)
 {
     struct rte_mbuf *in[32];
-    unsigned n = io_rx((struct io_lane){ from, 0 }, in, 32);
+    unsigned n = io_rx((struct io_lane){from, 0}, in, 32);
     for (unsigned i = 0; i < n; i++) {
         struct rte_mbuf *m = in[i], *copy = NULL;
         box->seen++;
@@ -83,9 +83,9 @@ static void forward(struct box *box, uint16_t from, uint16_t to, bool outward)
             translate(rte_pktmbuf_mtod(m, uint8_t *), m->data_len, outward);
         if (box->repeat_every && box->seen % box->repeat_every == 0)
             copy = rte_pktmbuf_copy(m, pool, 0, UINT32_MAX);
-        while (io_tx((struct io_lane){ to, 0 }, &m, 1) == 0)
+        while (io_tx((struct io_lane){to, 0}, &m, 1) == 0)
             ;
-        if (copy && io_tx((struct io_lane){ to, 0 }, &copy, 1) == 0)
+        if (copy && io_tx((struct io_lane){to, 0}, &copy, 1) == 0)
             rte_pktmbuf_free(copy);
     }
 }
@@ -107,12 +107,12 @@ static json_t *run(json_t *spec, struct box *box, uint64_t run_ms)
     if (box) {
         CHECK(io_open_ring("inside", 1, box->inside) == 0);
         CHECK(io_open_ring("outside", 1, box->outside) == 0);
-        tx[0] = rx[0] = (struct io_lane){ box->inside[0], 0 };
-        tx[1] = rx[1] = (struct io_lane){ box->outside[0], 0 };
+        tx[0] = rx[0] = (struct io_lane){box->inside[0], 0};
+        tx[1] = rx[1] = (struct io_lane){box->outside[0], 0};
     } else {
         CHECK(io_open_ring("floor", 1, ends) == 0);
-        tx[0] = rx[0] = (struct io_lane){ ends[0], 0 };
-        tx[1] = rx[1] = (struct io_lane){ ends[1], 0 };
+        tx[0] = rx[0] = (struct io_lane){ends[0], 0};
+        tx[1] = rx[1] = (struct io_lane){ends[1], 0};
     }
     unsigned cpu = 0;
     CHECK(traffic_create(&role, spec, tx, 2, rx, 2, false, 1, &cpu, 1, pool) == 0);
@@ -144,8 +144,8 @@ static json_t *run(json_t *spec, struct box *box, uint64_t run_ms)
 
 static void check_clean(const json_t *stats)
 {
-    const char *zero[] = { "lost",      "duplicated",      "reordered",      "corrupted",
-                           "unmatched", "mapping_changed", "mapping_shared", "unsent" };
+    const char *zero[] = {"lost",      "duplicated",      "reordered",      "corrupted",
+                          "unmatched", "mapping_changed", "mapping_shared", "unsent"};
     char *text = json_dumps(stats, JSON_COMPACT);
     printf("%.400s\n", text);
     free(text);
@@ -171,7 +171,7 @@ static void test_floor(const char *template)
 
 static void test_max_rate(const char *template)
 {
-    struct box box = { .translate = true, .lose_every = 10 };
+    struct box box = {.translate = true, .lose_every = 10};
     json_t *spec = spec_of("{\"rate_pps\": 0, \"reply_share\": 0.2}");
     json_object_set_new(spec, "template", json_string(template));
     json_t *stats = run(spec, &box, 400);
@@ -186,7 +186,7 @@ static void test_max_rate(const char *template)
 
 static void test_translation(const char *template)
 {
-    struct box box = { .translate = true, .repeat_every = 100 };
+    struct box box = {.translate = true, .repeat_every = 100};
     json_t *spec = spec_of("{\"reply_share\": 0.3, \"new_flows_per_s\": 1000, \"flows\": 100}");
     json_object_set_new(spec, "template", json_string(template));
     json_t *stats = run(spec, &box, 350);
@@ -200,7 +200,7 @@ static void test_translation(const char *template)
 /* 60 ms of standing still at 50,000 packets a second is 3,000 packets; the ring holds 1,024. */
 static void test_outage(const char *template)
 {
-    struct box box = { .still_from = 100000000, .still_to = 160000000 };
+    struct box box = {.still_from = 100000000, .still_to = 160000000};
     json_t *spec = spec_of("{}");
     json_object_set_new(spec, "template", json_string(template));
     json_t *stats = run(spec, &box, 400);
@@ -235,7 +235,7 @@ static void test_capture(const char *path)
         pcap_add(file, frame, i % 2 ? 100 : 90, i % 2 ? 100 : 90);
     }
     CHECK(fclose(file) == 0);
-    struct box box = { .translate = true };
+    struct box box = {.translate = true};
     json_t *spec = spec_of("{}");
     json_object_set_new(spec, "capture", json_string(path));
     json_t *stats = run(spec, &box, 350);
@@ -247,9 +247,9 @@ static void test_capture(const char *path)
 static void test_bad_specs(void)
 {
     struct role role;
-    struct io_lane lanes[2] = { { 0, 0 }, { 0, 0 } };
-    const char *bad[] = { "{\"colour\": 1}", "{\"rate_pps\": -1}", "{\"template\": \"/none\"}",
-                          "{\"inside\": \"ten\", \"template\": \"/none\"}" };
+    struct io_lane lanes[2] = {{0, 0}, {0, 0}};
+    const char *bad[] = {"{\"colour\": 1}", "{\"rate_pps\": -1}", "{\"template\": \"/none\"}",
+                         "{\"inside\": \"ten\", \"template\": \"/none\"}"};
     for (unsigned i = 0; i < 4; i++) {
         json_t *spec = spec_of(bad[i]);
         CHECK(traffic_create(&role, spec, lanes, 2, lanes, 2, false, 1, NULL, 0, pool) < 0);

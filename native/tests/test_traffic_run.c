@@ -21,7 +21,7 @@ static void test_pace(void)
 
 static void test_flight(void)
 {
-    struct flight f = { 0 };
+    struct flight f = {0};
     uint64_t now = 0;
     CHECK(flight_room(&f, now, false) == FLIGHT_MAX);
     for (uint32_t i = 0; i < FLIGHT_MAX; i++)
@@ -105,7 +105,7 @@ static void test_hiccup(void)
 {
     char why[TRAFFIC_WHY];
     unsigned cpu = 0, none = 100000;
-    struct timespec nap = { .tv_nsec = 100000000 };
+    struct timespec nap = {.tv_nsec = 100000000};
     CHECK(hiccup_start(&none, 1, why) == NULL && strstr(why, "cpu 100000"));
     struct hiccup *h = hiccup_start(&cpu, 1, why);
     CHECK(h);

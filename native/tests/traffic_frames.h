@@ -11,16 +11,17 @@
 #include <unistd.h>
 
 /* A frame of `length` bytes (without check sequence) with correct checksums; addresses and ports in
- * host order; for ICMP echo requests the source port is the identifier. Payload: bytes of `salt`. */
+ * host order; for ICMP echo requests the source port is the identifier. Payload: bytes of `salt`.
+ */
 static inline void frame_make(uint8_t *frame, uint32_t length, uint8_t protocol, uint32_t source,
-                              uint16_t source_port, uint32_t destination,
-                              uint16_t destination_port, uint8_t salt)
+                              uint16_t source_port, uint32_t destination, uint16_t destination_port,
+                              uint8_t salt)
 {
     uint32_t total = length - ETH_BYTES;
     uint32_t l4 = ETH_BYTES + IPV4_MIN;
     uint32_t header = protocol == PROTO_TCP ? 20 : 8;
-    uint32_t addresses[2] = { __builtin_bswap32(source), __builtin_bswap32(destination) };
-    uint16_t ports[2] = { __builtin_bswap16(source_port), __builtin_bswap16(destination_port) };
+    uint32_t addresses[2] = {__builtin_bswap32(source), __builtin_bswap32(destination)};
+    uint16_t ports[2] = {__builtin_bswap16(source_port), __builtin_bswap16(destination_port)};
     memset(frame, 0, length);
     memset(frame, 0x02, 12);
     frame[12] = 0x08;
@@ -63,7 +64,7 @@ static inline const char *scratch_path(const char *name)
 
 static inline FILE *pcap_begin(const char *path, uint32_t link_type)
 {
-    uint32_t head[6] = { 0xa1b2c3d4u, 2u | 4u << 16, 0, 0, 65535, link_type };
+    uint32_t head[6] = {0xa1b2c3d4u, 2u | 4u << 16, 0, 0, 65535, link_type};
     FILE *file = fopen(path, "wb");
     CHECK(file && fwrite(head, sizeof(head), 1, file) == 1);
     return file;
@@ -72,7 +73,7 @@ static inline FILE *pcap_begin(const char *path, uint32_t link_type)
 /* `wire` is the length on the wire, `length` what was recorded of it. */
 static inline void pcap_add(FILE *file, const uint8_t *frame, uint32_t length, uint32_t wire)
 {
-    uint32_t head[4] = { 0, 0, length, wire };
+    uint32_t head[4] = {0, 0, length, wire};
     CHECK(fwrite(head, sizeof(head), 1, file) == 1);
     CHECK(fwrite(frame, length, 1, file) == 1);
 }

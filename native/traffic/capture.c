@@ -74,9 +74,8 @@ static void remember(struct capture *c, const struct send *send, uint32_t number
         tally->untracked++;
         return;
     }
-    c->pending[index] = (struct capture_pending){ .intended_ns = send->intended_ns,
-                                                  .packet = send->flow,
-                                                  .number = number };
+    c->pending[index] = (struct capture_pending){
+        .intended_ns = send->intended_ns, .packet = send->flow, .number = number};
     if (group->head)
         c->pending[group->tail].next = index;
     else
@@ -185,8 +184,8 @@ static void account(struct capture *c, const struct packet *p, enum direction di
         tally->reordered++;
     else
         flow->newest[direction] = pending->number + 1;
-    if (direction == OUTBOUND && (!flow->mapped || flow->mapped_address != p->source ||
-                                  flow->mapped_port != p->source_port))
+    if (direction == OUTBOUND &&
+        (!flow->mapped || flow->mapped_address != p->source || flow->mapped_port != p->source_port))
         learn(c, number, p, tally);
     tally_deliver(tally, pending->intended_ns);
     pending->next = c->pending_free;

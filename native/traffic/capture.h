@@ -55,7 +55,7 @@ struct capture {
     struct pcap_file file;
     struct capture_packet *packets;
     uint32_t count, next;
-    uint32_t skipped; /* frames of the file that cannot be replayed (not IPv4, fragments, ...) */
+    uint32_t skipped;  /* frames of the file that cannot be replayed (not IPv4, fragments, ...) */
     uint32_t repaired; /* frames whose checksums had to be computed anew */
     struct capture_flow *flows;
     uint32_t flow_count;

@@ -28,8 +28,8 @@ static inline uint64_t capture_key(const struct packet *p, enum direction direct
 {
     uint16_t id;
     memcpy(&id, p->ip + 4, 2);
-    uint64_t key = key_mix((uint64_t)p->protocol << 8 | direction,
-                           ((uint64_t)id << 32) | p->l4_length);
+    uint64_t key =
+        key_mix((uint64_t)p->protocol << 8 | direction, ((uint64_t)id << 32) | p->l4_length);
     const uint8_t *l4 = p->l4;
     if (p->protocol == PROTO_TCP) {
         key = key_bytes(key, l4 + 4, 12);

@@ -90,7 +90,7 @@ static int allocate(struct capture *c)
 
 int capture_init(struct capture *c, const char *path, uint32_t network, uint32_t prefix, char *why)
 {
-    *c = (struct capture){ 0 };
+    *c = (struct capture){0};
     uint32_t mask = prefix_mask(prefix), out = 0;
     if (pcap_file_read(&c->file, path, why))
         return -1;
@@ -121,5 +121,5 @@ void capture_free(struct capture *c)
     free(c->packets);
     free(c->flows);
     free(c->pending);
-    *c = (struct capture){ 0 };
+    *c = (struct capture){0};
 }

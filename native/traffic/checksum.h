@@ -68,7 +68,7 @@ static inline uint16_t sum_fold(uint64_t sum)
 static inline uint64_t sum_pseudo(uint32_t source, uint32_t destination, uint8_t protocol,
                                   uint32_t l4_length)
 {
-    uint16_t rest[2] = { __builtin_bswap16(protocol), __builtin_bswap16((uint16_t)l4_length) };
+    uint16_t rest[2] = {__builtin_bswap16(protocol), __builtin_bswap16((uint16_t)l4_length)};
     return (uint64_t)source + destination + rest[0] + rest[1];
 }
 

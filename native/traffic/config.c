@@ -23,7 +23,7 @@ struct key {
 
 static int read_key(const struct key *key, const json_t *value, char *why)
 {
-    const char *kinds[] = { "a whole number", "a number", "a string" };
+    const char *kinds[] = {"a whole number", "a number", "a string"};
     bool fits = key->kind == WHOLE  ? json_is_integer(value)
                 : key->kind == REAL ? json_is_number(value)
                                     : json_is_string(value);
@@ -52,7 +52,8 @@ static int read_keys(const struct key *keys, size_t count, const json_t *spec, c
     json_t *value;
     if (!json_is_object(spec))
         return traffic_why(why, "traffic: must be an object");
-    json_object_foreach((json_t *)spec, name, value) {
+    json_object_foreach((json_t *)spec, name, value)
+    {
         size_t i = 0;
         while (i < count && strcmp(keys[i].name, name) != 0)
             i++;
@@ -92,21 +93,21 @@ int traffic_config_read(struct traffic_config *config, const json_t *spec, char 
     uint64_t warmup, duration, drain, flows;
     const char *inside;
     const struct key keys[] = {
-        { "rate_pps", WHOLE, &config->rate_pps, 0, 1e9 },
-        { "warmup_ms", WHOLE, &warmup, 0, MAX_MS },
-        { "duration_ms", WHOLE, &duration, 1, MAX_MS },
-        { "drain_ms", WHOLE, &drain, 0, MAX_MS },
-        { "flows", WHOLE, &flows, 1, FLOWS_MAX },
-        { "zipf", REAL, &config->zipf, 0, 4 },
-        { "new_flows_per_s", WHOLE, &config->new_flows_per_s, 0, 1e9 },
-        { "reply_share", REAL, &config->reply_share, 0, 0.999 },
-        { "seed", WHOLE, &config->seed, 0, 9.3e18 },
-        { "template", TEXT, &config->template, 0, 0 },
-        { "capture", TEXT, &config->capture, 0, 0 },
-        { "inside", TEXT, &inside, 0, 0 },
-        { "histogram", TEXT, &config->histogram, 0, 0 },
-        { "timeline", TEXT, &config->timeline, 0, 0 },
-        { "samples", TEXT, &config->samples, 0, 0 },
+        {"rate_pps", WHOLE, &config->rate_pps, 0, 1e9},
+        {"warmup_ms", WHOLE, &warmup, 0, MAX_MS},
+        {"duration_ms", WHOLE, &duration, 1, MAX_MS},
+        {"drain_ms", WHOLE, &drain, 0, MAX_MS},
+        {"flows", WHOLE, &flows, 1, FLOWS_MAX},
+        {"zipf", REAL, &config->zipf, 0, 4},
+        {"new_flows_per_s", WHOLE, &config->new_flows_per_s, 0, 1e9},
+        {"reply_share", REAL, &config->reply_share, 0, 0.999},
+        {"seed", WHOLE, &config->seed, 0, 9.3e18},
+        {"template", TEXT, &config->template, 0, 0},
+        {"capture", TEXT, &config->capture, 0, 0},
+        {"inside", TEXT, &inside, 0, 0},
+        {"histogram", TEXT, &config->histogram, 0, 0},
+        {"timeline", TEXT, &config->timeline, 0, 0},
+        {"samples", TEXT, &config->samples, 0, 0},
     };
     memset(config, 0, sizeof(*config));
     if (read_keys(keys, sizeof(keys) / sizeof(keys[0]), spec, why))

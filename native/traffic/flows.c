@@ -16,10 +16,11 @@ int flows_init(struct flows *f, uint32_t active, uint64_t fresh, uint32_t networ
                char *why)
 {
     uint64_t total = active + fresh;
-    *f = (struct flows){ .active = active, .total = (uint32_t)total };
+    *f = (struct flows){.active = active, .total = (uint32_t)total};
     if (active == 0 || total > FLOWS_MAX)
-        return traffic_why(why, "%llu flows in one run, most is %u: fewer flows or new flows per "
-                                "second, or a shorter run",
+        return traffic_why(why,
+                           "%llu flows in one run, most is %u: fewer flows or new flows per "
+                           "second, or a shorter run",
                            (unsigned long long)total, FLOWS_MAX);
     if (prefix > 30)
         return traffic_why(why, "inside network /%u has no room for hosts", prefix);
@@ -31,8 +32,7 @@ int flows_init(struct flows *f, uint32_t active, uint64_t fresh, uint32_t networ
         return traffic_why(why, "inside network /%u is too small for %llu flows", prefix,
                            (unsigned long long)total);
     size_t bytes = (size_t)total * sizeof(*f->table);
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return traffic_why(why, "no memory for %llu flows", (unsigned long long)total);
     madvise(memory, bytes, MADV_HUGEPAGE);

@@ -73,8 +73,8 @@ static inline struct endpoint flows_inside(const struct flows *f, uint32_t numbe
 {
     uint32_t host = (number >> 4) & ((1u << f->host_bits) - 1);
     uint32_t port = 1024 + (number & 15) + ((number >> (4 + f->host_bits)) << 4);
-    return (struct endpoint){ .address = __builtin_bswap32(f->inside + host),
-                              .port = __builtin_bswap16((uint16_t)port) };
+    return (struct endpoint){.address = __builtin_bswap32(f->inside + host),
+                             .port = __builtin_bswap16((uint16_t)port)};
 }
 
 static inline uint32_t flows_server(uint32_t number)

@@ -36,7 +36,7 @@ static void sift_down(struct gap *list, uint32_t count)
 
 void gaps_add(struct gaps *g, uint64_t start_ns, uint64_t length_ns)
 {
-    struct gap gap = { .start_ns = start_ns, .length_ns = length_ns };
+    struct gap gap = {.start_ns = start_ns, .length_ns = length_ns};
     if (length_ns <= GAPS_MIN_NS)
         return;
     if (g->count < GAPS_MAX) {

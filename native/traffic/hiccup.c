@@ -71,7 +71,7 @@ static void *meter_main(void *arg)
 static int start_meter(struct meter *m, bool *fifo)
 {
     pthread_attr_t attr;
-    struct sched_param priority = { .sched_priority = FIFO_PRIORITY };
+    struct sched_param priority = {.sched_priority = FIFO_PRIORITY};
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(m->cpu, &set);
@@ -154,12 +154,11 @@ json_t *hiccup_json(const struct hiccup *h)
         const struct meter *m = &h->meters[i];
         char cpu[16];
         snprintf(cpu, sizeof(cpu), "%u", m->cpu);
-        json_t *one = json_pack(
-            "{s:I,s:I,s:I,s:I,s:I,s:I}", "count", (json_int_t)m->late.count, "p50",
-            (json_int_t)histogram_quantile(&m->late, 0.5), "p99",
-            (json_int_t)histogram_quantile(&m->late, 0.99), "p999",
-            (json_int_t)histogram_quantile(&m->late, 0.999), "max", (json_int_t)m->late.max,
-            "over_1ms", (json_int_t)m->over);
+        json_t *one = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "count", (json_int_t)m->late.count,
+                                "p50", (json_int_t)histogram_quantile(&m->late, 0.5), "p99",
+                                (json_int_t)histogram_quantile(&m->late, 0.99), "p999",
+                                (json_int_t)histogram_quantile(&m->late, 0.999), "max",
+                                (json_int_t)m->late.max, "over_1ms", (json_int_t)m->over);
         json_object_set_new(all, cpu, one);
     }
     return all;

@@ -26,8 +26,9 @@ void hiccup_free(struct hiccup *h);
 /* Whether all threads run with real-time priority. */
 bool hiccup_fifo(const struct hiccup *h);
 
-/* {"<cpu>": {"count", "p50", "p99", "p999", "max", "over_1ms"}, ...}, nanoseconds of lateness. Wakes
- * missed during a stall are counted with the lateness each of them had: the schedule is fixed. */
+/* {"<cpu>": {"count", "p50", "p99", "p999", "max", "over_1ms"}, ...}, nanoseconds of lateness.
+ * Wakes missed during a stall are counted with the lateness each of them had: the schedule is
+ * fixed. */
 json_t *hiccup_json(const struct hiccup *h);
 
 #endif

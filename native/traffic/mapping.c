@@ -38,7 +38,7 @@ uint32_t mapping_set(struct mapping *m, uint64_t key, uint32_t flow)
 {
     struct mapping_entry *entry = &m->entries[find_place(m, key)];
     uint32_t before = entry->key ? entry->flow : MAPPING_NONE;
-    *entry = (struct mapping_entry){ .key = key, .flow = flow };
+    *entry = (struct mapping_entry){.key = key, .flow = flow};
     return before;
 }
 

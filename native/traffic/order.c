@@ -6,7 +6,7 @@
 
 int order_init(struct order_pool *pool, uint32_t capacity)
 {
-    *pool = (struct order_pool){ .capacity = capacity + 1, .count = 1 };
+    *pool = (struct order_pool){.capacity = capacity + 1, .count = 1};
     pool->ranges = calloc(pool->capacity, sizeof(*pool->ranges));
     return pool->ranges ? 0 : -ENOMEM;
 }
@@ -27,7 +27,7 @@ static bool push_range(struct order_pool *pool, uint32_t *head, uint32_t first, 
         index = pool->count++;
     else
         return false;
-    pool->ranges[index] = (struct order_range){ .first = first, .last = last, .next = *head };
+    pool->ranges[index] = (struct order_range){.first = first, .last = last, .next = *head};
     *head = index;
     return true;
 }

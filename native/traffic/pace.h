@@ -17,7 +17,7 @@ struct pace {
 /* First event at time 0; `per_second` 0: never. */
 static inline void pace_init(struct pace *p, uint64_t per_second)
 {
-    *p = (struct pace){ .next_ns = PACE_NEVER };
+    *p = (struct pace){.next_ns = PACE_NEVER};
     if (per_second == 0)
         return;
     unsigned __int128 step = ((unsigned __int128)1000000000u << 32) / per_second;

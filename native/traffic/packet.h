@@ -20,9 +20,9 @@ enum side { SIDE_INSIDE = 0, SIDE_OUTSIDE = 1 };
 struct packet {
     uint8_t *ip;
     uint8_t *l4;
-    uint32_t ip_header;  /* bytes */
-    uint32_t l4_length;  /* bytes, header and payload, without the frame's padding */
-    uint32_t l4_header;  /* bytes */
+    uint32_t ip_header; /* bytes */
+    uint32_t l4_length; /* bytes, header and payload, without the frame's padding */
+    uint32_t l4_header; /* bytes */
     uint32_t source;
     uint32_t destination;
     uint16_t source_port;

@@ -44,7 +44,7 @@ static int read_frames(struct pcap_file *file, pcap_t *pcap, const char *path, c
             file->memory = more;
         }
         memcpy(file->memory + used, data, head->caplen);
-        file->frames[file->count++] = (struct pcap_frame){ .length = head->caplen };
+        file->frames[file->count++] = (struct pcap_frame){.length = head->caplen};
         used += head->caplen;
     }
     if (rc == PCAP_ERROR)
@@ -63,7 +63,7 @@ static int read_frames(struct pcap_file *file, pcap_t *pcap, const char *path, c
 int pcap_file_read(struct pcap_file *file, const char *path, char *why)
 {
     char error[PCAP_ERRBUF_SIZE];
-    *file = (struct pcap_file){ 0 };
+    *file = (struct pcap_file){0};
     pcap_t *pcap = pcap_open_offline(path, error);
     if (!pcap) {
         /* Some of libpcap's messages begin with the path, some do not. */
@@ -90,5 +90,5 @@ void pcap_file_free(struct pcap_file *file)
 {
     free(file->frames);
     free(file->memory);
-    *file = (struct pcap_file){ 0 };
+    *file = (struct pcap_file){0};
 }

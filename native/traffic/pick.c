@@ -29,15 +29,15 @@ static void fill_cells(struct pick_cell *cells, double *share, uint32_t *work, u
     /* Whoever is left holds its share exactly, but for rounding. */
     while (small > 0) {
         uint32_t i = work[--small];
-        cells[i] = (struct pick_cell){ .keep = UINT32_MAX, .alias = i };
+        cells[i] = (struct pick_cell){.keep = UINT32_MAX, .alias = i};
     }
     for (; large < n; large++)
-        cells[work[large]] = (struct pick_cell){ .keep = UINT32_MAX, .alias = work[large] };
+        cells[work[large]] = (struct pick_cell){.keep = UINT32_MAX, .alias = work[large]};
 }
 
 int pick_init(struct pick *p, uint32_t count, double zipf, uint64_t seed)
 {
-    *p = (struct pick){ .count = count };
+    *p = (struct pick){.count = count};
     /* Spread similar seeds; xorshift must not start at 0. */
     p->state = (seed + 1) * 0x9e3779b97f4a7c15ull;
     if (p->state == 0)

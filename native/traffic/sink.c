@@ -8,7 +8,7 @@
 
 int sink_init(struct sink *s, struct flows *flows, uint64_t seed)
 {
-    *s = (struct sink){ .flows = flows, .seed = seed };
+    *s = (struct sink){.flows = flows, .seed = seed};
     int rc = mapping_init(&s->mapping, flows->total);
     if (rc == 0)
         rc = order_init(&s->missing, MISSING_RANGES);
@@ -79,9 +79,8 @@ static void account(struct sink *s, const struct trailer *trailer, const struct 
         return;
     }
     tally->reordered += order == ORDER_LATE;
-    if (direction == OUTBOUND &&
-        unlikely(!flow->mapped || flow->mapped_address != p->source ||
-                 flow->mapped_port != p->source_port))
+    if (direction == OUTBOUND && unlikely(!flow->mapped || flow->mapped_address != p->source ||
+                                          flow->mapped_port != p->source_port))
         learn_mapping(s, number, p, tally);
     tally_deliver(tally, trailer->words[1] & TRAILER_TIME_MASK);
 }

@@ -12,7 +12,7 @@ static uint32_t group_index(uint8_t protocol)
  * blocks, since the hashes of neighbouring flows are neighbours too. */
 static void share_groups(struct source *s)
 {
-    int64_t owed[SOURCE_GROUPS] = { 0 };
+    int64_t owed[SOURCE_GROUPS] = {0};
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t best = 0;
         for (uint32_t g = 0; g < SOURCE_GROUPS; g++)
@@ -28,7 +28,7 @@ static void share_groups(struct source *s)
 int source_init(struct source *s, struct flows *flows, const struct source_options *options,
                 char *why)
 {
-    *s = (struct source){ .flows = flows, .seed = options->seed };
+    *s = (struct source){.flows = flows, .seed = options->seed};
     if (template_read(&s->set, options->path, why))
         return -1;
     if (pick_init(&s->pick, flows->active, options->zipf, options->seed)) {

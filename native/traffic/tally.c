@@ -7,7 +7,7 @@
 int tally_init(struct tally *t, uint64_t warmup_ns, uint64_t duration_ns, uint64_t drain_ns,
                bool samples, bool closed_loop)
 {
-    *t = (struct tally){ .start_ns = warmup_ns, .end_ns = warmup_ns + duration_ns };
+    *t = (struct tally){.start_ns = warmup_ns, .end_ns = warmup_ns + duration_ns};
     histogram_init(&t->latency);
     int rc = timeline_init(&t->timeline, t->end_ns + drain_ns);
     if (samples)
@@ -60,7 +60,7 @@ void tally_finish(struct tally *t)
 int tally_write_samples(const struct tally *t, FILE *out)
 {
     for (uint64_t i = 0; i < t->sample_count; i++) {
-        uint64_t pair[2] = { t->samples[i].intended_ns - t->start_ns, t->samples[i].latency_ns };
+        uint64_t pair[2] = {t->samples[i].intended_ns - t->start_ns, t->samples[i].latency_ns};
         if (fwrite(pair, sizeof(pair), 1, out) != 1)
             return -EIO;
     }

@@ -89,7 +89,7 @@ static inline void tally_deliver(struct tally *t, uint64_t intended_ns)
     histogram_add_to(&t->latency, latency, bucket);
     if (unlikely(t->samples != NULL)) {
         if (t->sample_count < SAMPLES_MAX)
-            t->samples[t->sample_count++] = (struct sample){ intended_ns, latency };
+            t->samples[t->sample_count++] = (struct sample){intended_ns, latency};
         else
             t->samples_dropped++;
     }

@@ -79,7 +79,7 @@ static int prepare(struct template *t, const struct pcap_frame *frame, const cha
 int template_read(struct template_set *set, const char *path, char *why)
 {
     struct pcap_file file;
-    *set = (struct template_set){ 0 };
+    *set = (struct template_set){0};
     if (pcap_file_read(&file, path, why))
         return -1;
     int rc = 0;
@@ -99,5 +99,5 @@ int template_read(struct template_set *set, const char *path, char *why)
 void template_free(struct template_set *set)
 {
     free(set->list);
-    *set = (struct template_set){ 0 };
+    *set = (struct template_set){0};
 }

@@ -11,15 +11,16 @@
 
 /* One direction of a template. */
 struct template_side {
-    uint64_t ip_sum; /* of all that does not change, without the checksum */
-    uint64_t l4_sum; /* likewise, with the pseudo header's constant part */
+    uint64_t ip_sum;      /* of all that does not change, without the checksum */
+    uint64_t l4_sum;      /* likewise, with the pseudo header's constant part */
     uint16_t port_offset; /* of the port (ICMP: identifier) that is filled in, in the frame */
     uint8_t bytes[PCAP_MAX_FRAME];
 };
 
-struct template {
+struct template
+{
     uint16_t length;
-    uint16_t ip_offset;      /* of the IPv4 header, in the frame, like all offsets here */
+    uint16_t ip_offset; /* of the IPv4 header, in the frame, like all offsets here */
     uint16_t l4_offset;
     uint16_t sum_offset;
     uint16_t trailer_offset;

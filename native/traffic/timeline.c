@@ -9,7 +9,7 @@
 int timeline_init(struct timeline *t, uint64_t span_ns)
 {
     uint32_t count = (uint32_t)(span_ns / TIMELINE_BIN_NS) + 1;
-    *t = (struct timeline){ .count = count, .offering_end = TIMELINE_BIN_NS };
+    *t = (struct timeline){.count = count, .offering_end = TIMELINE_BIN_NS};
     t->bins = calloc(count, sizeof(*t->bins));
     return t->bins ? 0 : -ENOMEM;
 }

@@ -23,9 +23,9 @@ struct timeline_bin {
 struct timeline {
     struct timeline_bin *bins;
     uint32_t count;
-    uint32_t offering;     /* bin of the latest offered packet */
-    uint64_t offering_end; /* where that bin ends; intended times never go back */
-    uint32_t arriving;     /* bin of the latest delivery */
+    uint32_t offering;                    /* bin of the latest offered packet */
+    uint64_t offering_end;                /* where that bin ends; intended times never go back */
+    uint32_t arriving;                    /* bin of the latest delivery */
     uint32_t latencies[TIMELINE_BUCKETS]; /* of that bin */
 };
 

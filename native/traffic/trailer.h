@@ -27,7 +27,7 @@ static inline struct trailer trailer_make(uint32_t flow, uint32_t number, uint64
 {
     uint64_t who = flow | ((uint64_t)number << 32);
     uint64_t when = time_ns & TRAILER_TIME_MASK;
-    return (struct trailer){ { who, when | (trailer_check(who, when, seed) << 48) } };
+    return (struct trailer){{who, when | (trailer_check(who, when, seed) << 48)}};
 }
 
 static inline bool trailer_ok(const struct trailer *t, uint64_t seed)

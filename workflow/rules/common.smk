@@ -23,8 +23,12 @@ from ftmb import experiments
 
 EXPERIMENTS = experiments.load(Path(config["experiments"]))
 TRIALS = {trial.id: trial for trial in experiments.plan(EXPERIMENTS, config["tier"])}
-FIXED = [name for name, trial in TRIALS.items() if trial.rate_share is None]
 DERIVED = [name for name, trial in TRIALS.items() if trial.rate_share is not None]
+
+# Specs are not made by a rule: one job for all would run every trial again when one spec changes,
+# and a job for each would take longer than it is worth. Files that are right are left alone.
+experiments.write_specs(TRIALS.values(), Path("results/specs"))
+
 FIGURES = [
     "throughput",
     "latency",

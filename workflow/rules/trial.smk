@@ -1,26 +1,4 @@
-# The measurements. Specs are written by one job each stage; a trial is run again when its own spec
-# changes (params.digest), not when the file of another trial was written anew beside it.
-
-
-rule specs_fixed:
-    input:
-        experiments=config["experiments"],
-    output:
-        expand("results/specs/{trial}.yaml", trial=FIXED),
-    log:
-        "results/logs/specs_fixed.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        tier=config["tier"],
-        out=subpath(output[0], parent=True),
-        digests=[TRIALS[name].digest for name in FIXED],
-    message:
-        "Writing the specs of the trials"
-    shell:
-        "python -m ftmb.experiments specs --stage fixed --config {input.experiments}"
-        " --tier {params.tier} --out {params.out} > {log} 2>&1"
+# The measurements. A trial is run again when its spec or the data plane changed.
 
 
 rule rates:
@@ -46,37 +24,32 @@ rule rates:
         "python -m ftmb.analysis.rates --out {output} {input} > {log} 2>&1"
 
 
-rule specs_derived:
+rule spec_at_share:
     input:
-        experiments=config["experiments"],
+        spec="results/specs/share/{trial}.yaml",
         rates="results/rates.json",
     output:
-        expand("results/specs/{trial}.yaml", trial=DERIVED),
+        "results/specs/{trial}.yaml",
     log:
-        "results/logs/specs_derived.log",
+        "results/logs/specs/{trial}.log",
+    wildcard_constraints:
+        trial="|".join(DERIVED),
     priority: 10 * len(TRIALS)
     localrule: True
     conda:
         "../../envs/analysis.yaml"
-    params:
-        tier=config["tier"],
-        out=subpath(output[0], parent=True),
-        digests=[TRIALS[name].digest for name in DERIVED],
     message:
-        "Writing the specs of the trials at a share of the maximum"
+        "Setting the rate of {wildcards.trial}"
     shell:
-        "python -m ftmb.experiments specs --stage derived --config {input.experiments}"
-        " --tier {params.tier} --rates {input.rates} --out {params.out} > {log} 2>&1"
+        "python -m ftmb.experiments resolve {input.spec} --rates {input.rates} --out {output}"
+        " > {log} 2>&1 || {{ cat {log} >&2; exit 1; }}"
 
 
 rule trial:
     input:
         node=config["node"],
         preflight=ancient("results/preflight.txt"),
-        spec=ancient("results/specs/{trial}.yaml"),
-        rates=lambda wildcards: (
-            "results/rates.json" if wildcards.trial in DERIVED else []
-        ),
+        spec="results/specs/{trial}.yaml",
     output:
         "results/trials/{trial}/record.json",
     log:
@@ -89,7 +62,6 @@ rule trial:
         testbed=1,
     params:
         out=subpath(output[0], parent=True),
-        digest=lambda wildcards: TRIALS[wildcards.trial].digest,
     message:
         "Trial {wildcards.trial}"
     shell:
