@@ -284,14 +284,19 @@ class Fleet:
         """Stop all and collect their statistics. Returns what went wrong, in words.
 
         Loggers first, and replicas only once the loggers have reported: else an output logger that
-        is slow to read its `finish` would take the leaving master for a dead one.
+        is slow to read its `finish` would take the leaving master for a dead one. Nobody exits
+        before all have reported, so that no link loses its other end while it is in use.
         """
         self._progress.stage("collecting statistics")
         deadline = time.monotonic() + FINISH_S
         loggers = self.plan.logger_names()
         self._tell_finish(loggers)
         trouble = self._pump_through(lambda: not self._unreported(), deadline)
-        self._tell_finish([name for name in self.processes if name not in loggers])
+        replicas = [name for name in self.processes if name not in loggers]
+        self._tell_finish(replicas)
+        trouble += self._pump_through(lambda: not self._silent(replicas), deadline)
+        for name in self._alive():
+            self.processes[name].command("exit")
         trouble += self._pump_through(lambda: not self._alive(), deadline)
         if self._alive():
             trouble.append(
@@ -303,6 +308,11 @@ class Fleet:
         for name in names:
             if self.processes[name].state not in ENDED:
                 self.processes[name].command("finish")
+
+    def _silent(self, names: list[str]) -> list[str]:
+        """Those of the living processes that have not reported yet."""
+        reported = {event.process for event in self.events if event.name == "stats"}
+        return [n for n in names if n not in reported and not self.processes[n].ended]
 
     def _alive(self) -> list[str]:
         return [process.name for process in self.processes.values() if not process.ended]

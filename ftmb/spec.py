@@ -50,7 +50,7 @@ class FtSpec(Model):
     )
     pal_batch: bool = Field(True, description="PALs of a burst share a frame")
     snapshot: SnapshotSpec = Field(default_factory=SnapshotSpec)
-    detect_ms: int = Field(100, gt=0, description="silence that makes a peer suspect")
+    detect_ms: int = Field(100, ge=5, description="silence that makes a peer suspect")
     check: bool = Field(True, description="compare the state digests of master and backup")
 
 
@@ -94,16 +94,18 @@ class TrafficSpec(Model):
 class LogSpec(Model):
     """Bounds of the logs, per worker. At the bound input is refused, and the record says so."""
 
-    input_mb: int = Field(64, ge=1, le=65536, description="input log, megabytes per worker")
+    input_mb: int = Field(
+        64, ge=1, le=16384, description="input log, megabytes per worker, a power of two"
+    )
     pals: int = Field(4_194_304, description="PALs per worker, a power of two")
     outputs: int = Field(1_048_576, description="outputs per worker, a power of two")
 
     @model_validator(mode="after")
     def _powers(self) -> LogSpec:
-        for name in ("pals", "outputs"):
+        for name, least in (("input_mb", 1), ("pals", 4096), ("outputs", 1024)):
             value = getattr(self, name)
-            if value < 1024 or value & (value - 1):
-                raise ValueError(f"{name} is a power of two, at least 1024, not {value}")
+            if value < least or value & (value - 1):
+                raise ValueError(f"{name} is a power of two, at least {least}, not {value}")
         return self
 
 
@@ -120,7 +122,7 @@ class TrialSpec(Model):
     nf: NfSpec = Field(default_factory=NfSpec)
     ft: FtSpec = Field(default_factory=FtSpec)
     workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
-    backups: int = Field(1, ge=0, le=1, description="standby replicas (mode ftmb)")
+    backups: int = Field(1, ge=1, le=1, description="standby replicas (mode ftmb)")
     testbed: Literal["local"] = Field("local", description="all processes on this machine")
     idle: Literal["auto", "yield", "poll"] = Field(
         "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
@@ -143,11 +145,10 @@ class TrialSpec(Model):
                     f"faults.{index}.at_s is {fault.at_s}, outside the window of "
                     f"{self.duration_s} s (duration_s)"
                 )
-        if self.faults and (self.ft.mode != "ftmb" or self.backups == 0):
-            why = f"ft.mode {self.ft.mode}" if self.ft.mode != "ftmb" else "backups 0"
+        if self.faults and self.ft.mode != "ftmb":
             raise ValueError(
-                f"faults: nothing survives a crash with {why}; "
-                "use ft.mode ftmb with backups 1, or take the faults out"
+                f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "
+                "use ft.mode ftmb, or take the faults out"
             )
         if isinstance(self.placement, Placement) and len(self.placement.workers) != self.workers:
             raise ValueError(

@@ -292,6 +292,7 @@ def main():
             continue
         if word == "finish":
             role.stats()
+        if word == "exit":
             os._exit(0)
         if word:
             role.command(word)

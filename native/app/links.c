@@ -14,7 +14,7 @@
 #include "roles/worker.h"
 
 /* Frames that a link's two rings can hold, and per-thread caches. */
-#define LINK_FRAMES (2u * IO_QUEUE_SIZE + 512u)
+#define LINK_FRAMES (2u * IO_QUEUE_SIZE + IO_RING_SIZE + 512u)
 
 static struct rte_mempool *pool(const char *name, unsigned mbufs)
 {

@@ -204,20 +204,23 @@ static void finish(void)
         emit_stats(ol.stats(ol.self));
     if (node.roles.replica)
         emit_stats(replica_stats(&node.replica));
-    fflush(stdout);
-    io_eal_end();
 }
 
 static void obey(void)
 {
     char line[64];
+    bool finished = false;
     while (fgets(line, sizeof(line), stdin)) {
         line[strcspn(line, "\r\n")] = '\0';
         if (strcmp(line, "finish") == 0) {
             finish();
-            exit(0);
+            finished = true;
         }
-        if (node.roles.traffic && node.traffic.command)
+        /* At once: a link must not be torn down while its other end may be in use, and what DPDK
+         * leaves behind lies in a directory that is removed with the run's. */
+        if (strcmp(line, "exit") == 0 && finished)
+            _exit(0);
+        if (node.roles.traffic && !finished)
             node.traffic.command(node.traffic.self, line);
     }
     die(5, "the process that started this one is gone (end of stdin)");

@@ -84,6 +84,7 @@ void *release_next(struct release *release, uint32_t w)
     FTMB_ASSERT(out->number == x->released + 1);
     x->released = out->number;
     x->hashes[out->number & x->hash_mask] = out->hash;
+    x->out_peak = u64_max(x->out_peak, out->number - x->out_base);
     for (uint32_t j = 0; j < release->workers; j++)
         release->joined[j] = u64_max(release->joined[j], out->vector[j]);
     x->held_head++;

@@ -31,6 +31,7 @@ struct release_worker {
     uint64_t *hashes;         /* ring by number; kept: out_base < number <= released */
     uint64_t hash_mask;
     uint64_t out_base; /* outputs covered by the committed snapshot */
+    uint64_t out_peak; /* most hashes ever kept */
 
     struct held_output *held; /* ring */
     uint64_t held_mask;

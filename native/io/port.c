@@ -178,7 +178,7 @@ static int create_rings(struct ring_link *link, const char *name, unsigned queue
     for (unsigned d = 0; d < 2; d++) {
         for (unsigned q = 0; q < queues; q++) {
             snprintf(ring_name, sizeof(ring_name), "%.16s%u%u", name, d, q);
-            link->rings[d][q] = rte_ring_create(ring_name, IO_QUEUE_SIZE, SOCKET_ID_ANY,
+            link->rings[d][q] = rte_ring_create(ring_name, IO_RING_SIZE, SOCKET_ID_ANY,
                                                 RING_F_SP_ENQ | RING_F_SC_DEQ);
             if (link->rings[d][q] == NULL)
                 return complain(rte_errno, name, "cannot create a ring");

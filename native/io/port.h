@@ -14,7 +14,9 @@
 /* Most queue pairs of one link: the limit of net_virtio_user. */
 #define IO_MAX_QUEUES 8
 /* Descriptors per queue: the largest net_virtio_user accepts. */
-#define IO_QUEUE_SIZE 1024u
+#define IO_QUEUE_SIZE 256u
+/* Frames per queue of a ring inside the process. */
+#define IO_RING_SIZE 1024u
 /* Data room of the pools: headroom for role headers, then the largest frame. */
 #define IO_HEADROOM 128
 #define IO_FRAME_MAX 2048

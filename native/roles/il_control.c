@@ -109,4 +109,5 @@ void input_logger_stop(struct input_logger *il)
         return;
     atomic_store(&il->quit, true);
     pthread_join(il->control_thread, NULL);
+    (void)control_send(il->ol_fd, MSG_BYE, 0, 0, NULL, 0);
 }

@@ -8,6 +8,7 @@
 
 #include "core/flow.h"
 #include "io/clock.h"
+#include "io/event.h"
 
 #define TICK_NS 1000000ull
 #define PROBE_LOOK_NS 200000ull
@@ -116,6 +117,16 @@ static bool accept_input(struct input_logger *il, struct rte_mbuf *m, uint8_t po
     return true;
 }
 
+/* Counted, and told once each time it begins. */
+static void refuse(struct input_logger *il, struct rte_mbuf *m)
+{
+    il->refused++;
+    if (!il->full)
+        event_emit("log_full", "{s:s}", "role", "il");
+    il->full = true;
+    rte_pktmbuf_free(m);
+}
+
 static bool acceptable(struct input_logger *il, const struct rte_mbuf *m)
 {
     uint32_t length = rte_pktmbuf_data_len(m);
@@ -144,8 +155,7 @@ static unsigned receive(struct input_logger *il, uint64_t now)
         } else if (unlikely(!accept_input(il, m, il->door_port, now))) {
             if (il->config->wait_when_full)
                 break;
-            il->refused++;
-            rte_pktmbuf_free(m);
+            refuse(il, m);
         }
     }
     uint32_t left = il->door_count - i;
@@ -234,6 +244,8 @@ static void take_orders(struct input_logger *il, uint64_t now)
             il->worker[w].limit = orders->limits.limit[w];
     }
     il->accepting |= orders->commit;
+    if (orders->commit)
+        il->full = false; /* there is room again */
     orders->new_view = orders->commit = orders->credit = false;
     atomic_store_explicit(&orders->pending, false, memory_order_release);
 }
@@ -312,14 +324,15 @@ static json_t *stats(void *self)
     const struct input_logger *il = self;
     uint64_t peak = 0, resent = 0;
     for (uint32_t w = 0; w < il->config->workers; w++) {
-        peak = u64_max(peak, il->worker[w].log.peak);
+        peak += il->worker[w].log.peak;
         resent += il->worker[w].out.resent;
     }
     return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "il", "received",
                      (json_int_t)il->received, "accepted", (json_int_t)il->accepted, "refused",
                      (json_int_t)il->refused, "ticks", (json_int_t)il->ticks, "malformed",
                      (json_int_t)il->malformed, "log_peak_bytes", (json_int_t)peak,
-                     "log_capacity_bytes", (json_int_t)il->config->input_bytes, "log_bytes",
+                     "log_capacity_bytes",
+                     (json_int_t)(il->config->workers * il->config->input_bytes), "log_bytes",
                      (json_int_t)il->log_bytes, "resent", (json_int_t)resent, "snapshot_requests",
                      (json_int_t)il->snapshot_requests);
 }

@@ -69,6 +69,7 @@ struct input_logger {
     uint64_t ticks;
     uint64_t malformed;
     uint64_t log_bytes;
+    bool full; /* input is being refused */
     struct il_orders orders;
 
     pthread_t control_thread;

@@ -16,6 +16,7 @@ enum message_type {
     MSG_HEARTBEAT,   /* replica -> OL: empty */
     MSG_BACKUP,      /* OL -> master: struct msg_backup, a backup came or went */
     MSG_PREPARED,    /* backup -> OL: struct msg_snapshot */
+    MSG_REJECTED,    /* backup -> OL: a delta was unsound or did not follow; send a full one */
     MSG_COMMITTED,   /* OL -> all: struct msg_snapshot, the base from here on */
     MSG_SNAPSHOT,    /* OL -> master: take one now (a log fills) */
     MSG_PRESSED,     /* IL -> OL: the input log fills */
@@ -46,11 +47,15 @@ struct msg_backup {
 };
 
 struct msg_snapshot {
+    uint32_t view; /* that it was taken in */
+    uint32_t reserved;
     uint64_t epoch;
     struct snapshot_cut cut;
 };
 
 struct msg_promote {
+    uint32_t base_view;
+    uint32_t reserved;
     uint64_t base_epoch;
     uint64_t pals[FTMB_MAX_WORKERS]; /* how many follow for each worker */
 };

@@ -18,6 +18,8 @@
 /* Outputs of the burst that a progress report runs ahead of (see wire_pals.next_input). */
 #define CREDIT_SLACK 64u
 #define ASK_INTERVAL_NS (5 * NS_PER_MS)
+/* Computing a cut takes the new master's control thread a while: detection times this. */
+#define PROMOTION_PATIENCE 20u
 
 bool ol_run_job(struct output_logger *ol, enum ol_job_kind kind)
 {
@@ -82,7 +84,8 @@ static void try_commit(struct output_logger *ol)
     memcpy(ol->job.outputs, pending->cut.outputs, sizeof(ol->job.outputs));
     if (!ol_run_job(ol, OL_JOB_COMMIT))
         return;
-    struct msg_snapshot committed = {.epoch = pending->epoch, .cut = pending->cut};
+    struct msg_snapshot committed = {
+        .view = pending->view, .epoch = pending->epoch, .cut = pending->cut};
     int backup = (int)pending->slot;
     view_commit(&ol->state);
     ol->commits++;
@@ -138,7 +141,10 @@ static void look_for_silence(struct output_logger *ol, uint64_t now)
     for (int i = 0; stall && i < OL_CONNECTIONS; i++)
         ol->connection[i].heard_ns += u64_min(stall, now - ol->connection[i].heard_ns);
     struct ol_connection *master = ol_replica(ol, ol->state.master);
-    if (!master || ol->promoting || now - master->heard_ns < ol->config->detect_ms * NS_PER_MS)
+    uint64_t patience = ol->config->detect_ms * NS_PER_MS;
+    if (ol->promoting && master && now - master->heard_ns > PROMOTION_PATIENCE * patience)
+        die(4, "state_lost: the backup does not answer its promotion");
+    if (!master || ol->promoting || now - master->heard_ns < patience)
         return;
     master->heard_ns = now; /* whatever comes of it, do not suspect again at once */
     ol_master_failed(ol, "silence");
@@ -162,7 +168,7 @@ static void on_prepared(struct output_logger *ol, struct ol_connection *from,
     if (from->slot < 0 || message->length < sizeof(prepared))
         return;
     memcpy(&prepared, message->body, sizeof(prepared));
-    if (view_prepared(&ol->state, (uint32_t)from->slot, from->incarnation, message->view,
+    if (view_prepared(&ol->state, (uint32_t)from->slot, from->incarnation, prepared.view,
                       prepared.epoch, &prepared.cut))
         try_commit(ol);
 }
@@ -180,6 +186,10 @@ static void on_message(struct output_logger *ol, struct ol_connection *from,
         break;
     case MSG_PREPARED:
         on_prepared(ol, from, message);
+        break;
+    case MSG_REJECTED:
+        if (from->slot >= 0)
+            ol_tell_backup(ol, (uint32_t)from->slot, true); /* begins anew, with a full one */
         break;
     case MSG_PRESSED:
         ask_for_snapshot(ol, clock_ns());
@@ -201,6 +211,8 @@ static void drop_connection(struct output_logger *ol, struct ol_connection *c)
 {
     int slot = c->slot;
     bool orderly = c->orderly;
+    if (c->is_il && !orderly)
+        die(5, "the input logger is gone");
     close(c->fd);
     control_buf_free(&c->buffer);
     memset(c, 0, sizeof(*c));

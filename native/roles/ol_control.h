@@ -21,6 +21,7 @@ void ol_set_protected(struct output_logger *ol, bool is_protected);
 void ol_hello(struct output_logger *ol, struct ol_connection *from,
               const struct control_msg *message);
 void ol_member_gone(struct output_logger *ol, uint32_t slot, const char *kind);
+void ol_tell_backup(struct output_logger *ol, uint32_t slot, bool present);
 void ol_tell_view(struct output_logger *ol, const uint64_t *next_input);
 
 /* ol_failover.c */

@@ -29,7 +29,8 @@ static int gather_logs(const struct output_logger *ol, struct msg_promote *promo
 
 static void promote(struct output_logger *ol, struct ol_connection *next)
 {
-    struct msg_promote promote = {.base_epoch = ol->state.base_epoch};
+    struct msg_promote promote = {.base_view = ol->state.base_view,
+                                  .base_epoch = ol->state.base_epoch};
     struct iovec iov[1 + 2 * FTMB_MAX_WORKERS] = {{&promote, sizeof(promote)}};
     int pieces = 1 + gather_logs(ol, &promote, iov + 1);
     ol->promoting = true;

@@ -58,7 +58,7 @@ static void begin_first_view(struct output_logger *ol, const struct ol_connectio
     event_emit("view", "{s:I,s:i}", "view", (json_int_t)ol->state.view, "slot", master->slot);
 }
 
-static void tell_backup(struct output_logger *ol, uint32_t slot, bool present)
+void ol_tell_backup(struct output_logger *ol, uint32_t slot, bool present)
 {
     struct msg_backup backup = {.slot = slot, .present = present};
     ol_send(ol, ol_replica(ol, ol->state.master), MSG_BACKUP, &backup, sizeof(backup));
@@ -101,7 +101,7 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
     for (uint32_t slot = 0; slot < ol->config->replicas; slot++) {
         if (ol->state.member[slot].present && (int)slot != ol->state.master &&
             (active || slot == hello->slot))
-            tell_backup(ol, slot, true);
+            ol_tell_backup(ol, slot, true);
     }
 }
 
@@ -139,7 +139,7 @@ void ol_member_gone(struct output_logger *ol, uint32_t slot, const char *kind)
         return;
     if (kind)
         event_emit("backup_lost", "{s:i,s:s}", "slot", (int)slot, "kind", kind);
-    tell_backup(ol, slot, false);
+    ol_tell_backup(ol, slot, false);
     if (was_base)
         ol_set_protected(ol, false);
 }

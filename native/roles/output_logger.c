@@ -290,7 +290,8 @@ static json_t *stats(void *self)
     uint64_t held_peak = 0, log_peak = 0, gaps = 0, released = 0;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
         held_peak = u64_max(held_peak, ol->release.worker[w].held_peak);
-        log_peak = u64_max(log_peak, ol->release.worker[w].pal_peak * sizeof(uint64_t));
+        log_peak += (ol->release.worker[w].pal_peak + ol->release.worker[w].out_peak) *
+                    sizeof(uint64_t);
         released += ol->release.worker[w].released;
         gaps += ol->in[w].gaps;
     }
@@ -302,7 +303,8 @@ static json_t *stats(void *self)
                      (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
                      (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad, "held_peak",
                      (json_int_t)held_peak, "log_peak_bytes", (json_int_t)log_peak,
-                     "log_capacity_bytes", (json_int_t)(ol->config->pals * sizeof(uint64_t)),
+                     "log_capacity_bytes", (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
+                                  sizeof(uint64_t)),
                      "commits", (json_int_t)ol->commits, "snapshot_requests",
                      (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)gaps);
 }

@@ -59,11 +59,11 @@ static void on_committed(struct replica *replica, const struct control_msg *mess
     struct msg_snapshot committed;
     memcpy(&committed, message->body, sizeof(committed));
     if (!replica->active) {
-        replica_apply_committed(replica, message->view, &committed);
+        replica_apply_committed(replica, committed.view, &committed);
         return;
     }
     pthread_mutex_lock(&replica->state_lock);
-    if (message->view == replica->view && committed.epoch == replica->pending_epoch) {
+    if (committed.view == replica->view && committed.epoch == replica->pending_epoch) {
         snapshotter_committed(&replica->snapshotter);
         replica->pending_epoch = 0;
         replica->base_epoch = committed.epoch;

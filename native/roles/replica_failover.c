@@ -13,9 +13,10 @@ static void take_logs(struct replica *replica, const struct control_msg *message
     if (message->length < sizeof(promote))
         die(4, "the OL's promotion is cut off");
     memcpy(&promote, message->body, sizeof(promote));
-    if (promote.base_epoch != replica->base_epoch)
-        die(4, "divergence: the OL's base is snapshot %llu, this backup holds %llu",
-            (unsigned long long)promote.base_epoch, (unsigned long long)replica->base_epoch);
+    if (promote.base_epoch != replica->base_epoch || promote.base_view != replica->base_view)
+        die(4, "divergence: the OL's base is snapshot %llu of view %u, held here: %llu of view %u",
+            (unsigned long long)promote.base_epoch, promote.base_view,
+            (unsigned long long)replica->base_epoch, replica->base_view);
     struct replay *replay = &replica->group.replay;
     uint64_t total = 0;
     for (uint32_t w = 0; w < replica->config->workers; w++)

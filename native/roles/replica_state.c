@@ -32,6 +32,13 @@ int replica_state_init(struct replica *replica)
     return 0;
 }
 
+static void wait_until(struct replica *replica, uint64_t deadline_ns)
+{
+    struct timespec at = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
+                          .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    pthread_cond_timedwait(&replica->state_changed, &replica->state_lock, &at);
+}
+
 static void close_channel(int *fd)
 {
     if (*fd >= 0)
@@ -87,13 +94,6 @@ static void take_and_send(struct replica *replica, int *fd)
     pthread_mutex_unlock(&replica->state_lock);
 }
 
-static void wait_until(struct replica *replica, uint64_t deadline_ns)
-{
-    struct timespec at = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
-                          .tv_nsec = (long)(deadline_ns % 1000000000u)};
-    pthread_cond_timedwait(&replica->state_changed, &replica->state_lock, &at);
-}
-
 /* Is a snapshot to be taken now? With engine `none` only a backup without a base gets one. */
 static bool snapshot_due(const struct replica *replica, uint64_t now, uint64_t due)
 {
@@ -124,6 +124,8 @@ static void master_main(struct replica *replica)
         if (replica->pending_epoch) {
             if (now >= due) { /* the last one is not committed yet: skip this one */
                 replica->snapshotter.skipped++;
+                event_emit("snapshot_skipped", "{s:I}", "pending",
+                           (json_int_t)replica->pending_epoch);
                 due += period;
             }
             wait_until(replica, u64_min(due, now + 10 * NS_PER_MS));
@@ -147,31 +149,52 @@ static void master_main(struct replica *replica)
 
 /* ---- backup ------------------------------------------------------------------------------ */
 
+/* The master builds on a snapshot as soon as it hears of its commit; here that news, which comes
+ * another way, may still be on its way. Called with the lock. */
+static void await_base(struct replica *replica, const struct delta_head *head)
+{
+    const struct delta_head *staged = (const struct delta_head *)replica->staged.bytes;
+    while (replica->staged.size && staged->epoch == head->base_epoch &&
+           staged->view == head->view && !replica->active && !atomic_load(&replica->quit))
+        wait_until(replica, clock_ns() + 10 * NS_PER_MS);
+}
+
+static const char *why_not(const struct replica *replica, const struct delta_head *head)
+{
+    if (replica->active)
+        return "this replica has become the master";
+    if (head->view != replica->view)
+        return "taken in another view";
+    if (head->base_epoch &&
+        (head->base_epoch != replica->base_epoch || head->view != replica->base_view))
+        return "does not follow the base held here";
+    return NULL;
+}
+
+/* A whole delta is there: keep it until the OL commits it, or say that it cannot be used. */
 static void stage(struct replica *replica)
 {
+    const struct delta_head *head = (const struct delta_head *)replica->receiving.bytes;
     const char *wrong = delta_check(replica->receiving.bytes, replica->receiving.size,
                                     replica->arena->size, replica->config->config_digest);
-    if (wrong) {
-        event_emit("snapshot_refused", "{s:s}", "why", wrong);
-        return;
-    }
+    struct msg_snapshot prepared = {0};
     pthread_mutex_lock(&replica->state_lock);
-    const struct delta_head *head = (const struct delta_head *)replica->receiving.bytes;
-    bool follows = head->base_epoch == 0 ||
-                   (head->base_epoch == replica->base_epoch && head->view == replica->base_view);
-    struct msg_snapshot prepared = {.epoch = head->epoch, .cut = head->cut};
-    if (follows && !replica->active) {
+    if (!wrong) {
+        await_base(replica, head);
+        wrong = why_not(replica, head);
+    }
+    if (!wrong) {
+        prepared =
+            (struct msg_snapshot){.view = head->view, .epoch = head->epoch, .cut = head->cut};
         struct delta swap = replica->staged;
         replica->staged = replica->receiving;
         replica->receiving = swap;
         replica->receiving.size = 0;
     }
-    bool send = follows && !replica->active;
     pthread_mutex_unlock(&replica->state_lock);
-    if (send)
-        replica_send(replica, MSG_PREPARED, &prepared, sizeof(prepared));
-    else
-        event_emit("snapshot_refused", "{s:s}", "why", "does not follow the base held here");
+    if (wrong)
+        event_emit("snapshot_refused", "{s:s}", "why", wrong);
+    replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &prepared, sizeof(prepared));
 }
 
 /* One piece of a delta; pieces come in order. False: not this protocol. */
@@ -266,6 +289,7 @@ void replica_apply_committed(struct replica *replica, uint32_t view,
             die(4, "digest_mismatch: the backup's state differs after snapshot %llu of view %u",
                 (unsigned long long)message->epoch, view);
     }
+    pthread_cond_broadcast(&replica->state_changed);
     pthread_mutex_unlock(&replica->state_lock);
 }
 

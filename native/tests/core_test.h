@@ -66,7 +66,8 @@ static inline void exit_on_panic(const char *file, int line, const char *what)
     _exit(PANICKED);
 }
 
-/* The statement must break an invariant (FTMB_ASSERT). It runs in a child, so nothing of it stays. */
+/* The statement must break an invariant (FTMB_ASSERT). It runs in a child, so nothing of it stays.
+ */
 #define CHECK_PANICS(statement)                                                                    \
     do {                                                                                           \
         fflush(NULL);                                                                              \

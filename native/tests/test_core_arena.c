@@ -138,7 +138,8 @@ static void test_valid(uint64_t seed)
     struct arena *arena = make(2, 10), good = *arena;
     for (unsigned i = 0; i < 100000; i++) {
         *arena = good;
-        ((uint8_t *)arena)[seed_below(&seed, sizeof(good))] ^= (uint8_t)(1 + seed_below(&seed, 255));
+        ((uint8_t *)arena)[seed_below(&seed, sizeof(good))] ^=
+            (uint8_t)(1 + seed_below(&seed, 255));
         if (!arena_valid(arena, good.size))
             continue;
         for (uint32_t e = 0; e <= arena->workers; e++)

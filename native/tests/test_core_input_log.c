@@ -99,8 +99,8 @@ static void round_of_operations(uint64_t seed)
         CHECK(model.first != model.next || input_log_used(&log) == 0);
         peak = u64_max(peak, input_log_used(&log));
         CHECK(log.peak == peak);
-        CHECK(input_log_pressed(&log) == (2 * input_log_used(&log) > capacity ||
-                                          2 * (model.next - model.first) > records));
+        CHECK(input_log_pressed(&log) ==
+              (2 * input_log_used(&log) > capacity || 2 * (model.next - model.first) > records));
     }
     for (uint64_t n = model.first; n < model.next; n++)
         compare(&log, n, &model.entry[n % MODEL]);

@@ -44,7 +44,8 @@ static void compare(struct pair *p)
         struct model_worker *m = &p->model->worker[w];
         CHECK(x->stored == m->stored && x->arrived == m->arrived && x->released == m->released);
         CHECK(x->pal_base == m->pal_base && x->out_base == m->out_base);
-        CHECK(x->held_tail - x->held_head == m->arrived + 1 - u64_min(m->held_first, m->arrived + 1));
+        CHECK(x->held_tail - x->held_head ==
+              m->arrived + 1 - u64_min(m->held_first, m->arrived + 1));
         for (uint64_t n = m->pal_base + 1; n <= m->stored; n++)
             CHECK(x->pals[n & x->pal_mask] == m->pal[n]);
     }
@@ -128,8 +129,8 @@ static void commit(struct pair *p)
     for (uint32_t w = 0; w < W; w++) {
         struct model_worker *m = &p->model->worker[w];
         pals[w] = m->pal_base + seed_below(&p->seed, m->stored - m->pal_base + 1);
-        outputs[w] = m->out_base + seed_below(&p->seed, u64_max(m->released, m->arrived) -
-                                                            m->out_base + 1);
+        outputs[w] =
+            m->out_base + seed_below(&p->seed, u64_max(m->released, m->arrived) - m->out_base + 1);
         pals[w] += seed_below(&p->seed, 12) == 0;
         covered &= pals[w] <= m->stored && outputs[w] <= m->arrived && outputs[w] <= m->released;
     }

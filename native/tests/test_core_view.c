@@ -152,8 +152,7 @@ static void test_random(uint64_t seed)
             break;
         case 2:
         case 3:
-            view_prepared(&view, slot,
-                          view.member[slot].incarnation - (seed_below(&seed, 8) == 0),
+            view_prepared(&view, slot, view.member[slot].incarnation - (seed_below(&seed, 8) == 0),
                           view.view - (seed_below(&seed, 8) == 0),
                           view.base_epoch + seed_below(&seed, 3), &cut);
             break;

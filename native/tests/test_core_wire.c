@@ -41,7 +41,8 @@ static void test_put(void)
     memset(&head, 0xff, sizeof(head));
     wire_head_put(&head, WIRE_OUTPUT, 7, 1, 1536, 0x01020304, 0x05060708, 0x1122334455667788ull);
     const uint8_t *bytes = (const uint8_t *)&head;
-    static const uint8_t expected[24] = {0xb2, 0xf7, 1, 4, 7, 1, 0, 6, 4, 3, 2, 1, 8, 7, 6, 5,
+    static const uint8_t expected[24] = {0xb2, 0xf7, 1,    4,    7,    1,    0,    6,
+                                         4,    3,    2,    1,    8,    7,    6,    5,
                                          0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11};
     CHECK(memcmp(bytes, expected, sizeof(expected)) == 0);
 }

@@ -42,7 +42,7 @@ static void fill(struct io_lane lane)
     do
         m = make_frame(sent);
     while (io_tx(lane, &m, 1) == 1 && ++sent < BUFFERS);
-    CHECK(sent == IO_QUEUE_SIZE - 1);
+    CHECK(sent == IO_RING_SIZE - 1);
     rte_pktmbuf_free(m); /* refused, so still ours */
     CHECK(rte_mempool_avail_count(pool) == BUFFERS - sent);
 }

@@ -1,0 +1,306 @@
+/* Snapshots: a backup that applies deltas equals the master, and refuses what is not sound. */
+#include "core/snapshot.h"
+
+#include <string.h>
+
+#include "core/hash.h"
+#include "tests/core_test.h"
+
+#define WORKERS 3u
+#define CONFIG 0x1234u
+
+struct pair {
+    uint64_t size;
+    struct arena *master, *backup;
+    struct arena *image[2];
+    int committed; /* image that the backup holds, -1: none */
+    struct delta delta;
+    uint64_t seed;
+};
+
+static struct arena *blank(uint64_t size)
+{
+    void *memory = aligned_alloc(4096, size);
+    memset(memory, 0, size);
+    return memory;
+}
+
+static struct pair open_pair(uint64_t seed)
+{
+    struct pair p = {.size = align_up(arena_bytes(60000, 20000, WORKERS, 100), 4096),
+                     .committed = -1,
+                     .seed = seed};
+    p.master = blank(p.size);
+    p.backup = blank(p.size);
+    p.image[0] = blank(p.size);
+    p.image[1] = blank(p.size);
+    CHECK(arena_create(p.master, p.size, 60000, 20000, WORKERS, 100, CONFIG));
+    CHECK(arena_create(p.backup, p.size, 60000, 20000, WORKERS, 100, CONFIG));
+    return p;
+}
+
+static void close_pair(struct pair *p)
+{
+    free(p->master);
+    free(p->backup);
+    free(p->image[0]);
+    free(p->image[1]);
+    free(p->delta.bytes);
+}
+
+/* What workers do between two snapshots: grow, write here and there, move their cursors. */
+static void change(struct pair *p, unsigned writes)
+{
+    for (unsigned i = 0; i < writes; i++) {
+        unsigned who = (unsigned)seed_below(&p->seed, WORKERS + 1);
+        if (seed_below(&p->seed, 4) == 0)
+            arena_alloc(p->master, who, 1 + seed_below(&p->seed, 700), 8);
+        const struct arena_extent *extent = &p->master->extents[who];
+        if (extent->used)
+            ((uint8_t *)p->master)[extent->start + seed_below(&p->seed, extent->used)] +=
+                (uint8_t)(1 + seed_below(&p->seed, 255));
+    }
+    for (uint32_t w = 0; w < WORKERS; w++) {
+        p->master->cursors[w].next_input += seed_below(&p->seed, 9);
+        p->master->cursors[w].pals += seed_below(&p->seed, 9);
+        p->master->cursors[w].outputs += seed_below(&p->seed, 9);
+    }
+}
+
+/* Byte by byte, without the code under test. */
+static bool equal(const struct arena *a, const struct arena *b)
+{
+    bool same = memcmp(a, b, sizeof(*a)) == 0;
+    for (uint32_t e = 0; same && e <= a->workers; e++)
+        same = memcmp((const uint8_t *)a + a->extents[e].start,
+                      (const uint8_t *)b + a->extents[e].start, a->extents[e].used) == 0;
+    return same;
+}
+
+static const struct delta_head *head_of(const struct pair *p)
+{
+    return (const struct delta_head *)p->delta.bytes;
+}
+
+/* Take the next snapshot of the master into the spare image; its delta is in p->delta. */
+static int take(struct pair *p, uint64_t epoch)
+{
+    int next = p->committed == 0 ? 1 : 0;
+    uint64_t bytes = snapshot_copy(p->master, p->image[next]);
+    CHECK(bytes == arena_allocated(p->master) && equal(p->master, p->image[next]));
+    struct snapshot_name name = {.view = 2, .epoch = epoch, .base_epoch = epoch - 1};
+    CHECK(delta_build(&p->delta, p->image[next], p->committed < 0 ? NULL : p->image[p->committed],
+                      name, true));
+    CHECK(head_of(p)->bytes == p->delta.size && head_of(p)->epoch == epoch);
+    CHECK(head_of(p)->view == 2);
+    CHECK(head_of(p)->base_epoch == (p->committed < 0 ? 0 : epoch - 1));
+    return next;
+}
+
+static void check_cut(const struct pair *p)
+{
+    struct snapshot_cut cut;
+    snapshot_cut_of(p->master, &cut);
+    CHECK(memcmp(&cut, &head_of(p)->cut, sizeof(cut)) == 0);
+    for (uint32_t w = 0; w < WORKERS; w++) {
+        CHECK(cut.next_input[w] == p->master->cursors[w].next_input);
+        CHECK(cut.pals[w] == p->master->cursors[w].pals);
+        CHECK(cut.outputs[w] == p->master->cursors[w].outputs);
+    }
+}
+
+/* A chain of full and incremental snapshots, some of them abandoned on the way. */
+static void test_chain(uint64_t seed)
+{
+    struct pair p = open_pair(seed);
+    uint64_t epoch = 1;
+    for (unsigned i = 0; i < 30; i++) {
+        change(&p, (unsigned)seed_below(&p.seed, 60));
+        int next = take(&p, epoch);
+        check_cut(&p);
+        CHECK(!delta_check(p.delta.bytes, p.delta.size, p.size, CONFIG));
+        if (seed_below(&p.seed, 4) == 0)
+            continue; /* never committed: the next one must contain it too */
+        delta_apply(p.delta.bytes, p.backup);
+        CHECK(equal(p.master, p.backup));
+        CHECK(snapshot_digest(p.backup) == head_of(&p)->digest);
+        CHECK(snapshot_digest(p.master) == head_of(&p)->digest);
+        CHECK(snapshot_first_difference(p.master, p.backup) == UINT64_MAX);
+        p.committed = next;
+        epoch++;
+        if (seed_below(&p.seed, 10) == 0) { /* a new backup, from nothing */
+            memset(p.backup, 0, p.size);
+            CHECK(arena_create(p.backup, p.size, 60000, 20000, WORKERS, 100, CONFIG));
+            p.committed = -1;
+        }
+    }
+    close_pair(&p);
+}
+
+/* A delta has the lines that changed and no others. */
+static void test_lines(void)
+{
+    struct pair p = open_pair(1);
+    uint8_t *data = arena_alloc(p.master, 0, 20 * SNAPSHOT_LINE, 8);
+    uint64_t offset = (uint64_t)(data - (uint8_t *)p.master);
+    uint64_t line0 = p.master->extents[0].start;
+    offset = line0 + (offset - line0 + SNAPSHOT_LINE - 1) / SNAPSHOT_LINE * SNAPSHOT_LINE;
+    data = (uint8_t *)p.master + offset;
+    p.committed = take(&p, 1);
+    CHECK(head_of(&p)->runs == 2); /* header and shared extent, each in one piece */
+    CHECK(p.delta.size >= arena_allocated(p.master));
+    take(&p, 2);
+    CHECK(head_of(&p)->runs == 0 && head_of(&p)->lines == 0);
+    CHECK(p.delta.size == sizeof(struct delta_head));
+    CHECK(!delta_check(p.delta.bytes, p.delta.size, p.size, CONFIG));
+    data[0] = data[3 * SNAPSHOT_LINE - 1] = 1; /* lines 0 and 2 */
+    data[3 * SNAPSHOT_LINE] = 1;               /* and 3 */
+    take(&p, 2);
+    CHECK(head_of(&p)->runs == 2 && head_of(&p)->lines == 3);
+    struct delta_run run;
+    memcpy(&run, p.delta.bytes + sizeof(struct delta_head), sizeof(run));
+    CHECK(run.offset == offset && run.length == SNAPSHOT_LINE);
+    CHECK(snapshot_first_difference(p.image[0], p.image[1]) == offset);
+    uint64_t digest = snapshot_digest(p.master);
+    data[5] ^= 1;
+    CHECK(snapshot_digest(p.master) != digest);
+    close_pair(&p);
+}
+
+/* Make the checksum right again: what is wrong must be found by looking at the runs. */
+static void seal(uint8_t *bytes, uint64_t size)
+{
+    struct delta_head head;
+    memcpy(&head, bytes, sizeof(head));
+    head.bytes = size;
+    head.checksum = hash_bytes(0, bytes + sizeof(head), size - sizeof(head));
+    memcpy(bytes, &head, sizeof(head));
+}
+
+static bool refused(const uint8_t *bytes, uint64_t size, uint64_t arena_size)
+{
+    uint8_t *copy = malloc(size ? size : 1); /* a block of exactly this size */
+    memcpy(copy, bytes, size);
+    const char *wrong = delta_check(copy, size, arena_size, CONFIG);
+    free(copy);
+    return wrong != NULL;
+}
+
+static void test_corrupted(uint64_t seed)
+{
+    struct pair p = open_pair(seed);
+    arena_alloc(p.master, 1, 1000, 8);
+    p.committed = take(&p, 1);
+    change(&p, 20);
+    take(&p, 2);
+    uint8_t *bytes = p.delta.bytes;
+    uint64_t size = p.delta.size;
+    CHECK(!refused(bytes, size, p.size) && size < 20000);
+    /* Every byte of the first runs, then here and there. */
+    for (uint64_t at = sizeof(struct delta_head); at < size; at += at < 1000 ? 1 : 97) {
+        uint8_t right = bytes[at];
+        bytes[at] ^= (uint8_t)(1 + seed_below(&seed, 255));
+        CHECK(refused(bytes, size, p.size));
+        bytes[at] = right;
+    }
+    for (uint64_t shorter = 0; shorter < size; shorter += shorter < 600 ? 1 : 61)
+        CHECK(refused(bytes, shorter, p.size));
+    CHECK(delta_check(bytes, size, p.size, CONFIG + 1));
+    CHECK(delta_check(bytes, size, 4096, CONFIG)); /* for a larger arena than this one */
+    static const size_t fields[] = {
+        offsetof(struct delta_head, magic),    offsetof(struct delta_head, version),
+        offsetof(struct delta_head, bytes),    offsetof(struct delta_head, runs),
+        offsetof(struct delta_head, checksum), offsetof(struct delta_head, config_digest)};
+    for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        bytes[fields[i]] ^= 1;
+        CHECK(refused(bytes, size, p.size));
+        bytes[fields[i]] ^= 1;
+    }
+    CHECK(!refused(bytes, size, p.size));
+    close_pair(&p);
+}
+
+/* Runs that reach out of the arena or of the delta, with a checksum that is right. */
+static void test_bad_runs(void)
+{
+    const uint64_t arena_size = 1 << 20;
+    static const struct {
+        uint64_t offset, length;
+        bool bad;
+    } runs[] = {{0, 64, false},
+                {(1 << 20) - 64, 64, false},
+                {(1 << 20) - 63, 64, true},
+                {1 << 20, 0, false},
+                {(1 << 20) + 1, 0, true},
+                {UINT64_MAX, 64, true},
+                {UINT64_MAX - 63, 64, true},
+                {0, UINT64_MAX, true},
+                {0, UINT64_MAX - 7, true},
+                {0, 72, true},
+                {0, 65, true},
+                {0, 57, false},
+                {0, 56, true}}; /* bytes are left over */
+    for (unsigned i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+        uint64_t data = runs[i].offset == 1 << 20 ? 0 : 64;
+        uint8_t bytes[sizeof(struct delta_head) + sizeof(struct delta_run) + 64] = {0};
+        uint64_t size = sizeof(struct delta_head) + sizeof(struct delta_run) + data;
+        struct delta_head head = {
+            .magic = DELTA_MAGIC, .version = DELTA_VERSION, .runs = 1, .config_digest = CONFIG};
+        struct delta_run run = {.offset = runs[i].offset, .length = runs[i].length};
+        memcpy(bytes, &head, sizeof(head));
+        memcpy(bytes + sizeof(head), &run, sizeof(run));
+        seal(bytes, size);
+        CHECK(refused(bytes, size, arena_size) == runs[i].bad);
+        head.runs = UINT64_MAX;
+        memcpy(bytes, &head, sizeof(head));
+        seal(bytes, size);
+        CHECK(refused(bytes, size, arena_size));
+    }
+}
+
+/* Any bytes are safe; a delta that is accepted stays within the arena when it is applied. */
+static void test_random_bytes(uint64_t seed)
+{
+    uint8_t arena[4096 + 64];
+    unsigned accepted = 0;
+    for (unsigned i = 0; i < 200000; i++) {
+        uint8_t bytes[sizeof(struct delta_head) + 200];
+        uint64_t size = seed_below(&seed, sizeof(bytes) + 1);
+        seed_fill(&seed, bytes, size);
+        struct delta_head head = {.magic = DELTA_MAGIC,
+                                  .version = DELTA_VERSION,
+                                  .runs = seed_below(&seed, 4),
+                                  .config_digest = CONFIG};
+        if (i % 4 && size >= sizeof(head)) {
+            size -= size % 8; /* heads are a multiple of 8 */
+            memcpy(bytes, &head, sizeof(head));
+            for (uint64_t at = sizeof(head); at + sizeof(struct delta_run) <= size;) {
+                struct delta_run run = {.offset = seed_below(&seed, 4200),
+                                        .length = 8 * seed_below(&seed, 10)};
+                memcpy(bytes + at, &run, sizeof(run));
+                at += sizeof(run) + run.length;
+            }
+            seal(bytes, size);
+        }
+        if (refused(bytes, size, 4096))
+            continue;
+        accepted++;
+        memset(arena, 0x5a, sizeof(arena));
+        delta_apply(bytes, arena);
+        for (unsigned k = 4096; k < sizeof(arena); k++)
+            CHECK(arena[k] == 0x5a);
+    }
+    CHECK(accepted > 100);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = seed_begin(argc, argv);
+    for (unsigned i = 0; i < 10; i++)
+        test_chain(seed_next(&seed));
+    test_lines();
+    test_corrupted(seed);
+    test_bad_runs();
+    test_random_bytes(seed);
+    return 0;
+}
