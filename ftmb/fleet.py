@@ -295,9 +295,11 @@ class Fleet:
         replicas = [name for name in self.processes if name not in loggers]
         self._tell_finish(replicas)
         trouble += self._pump_through(lambda: not self._silent(replicas), deadline)
+        silent = set(self._silent(list(self.processes)))
         for name in self._alive():
             self.processes[name].command("exit")
-        trouble += self._pump_through(lambda: not self._alive(), deadline)
+        deadline = time.monotonic() + FINISH_S
+        trouble += self._pump_through(lambda: set(self._alive()) <= silent, deadline)
         if self._alive():
             trouble.append(
                 f"did not stop within {FINISH_S:g} s of `finish`: {', '.join(self._alive())}"

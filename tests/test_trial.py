@@ -358,7 +358,7 @@ def test_nothing_is_left_after_a_signal(tmp_path: Path, number: signal.Signals) 
     node_count = 3
     while len(running(out)) < node_count and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(running(out)) == node_count
+    assert len(running(out)) >= node_count
     child.send_signal(number)
     _, err = child.communicate(timeout=20)
     while running(out) and time.monotonic() < deadline:

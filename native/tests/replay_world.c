@@ -1,3 +1,4 @@
+/* Random programs over shared variables (see replay_world.h). */
 #include "tests/replay_world.h"
 
 #include <pthread.h>
