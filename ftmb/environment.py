@@ -93,6 +93,7 @@ def environment(plan: Plan, scheduler: str | None, load_1min: float) -> Environm
         os=_os_name(),
         clocksource=clocksource(),
         thp=thp(),
+        niceness=os.getpriority(os.PRIO_PROCESS, 0),
         load_1min=load_1min,
         placement=plan.placement.model_dump(),
         processes=plan.processes,

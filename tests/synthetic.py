@@ -248,7 +248,7 @@ def environment() -> dict[str, Any]:
             "hypervisor": "synthetic", "microcode": None,
         },
         "memory_mb": 8192, "kernel": "6.1.0", "kernel_command_line": "quiet", "os": "Debian 12",
-        "clocksource": "tsc", "thp": "madvise", "load_1min": 0.1,
+        "clocksource": "tsc", "thp": "madvise", "niceness": 0, "load_1min": 0.1,
         "placement": {"traffic": 0, "il": 0, "ol": 0, "workers": [1, 1]},
         "processes": {"traffic": "loggers", "il": "loggers", "ol": "loggers"},
         "idle": "yield", "scheduler": "other",

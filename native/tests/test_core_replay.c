@@ -108,7 +108,9 @@ static void check_outputs(const struct world *master, const struct world *next,
                 released &= depends <= failure->base_pals[j] + failure->stored.count[j];
                 within &= depends <= failure->base_pals[j] + failure->cut.count[j];
             }
-            CHECK(!released || within); /* else the cut would exclude a released past */
+            /* Else the cut would exclude the past of a released output. */
+            CHECK(!released || within);
+            CHECK(!released || out->pals <= failure->base_pals[w] + failure->cut.count[w]);
             if (out->pals > failure->base_pals[w] + failure->cut.count[w])
                 continue; /* some of it is lost: it may come out differently */
             CHECK(out->content == next->worker[w].output[p].content);

@@ -161,9 +161,30 @@ static void test_lines(void)
     memcpy(&run, p.delta.bytes + sizeof(struct delta_head), sizeof(run));
     CHECK(run.offset == offset && run.length == SNAPSHOT_LINE);
     CHECK(snapshot_first_difference(p.image[0], p.image[1]) == offset);
-    uint64_t digest = snapshot_digest(p.master);
-    data[5] ^= 1;
-    CHECK(snapshot_digest(p.master) != digest);
+    close_pair(&p);
+}
+
+/* Header, shared extent and each worker's: a change anywhere changes the digest, and is found. */
+static void test_digest(uint64_t seed)
+{
+    struct pair p = open_pair(seed);
+    for (unsigned who = 0; who <= WORKERS; who++)
+        CHECK(arena_alloc(p.master, who, 3000, 8));
+    snapshot_copy(p.master, p.image[0]);
+    uint64_t digest = snapshot_digest(p.image[0]);
+    for (unsigned i = 0; i < 2000; i++) {
+        const struct arena_extent *extent = &p.master->extents[seed_below(&seed, WORKERS + 1)];
+        uint64_t at =
+            i % 8 ? extent->start + seed_below(&seed, extent->used)
+                  : offsetof(struct arena, cursors) + seed_below(&seed, sizeof(p.master->cursors));
+        uint8_t *byte = (uint8_t *)p.image[0] + at;
+        *byte ^= (uint8_t)(1 + seed_below(&seed, 255));
+        CHECK(snapshot_digest(p.image[0]) != digest);
+        uint64_t found = snapshot_first_difference(p.master, p.image[0]);
+        CHECK(found <= at && at - found < SNAPSHOT_LINE);
+        *byte = ((uint8_t *)p.master)[at];
+    }
+    CHECK(snapshot_digest(p.image[0]) == digest);
     close_pair(&p);
 }
 
@@ -299,6 +320,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < 10; i++)
         test_chain(seed_next(&seed));
     test_lines();
+    test_digest(seed);
     test_corrupted(seed);
     test_bad_runs();
     test_random_bytes(seed);
