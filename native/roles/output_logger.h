@@ -19,7 +19,7 @@
 #include "roles/role.h"
 
 /* Held outputs per worker; beyond it the OL lets the worker wait. */
-#define OL_HELD 8192u
+#define OL_HELD 4096u
 #define OL_PORTS 2
 
 enum ol_job_kind { OL_JOB_NONE, OL_JOB_BEGIN, OL_JOB_COMMIT, OL_JOB_FENCE };

@@ -20,6 +20,7 @@ int worker_init(struct worker *worker, uint32_t index, const struct node_config 
     worker->input = input;
     worker->output = output;
     worker->pool = pool;
+    worker->burst = worker_burst(config);
     worker->room_needed = worker_stream_room(config);
     if (worker->room_needed > WORKER_WINDOW / 2) {
         fprintf(stderr, "ftmb-node: %s needs %u stream frames a burst, at most %u are possible\n",
@@ -201,7 +202,7 @@ static void prefetch_state(struct worker *worker, struct rte_mbuf **burst, unsig
 static unsigned run_burst(struct worker *worker)
 {
     struct rte_mbuf *burst[FTMB_BURST];
-    uint16_t count = io_rx(worker->input, burst, FTMB_BURST);
+    uint16_t count = io_rx(worker->input, burst, worker->burst);
     if (count == 0)
         return 0;
     for (uint16_t i = 0; i < count; i++)

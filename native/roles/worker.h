@@ -12,7 +12,7 @@
 #include "roles/config.h"
 
 /* Frames kept for a resend. Also the number of outputs that may be under way to the OL. */
-#define WORKER_WINDOW 4096u
+#define WORKER_WINDOW 2048u
 
 enum worker_state { WORKER_IDLE, WORKER_BUSY, WORKER_PARKED };
 
@@ -40,6 +40,7 @@ struct worker {
     struct rte_mempool *pool;
     uint32_t view;
     uint32_t incarnation;
+    uint16_t burst;       /* most inputs taken at once */
     uint32_t room_needed; /* stream frames that one burst may need */
 
     struct stream_rx in;

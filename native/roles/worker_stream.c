@@ -11,11 +11,12 @@
 
 uint32_t worker_stream_room(const struct node_config *config)
 {
-    uint32_t pals = FTMB_BURST * config->needs.max_pals;
+    uint32_t inputs = worker_burst(config);
+    uint32_t pals = inputs * config->needs.max_pals;
     /* A frame may end up to a section early, so that it does not end inside one. */
     uint32_t per_frame = WIRE_MAX_PALS - FTMB_MAX_SECTION_PALS;
-    uint32_t frames = config->pal_batch ? pals / per_frame + 2 : pals + FTMB_BURST;
-    return frames + FTMB_BURST * config->needs.max_outputs;
+    uint32_t frames = config->pal_batch ? pals / per_frame + 2 : pals + inputs;
+    return frames + inputs * config->needs.max_outputs;
 }
 
 void worker_stream_output(struct worker *worker, struct rte_mbuf *m, uint8_t port)

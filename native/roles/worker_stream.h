@@ -4,6 +4,13 @@
 
 #include "roles/worker.h"
 
+/* Inputs that a worker takes at once. Unbatched, every PAL may need a frame: fewer inputs then, so
+ * that the window still holds the worst case. */
+static inline uint16_t worker_burst(const struct node_config *config)
+{
+    return config->pal_batch ? FTMB_BURST : 4;
+}
+
 /* Stream frames that one burst of inputs may need, worst case. */
 uint32_t worker_stream_room(const struct node_config *config);
 
