@@ -241,7 +241,7 @@ void spec_read(const char *path, struct node_config *config)
     want_text(&top, "out", out, sizeof(out));
     config->mode = (enum node_mode)want_choice(&top, "mode", mode);
     config->workers = (uint32_t)want_uint(&top, "workers", 1, FTMB_MAX_WORKERS);
-    config->replicas = (uint32_t)want_uint(&top, "replicas", 1, VIEW_SLOTS);
+    config->replicas = (uint32_t)want_uint(&top, "replicas", 1, 2);
     config->yield = want_choice(&top, "idle", idle) == 1;
     config->memory_mb = (uint32_t)want_uint(&top, "memory_mb", 64, 1u << 20);
     config->wait_when_full = want_choice(&top, "when_full", full) == 1;

@@ -46,7 +46,7 @@ static int index_variables(struct replay *replay, const _Atomic uint64_t *base_s
     for (uint32_t w = 0; w < replay->workers; w++) {
         for (uint64_t i = 0; i < replay->count[w]; i++) {
             uint32_t id = pal_id(replay->log[w][i]);
-            if (id == PAL_ID_DETERMINANT)
+            if (id == PAL_ID_DETERMINANT && !(replay->log[w][i] & PAL_WRITE))
                 continue;
             if (id >= replay->variables)
                 return REPLAY_BAD_LOG;

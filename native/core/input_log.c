@@ -24,6 +24,8 @@ struct input_record *input_log_append(struct input_log *log, uint32_t length)
     uint64_t need = align_up(sizeof(struct input_record) + length, RECORD_ALIGN);
     if (need > log->capacity || log->next - log->first > log->index_mask)
         return NULL;
+    if (log->first == log->next) /* empty: from the ring's start, whole again */
+        log->tail = log->head = align_up(log->head, log->capacity);
     uint64_t at = log->head;
     uint64_t to_end = log->capacity - (at & (log->capacity - 1));
     if (need > to_end)

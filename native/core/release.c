@@ -103,6 +103,15 @@ void release_commit(struct release *release, const uint64_t *pals, const uint64_
     }
 }
 
+void release_forget(struct release *release, uint64_t *pals, uint64_t *outputs)
+{
+    for (uint32_t w = 0; w < release->workers; w++) {
+        struct release_worker *x = &release->worker[w];
+        x->pal_base = pals[w] = atomic_load_explicit(&x->stored, memory_order_relaxed);
+        x->out_base = outputs[w] = x->released;
+    }
+}
+
 bool release_covers(const struct release *release, const uint64_t *pals, const uint64_t *outputs)
 {
     for (uint32_t w = 0; w < release->workers; w++) {

@@ -87,6 +87,9 @@ void release_commit(struct release *release, const uint64_t *pals, const uint64_
 /* Has everything before this cut arrived and, outputs, left? Then it may be committed. */
 bool release_covers(const struct release *release, const uint64_t *pals, const uint64_t *outputs);
 
+/* Forget all that is stored and released; says up to where. Only while no base exists. */
+void release_forget(struct release *release, uint64_t *pals, uint64_t *outputs);
+
 /* A view ends: give back every held output to `discard`. */
 void release_fence(struct release *release, void (*discard)(void *self, void *frame), void *self);
 

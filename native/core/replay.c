@@ -139,8 +139,10 @@ bool replay_determinant(struct ftmb_ctx *ctx, uint64_t *value)
         ctx->env->diverged(ctx->env->env, ctx->worker, "a determinant was not logged", low,
                            PAL_ID_DETERMINANT);
     take_pal(ctx);
-    FTMB_ASSERT(logged(ctx));
-    uint64_t high = next_pal(ctx);
+    uint64_t high = logged(ctx) ? next_pal(ctx) : 0;
+    if (pal_id(high) != PAL_ID_DETERMINANT || !(high & PAL_INSIDE))
+        ctx->env->diverged(ctx->env->env, ctx->worker, "half a determinant was logged", high,
+                           PAL_ID_DETERMINANT);
     take_pal(ctx);
     *value = (low & UINT32_MAX) | ((high & UINT32_MAX) << 32);
     finish_if_last(ctx);

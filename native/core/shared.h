@@ -119,6 +119,8 @@ static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
         if (ctx->mode == ACCESS_LOG)
             shared_append(ctx, true, id, seq >> 1);
     }
+    /* No store to the data may be seen before the odd word (free on x86). */
+    atomic_thread_fence(memory_order_release);
     ctx->held[ctx->held_count++] = id;
     ctx->section_pals++;
     if (unlikely(ctx->exact))

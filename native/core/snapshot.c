@@ -117,6 +117,14 @@ static bool add_piece(struct delta *delta, const struct arena *image, const stru
     return true;
 }
 
+/* Of the whole delta, its head with an empty checksum. */
+static uint64_t checksum_of(struct delta_head head, const uint8_t *bytes)
+{
+    head.checksum = 0;
+    return hash_bytes(hash_bytes(0, &head, sizeof(head)), bytes + sizeof(head),
+                      head.bytes - sizeof(head));
+}
+
 bool delta_build(struct delta *delta, const struct arena *image, const struct arena *previous,
                  struct snapshot_name name, bool digest)
 {
@@ -140,7 +148,7 @@ bool delta_build(struct delta *delta, const struct arena *image, const struct ar
     }
     struct delta_head *done = (struct delta_head *)delta->bytes;
     done->bytes = delta->size;
-    done->checksum = hash_bytes(0, delta->bytes + sizeof(head), delta->size - sizeof(head));
+    done->checksum = checksum_of(*done, delta->bytes);
     return true;
 }
 
@@ -157,7 +165,7 @@ const char *delta_check(const uint8_t *bytes, uint64_t size, uint64_t arena_size
         return "incomplete";
     if (head.config_digest != config_digest)
         return "made by another configuration";
-    if (head.checksum != hash_bytes(0, bytes + sizeof(head), size - sizeof(head)))
+    if (head.checksum != checksum_of(head, bytes))
         return "checksum is wrong";
     uint64_t at = sizeof(head);
     for (uint64_t r = 0; r < head.runs; r++) {

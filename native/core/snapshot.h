@@ -28,7 +28,7 @@ struct delta_head {
     uint64_t bytes;      /* whole delta, head included */
     uint64_t runs;
     uint64_t lines;    /* lines that differ */
-    uint64_t checksum; /* of everything after the head */
+    uint64_t checksum; /* of the whole delta, with 0 here */
     uint64_t digest;   /* of the whole image; 0: not computed */
     uint64_t config_digest;
     struct snapshot_cut cut;

@@ -14,7 +14,6 @@
 
 #define MAGIC 0x46544d43u /* "FTMC" */
 #define VERSION 1u
-#define MAX_PARTS 8
 #define FIRST_CAPACITY 65536u
 #define SEND_BUFFER (4 << 20)
 
@@ -181,12 +180,12 @@ int control_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struc
                  int n)
 {
     static uint8_t zeroes[8];
-    struct iovec parts[MAX_PARTS + 2];
+    struct iovec parts[CONTROL_MAX_PARTS + 2];
     struct wire_header header = {.magic = MAGIC, .version = VERSION};
     struct msghdr message = {.msg_iov = parts};
     size_t length = 0;
 
-    if (n < 0 || n > MAX_PARTS)
+    if (n < 0 || n > CONTROL_MAX_PARTS)
         return -EMSGSIZE;
     for (int i = 0; i < n; i++) {
         length += body[i].iov_len;

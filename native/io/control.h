@@ -9,6 +9,8 @@
 
 /* Longest body control_recv() accepts unless the buffer says otherwise: 64 MiB. */
 #define CONTROL_LIMIT (64u << 20)
+/* Most pieces of one message's body. */
+#define CONTROL_MAX_PARTS 32
 /* Longest time control_send() waits for a peer that does not read. */
 #define CONTROL_SEND_TIMEOUT_MS 1000
 

@@ -238,8 +238,10 @@ static void take_orders(struct input_logger *il, uint64_t now)
     if (orders->new_view)
         begin_view(il, orders, now);
     for (uint32_t w = 0; w < il->config->workers; w++) {
-        if (orders->commit)
+        if (orders->commit) { /* what is covered has arrived, whatever its acknowledgement does */
             input_log_trim(&il->worker[w].log, orders->cut.next_input[w]);
+            stream_tx_ack(&il->worker[w].out, orders->cut.next_input[w] - 1, false, now);
+        }
         if (orders->credit)
             il->worker[w].limit = orders->limits.limit[w];
     }

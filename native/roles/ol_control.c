@@ -18,6 +18,7 @@
 /* Outputs of the burst that a progress report runs ahead of (see wire_pals.next_input). */
 #define CREDIT_SLACK 64u
 #define ASK_INTERVAL_NS (5 * NS_PER_MS)
+#define FORGET_INTERVAL_NS (10 * NS_PER_MS)
 /* Computing a cut takes the new master's control thread a while: detection times this. */
 #define PROMOTION_PATIENCE 20u
 
@@ -86,6 +87,7 @@ static void try_commit(struct output_logger *ol)
         return;
     struct msg_snapshot committed = {
         .view = pending->view, .epoch = pending->epoch, .cut = pending->cut};
+    ol->committed = committed;
     int backup = (int)pending->slot;
     view_commit(&ol->state);
     ol->commits++;
@@ -150,13 +152,37 @@ static void look_for_silence(struct output_logger *ol, uint64_t now)
     ol_master_failed(ol, "silence");
 }
 
+static bool alone(const struct output_logger *ol)
+{
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
+        if (ol->state.member[slot].present && slot != ol->state.master)
+            return false;
+    }
+    return ol->state.master >= 0;
+}
+
+/* The master is alone: its logs serve nobody. The IL learns it as if a snapshot had been taken. */
+static void forget_logs(struct output_logger *ol, uint64_t now)
+{
+    if (!ol->state.base_epoch || !alone(ol) || now - ol->forgot_ns < FORGET_INTERVAL_NS)
+        return;
+    ol->forgot_ns = now;
+    if (!ol_run_job(ol, OL_JOB_FORGET))
+        return;
+    struct msg_snapshot forget = {.view = ol->state.view};
+    memcpy(forget.cut.next_input, ol->job.next_input, sizeof(forget.cut.next_input));
+    ol_send(ol, ol_input_logger(ol), MSG_COMMITTED, &forget, sizeof(forget));
+}
+
 static void tick(struct output_logger *ol)
 {
     uint64_t now = clock_ns();
     look_for_silence(ol, now);
     try_commit(ol);
-    if (ol->state.view && !ol->promoting)
-        give_credit(ol, now);
+    if (!ol->state.view || ol->promoting)
+        return;
+    forget_logs(ol, now);
+    give_credit(ol, now);
 }
 
 /* ---- messages ----------------------------------------------------------------------------- */
@@ -188,7 +214,7 @@ static void on_message(struct output_logger *ol, struct ol_connection *from,
         on_prepared(ol, from, message);
         break;
     case MSG_REJECTED:
-        if (from->slot >= 0)
+        if (from->slot >= 0 && from->slot != ol->state.master)
             ol_tell_backup(ol, (uint32_t)from->slot, true); /* begins anew, with a full one */
         break;
     case MSG_PRESSED:
@@ -250,10 +276,11 @@ static void accept_connection(struct output_logger *ol)
 
 static void read_deaths(struct output_logger *ol)
 {
-    uint8_t slot;
-    while (read(ol->death_pipe[0], &slot, 1) == 1) {
-        if (slot < VIEW_SLOTS && ol->state.member[slot].present)
-            ol_member_gone(ol, slot, "death");
+    struct ol_death death;
+    while (read(ol->death_pipe[0], &death, sizeof(death)) == sizeof(death)) {
+        const struct view_member *member = &ol->state.member[death.slot];
+        if (member->present && member->incarnation == death.incarnation)
+            ol_member_gone(ol, death.slot, "death");
     }
 }
 

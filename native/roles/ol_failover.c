@@ -9,6 +9,8 @@
 #include "io/event.h"
 #include "roles/ol_control.h"
 
+_Static_assert(1 + 2 * FTMB_MAX_WORKERS <= CONTROL_MAX_PARTS, "a promotion is one message");
+
 /* Two pieces per worker: the log is a ring. Returns how many were used. */
 static int gather_logs(const struct output_logger *ol, struct msg_promote *promote,
                        struct iovec *iov)
@@ -82,7 +84,7 @@ static void begin_view(struct output_logger *ol, const struct ol_connection *mas
     ol->job.incarnation = master->incarnation;
     memcpy(ol->job.pals, cut->pals, sizeof(ol->job.pals));
     memcpy(ol->job.next_input, cut->next_input, sizeof(ol->job.next_input));
-    if (!ol_run_job(ol, OL_JOB_BEGIN)) {
+    if (!ol_run_job(ol, OL_JOB_BEGIN) && !atomic_load(&ol->quit)) {
         event_emit("released_past_cut", NULL);
         die(4, "released_past_cut: the cut excludes the past of a released output");
     }

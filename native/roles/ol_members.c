@@ -7,18 +7,18 @@
 #include "io/event.h"
 #include "roles/ol_control.h"
 
-struct death_note {
+struct watched {
     int pipe;
-    uint8_t slot;
+    struct ol_death death;
 };
 
-static struct death_note notes[VIEW_SLOTS];
+static struct watched watched[VIEW_SLOTS];
 
 /* On the watch's own thread: only pass it on. */
 static void on_death(void *arg)
 {
-    const struct death_note *note = arg;
-    (void)!write(note->pipe, &note->slot, 1);
+    const struct watched *process = arg;
+    (void)!write(process->pipe, &process->death, sizeof(process->death));
 }
 
 static void watch_process(struct output_logger *ol, uint32_t slot)
@@ -27,8 +27,10 @@ static void watch_process(struct output_logger *ol, uint32_t slot)
     snprintf(path, sizeof(path), "%s/replica-%u.life", ol->config->dir, slot);
     if (ol->watch[slot] >= 0)
         deathwatch_stop(ol->watch[slot]);
-    notes[slot] = (struct death_note){.pipe = ol->death_pipe[1], .slot = (uint8_t)slot};
-    ol->watch[slot] = deathwatch_start(path, on_death, &notes[slot]);
+    watched[slot] = (struct watched){
+        .pipe = ol->death_pipe[1],
+        .death = {.slot = slot, .incarnation = ol->state.member[slot].incarnation}};
+    ol->watch[slot] = deathwatch_start(path, on_death, &watched[slot]);
     if (ol->watch[slot] < 0)
         event_emit("no_death_watch", "{s:i,s:i}", "slot", (int)slot, "error", -ol->watch[slot]);
 }
@@ -116,6 +118,8 @@ void ol_hello(struct output_logger *ol, struct ol_connection *from,
         memset(&ol->credit, 0, sizeof(ol->credit));
         if (ol->state.view == 1)
             ol_tell_view(ol, start);
+        if (ol->state.base_epoch)
+            ol_send(ol, from, MSG_COMMITTED, &ol->committed, sizeof(ol->committed));
         return;
     }
     struct msg_hello hello;
@@ -135,6 +139,9 @@ void ol_member_gone(struct output_logger *ol, uint32_t slot, const char *kind)
     bool was_base = ol->state.member[slot].eligible;
     bool was_master = (int)slot == ol->state.master;
     view_leave(&ol->state, slot);
+    struct ol_connection *connection = ol_replica(ol, (int)slot);
+    if (connection)
+        connection->slot = -1; /* its socket may live on until its memory is torn down */
     if (was_master)
         return;
     if (kind)

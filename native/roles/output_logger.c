@@ -202,6 +202,16 @@ static bool begin(struct output_logger *ol, const struct ol_job *job)
     return true;
 }
 
+/* Nobody holds a base, so nobody could use the logs: they must not stop the traffic. The next backup
+ * gets a full snapshot, whose cut lies ahead. */
+static void forget(struct output_logger *ol)
+{
+    release_all(ol);
+    release_forget(&ol->release, ol->job.pals, ol->job.outputs);
+    for (uint32_t w = 0; w < ol->config->workers; w++)
+        ol->job.next_input[w] = atomic_load(&ol->progress[w]);
+}
+
 static void run_job(struct output_logger *ol, uint32_t kind)
 {
     struct ol_job *job = &ol->job;
@@ -210,6 +220,8 @@ static void run_job(struct output_logger *ol, uint32_t kind)
         fence(ol);
     } else if (kind == OL_JOB_BEGIN) {
         job->ok = begin(ol, job);
+    } else if (kind == OL_JOB_FORGET) {
+        forget(ol);
     } else {
         release_all(ol);
         job->ok = release_covers(&ol->release, job->pals, job->outputs);

@@ -22,7 +22,7 @@
 #define OL_HELD 4096u
 #define OL_PORTS 2
 
-enum ol_job_kind { OL_JOB_NONE, OL_JOB_BEGIN, OL_JOB_COMMIT, OL_JOB_FENCE };
+enum ol_job_kind { OL_JOB_NONE, OL_JOB_BEGIN, OL_JOB_COMMIT, OL_JOB_FENCE, OL_JOB_FORGET };
 
 /* What the control thread asks of the lcore. */
 struct ol_job {
@@ -34,6 +34,12 @@ struct ol_job {
     uint64_t pals[FTMB_MAX_WORKERS];    /* BEGIN: the cut; COMMIT: what is covered */
     uint64_t outputs[FTMB_MAX_WORKERS]; /* COMMIT */
     uint64_t next_input[FTMB_MAX_WORKERS]; /* BEGIN: where the view's inputs start */
+};
+
+/* What the death watch says. */
+struct ol_death {
+    uint32_t slot;
+    uint32_t incarnation;
 };
 
 struct ol_connection {
@@ -85,7 +91,9 @@ struct output_logger {
     bool promoting;    /* waiting for the new master's cut */
     bool is_protected; /* a backup holds the base */
     uint64_t ticked_ns;
+    uint64_t forgot_ns;
     uint64_t asked_ns; /* when a snapshot was last asked for because a log fills */
+    struct msg_snapshot committed; /* the base */
     uint64_t commits;
     uint64_t snapshot_requests;
     struct msg_credit credit; /* as last sent */

@@ -9,12 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "io/clock.h"
 #include "io/deathwatch.h"
 #include "io/event.h"
 
 #define OL_CONNECT_MS 10000
-#define NS_PER_MS 1000000ull
+#define POLL_MS 20
+#define BEATS 5 /* in the time after which silence is suspected */
 
 /* Waiting spins shortly, then gives the core away: the one that is waited for may need it. */
 static void relax(void *env, unsigned worker, uint64_t rounds)
@@ -119,20 +119,24 @@ static void on_message(struct replica *replica, const struct control_msg *messag
     }
 }
 
-/* Heart-beats and messages; never waits for a worker or for the state thread's copying. */
+/* Nothing but heart-beats: computing a cut takes the control thread longer than a beat may. */
+static void *beat_main(void *self)
+{
+    struct replica *replica = self;
+    while (!atomic_load(&replica->quit)) {
+        if (!atomic_load(&replica->orderly_end))
+            replica_send(replica, MSG_HEARTBEAT, NULL, 0);
+        usleep((useconds_t)(replica->config->detect_ms * 1000 / BEATS));
+    }
+    return NULL;
+}
+
 static void *control_main(void *self)
 {
     struct replica *replica = self;
-    uint64_t interval = replica->config->detect_ms * NS_PER_MS / 5;
-    uint64_t next = 0;
     while (!atomic_load(&replica->quit)) {
         struct pollfd wait = {.fd = replica->ol_fd, .events = POLLIN};
-        poll(&wait, 1, (int)(interval / NS_PER_MS / 2 + 1));
-        uint64_t now = clock_ns();
-        if (now >= next && !replica->orderly_end) {
-            replica_send(replica, MSG_HEARTBEAT, NULL, 0);
-            next = now + interval;
-        }
+        poll(&wait, 1, POLL_MS);
         struct control_msg *message;
         int result;
         while ((result = control_recv(replica->ol_fd, &replica->ol_buffer, &message)) == 1)
@@ -217,6 +221,7 @@ static int start_threads(struct replica *replica)
     if (replica->active)
         replica_go(replica, replica->view);
     if (pthread_create(&replica->control_thread, NULL, control_main, replica) ||
+        pthread_create(&replica->beat_thread, NULL, beat_main, replica) ||
         pthread_create(&replica->state_thread, NULL, replica_state_main, replica))
         return -EAGAIN;
     return 0;
@@ -295,5 +300,6 @@ void replica_stop(struct replica *replica)
     pthread_cond_broadcast(&replica->state_changed);
     pthread_mutex_unlock(&replica->state_lock);
     pthread_join(replica->control_thread, NULL);
+    pthread_join(replica->beat_thread, NULL);
     pthread_join(replica->state_thread, NULL);
 }

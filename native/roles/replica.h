@@ -1,8 +1,8 @@
 /* A replica: master and backup in one program, in two conditions.
  *
- * Three kinds of threads: workers (roles/worker.h), a control thread that talks to the output
- * logger and never waits for a worker (so that its heart-beats mean the process is alive), and a
- * state thread that takes and sends snapshots (master) or receives them (backup). */
+ * Threads: workers (roles/worker.h); a control thread that talks to the output logger; one that only
+ * sends heart-beats, so that neither a worker nor the computing of a cut makes it silent; a state
+ * thread that takes and sends snapshots (master) or receives them (backup). */
 #ifndef FTMB_ROLES_REPLICA_H
 #define FTMB_ROLES_REPLICA_H
 
@@ -19,13 +19,14 @@ struct replica {
     struct ctx_env env;
 
     pthread_t control_thread;
+    pthread_t beat_thread;
     pthread_t state_thread;
     int ol_fd;
     pthread_mutex_t ol_lock; /* two threads send on ol_fd */
     struct control_buf ol_buffer;
     uint32_t view;
     uint32_t incarnation;
-    bool orderly_end; /* the OL said goodbye */
+    _Atomic bool orderly_end; /* the OL said goodbye */
     _Atomic bool quit;
 
     pthread_mutex_t state_lock; /* guards everything below */
@@ -41,6 +42,7 @@ struct replica {
     bool snapshot_wanted;
     uint64_t epoch;         /* of the latest snapshot of this view */
     uint64_t pending_epoch; /* under way, 0: none */
+    uint64_t full_after_ns; /* earliest time of the next full snapshot */
 
     /* Backup. */
     struct delta receiving;

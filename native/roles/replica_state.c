@@ -32,6 +32,14 @@ int replica_state_init(struct replica *replica)
     return 0;
 }
 
+static bool is_active(struct replica *replica)
+{
+    pthread_mutex_lock(&replica->state_lock);
+    bool active = replica->active;
+    pthread_mutex_unlock(&replica->state_lock);
+    return active;
+}
+
 static void wait_until(struct replica *replica, uint64_t deadline_ns)
 {
     struct timespec at = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
@@ -64,10 +72,28 @@ static int send_delta(struct replica *replica, int fd)
     return 0;
 }
 
+/* The OL will tell that the backup is gone; until then the next attempt is a full one. */
+static void forget_attempt(struct replica *replica)
+{
+    pthread_mutex_lock(&replica->state_lock);
+    replica->pending_epoch = 0;
+    snapshotter_abandon(&replica->snapshotter, true);
+    pthread_mutex_unlock(&replica->state_lock);
+}
+
 /* Take, build and send one snapshot. Called without the lock; `pending_epoch` keeps others out. */
 static void take_and_send(struct replica *replica, int *fd)
 {
     struct snapshotter *s = &replica->snapshotter;
+    if (*fd < 0) {
+        char path[NODE_PATH_BYTES + 32];
+        state_path(replica, replica->backup_slot, path, sizeof(path));
+        *fd = control_connect(path, 1000);
+    }
+    if (*fd < 0) {
+        forget_attempt(replica);
+        return;
+    }
     struct snapshot_name name = {
         .view = replica->view, .epoch = replica->epoch, .base_epoch = replica->base_epoch};
     int error = snapshotter_take(s, name, replica->config->check);
@@ -78,20 +104,10 @@ static void take_and_send(struct replica *replica, int *fd)
                "pause_ns", (json_int_t)s->pause_ns, "copy_ns", (json_int_t)s->copy_ns, "bytes",
                (json_int_t)head->bytes, "lines", (json_int_t)head->lines, "full",
                head->base_epoch == 0);
-    if (*fd < 0) {
-        char path[NODE_PATH_BYTES + 32];
-        state_path(replica, replica->backup_slot, path, sizeof(path));
-        *fd = control_connect(path, 1000);
-    }
-    error = *fd < 0 ? *fd : send_delta(replica, *fd);
-    if (error == 0)
+    if (send_delta(replica, *fd) == 0)
         return;
     close_channel(fd);
-    /* The OL will tell that the backup is gone; until then try again with a full one. */
-    pthread_mutex_lock(&replica->state_lock);
-    replica->pending_epoch = 0;
-    snapshotter_abandon(s, true);
-    pthread_mutex_unlock(&replica->state_lock);
+    forget_attempt(replica);
 }
 
 /* Is a snapshot to be taken now? With engine `none` only a backup without a base gets one. */
@@ -100,7 +116,7 @@ static bool snapshot_due(const struct replica *replica, uint64_t now, uint64_t d
     if (!replica->backup_present || atomic_load(&replica->group.replaying))
         return false;
     if (replica->snapshotter.committed < 0)
-        return true;
+        return now >= replica->full_after_ns;
     if (replica->config->engine == ENGINE_NONE)
         return false;
     return now >= due || replica->snapshot_wanted;
@@ -138,6 +154,7 @@ static void master_main(struct replica *replica)
         }
         due = now - due < period ? due + period : now + period; /* no catching up */
         replica->snapshot_wanted = false;
+        replica->full_after_ns = now + period; /* a backup that keeps refusing costs no more */
         replica->pending_epoch = ++replica->epoch;
         pthread_mutex_unlock(&replica->state_lock);
         take_and_send(replica, &fd);
@@ -194,6 +211,8 @@ static void stage(struct replica *replica)
     pthread_mutex_unlock(&replica->state_lock);
     if (wrong)
         event_emit("snapshot_refused", "{s:s}", "why", wrong);
+    if (is_active(replica))
+        return; /* promoted meanwhile: it makes snapshots itself now */
     replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &prepared, sizeof(prepared));
 }
 
@@ -225,14 +244,6 @@ static bool take_piece(struct replica *replica, const struct control_msg *messag
     if (to->size == piece.total)
         stage(replica);
     return true;
-}
-
-static bool is_active(struct replica *replica)
-{
-    pthread_mutex_lock(&replica->state_lock);
-    bool active = replica->active;
-    pthread_mutex_unlock(&replica->state_lock);
-    return active;
 }
 
 static int receive(struct replica *replica, int fd, struct control_buf *buffer)

@@ -166,6 +166,8 @@ static void test_bad_logs(void)
     logs.count[2] = 0;
     add(&logs, 2, WR(PAL_ID_DETERMINANT - 1, 0));
     CHECK(cut_of(&logs, count) == REPLAY_BAD_LOG);
+    logs.pal[2][0] = WR(PAL_ID_DETERMINANT, 0); /* nobody writes a determinant */
+    CHECK(cut_of(&logs, count) == REPLAY_BAD_LOG);
 }
 
 /* Both halves of a determinant stay or go together; they presuppose nothing by themselves. */

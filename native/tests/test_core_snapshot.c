@@ -231,7 +231,10 @@ static void test_corrupted(uint64_t seed)
     static const size_t fields[] = {
         offsetof(struct delta_head, magic),    offsetof(struct delta_head, version),
         offsetof(struct delta_head, bytes),    offsetof(struct delta_head, runs),
-        offsetof(struct delta_head, checksum), offsetof(struct delta_head, config_digest)};
+        offsetof(struct delta_head, checksum), offsetof(struct delta_head, config_digest),
+        offsetof(struct delta_head, view),     offsetof(struct delta_head, epoch),
+        offsetof(struct delta_head, base_epoch), offsetof(struct delta_head, digest),
+        offsetof(struct delta_head, cut.pals), offsetof(struct delta_head, cut.outputs)};
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         bytes[fields[i]] ^= 1;
         CHECK(refused(bytes, size, p.size));
