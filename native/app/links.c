@@ -13,8 +13,9 @@
 #include "roles/output_logger.h"
 #include "roles/worker.h"
 
-/* Frames that a link's two rings can hold, and per-thread caches. */
-#define LINK_FRAMES (2u * IO_QUEUE_SIZE + IO_RING_SIZE + 512u)
+/* Frames that a link's two rings can hold, and per-thread caches; then with a ring behind it. */
+#define LINK_FRAMES (2u * IO_QUEUE_SIZE + 512u)
+#define LINK_AND_RING_FRAMES (LINK_FRAMES + IO_RING_SIZE)
 
 static struct rte_mempool *pool(const char *name, unsigned mbufs)
 {
@@ -92,7 +93,7 @@ static void open_traffic(struct node_links *links, const struct node_config *con
         open_end(links, config, false, "il-0", config->workers, pool("none", 1024),
                  links->traffic_tx);
         open_end(links, config, false, "ol-0", config->workers,
-                 pool("sink", config->workers * LINK_FRAMES), links->traffic_rx);
+                 pool("sink", config->workers * LINK_AND_RING_FRAMES), links->traffic_rx);
         return;
     }
     bool one_il = strcmp(config->group_traffic, config->group_il) == 0;
@@ -100,12 +101,12 @@ static void open_traffic(struct node_links *links, const struct node_config *con
     if (one_il && roles.traffic)
         open_ring("traffic_il", links->traffic_tx, links->il_in);
     else if (!one_il && (roles.traffic || roles.il))
-        open_end(links, config, roles.traffic, "traffic-il", 2, pool("door", 2 * LINK_FRAMES),
+        open_end(links, config, roles.traffic, "traffic-il", 2, pool("door", 2 * LINK_AND_RING_FRAMES),
                  roles.traffic ? links->traffic_tx : links->il_in);
     if (one_ol && roles.traffic)
         open_ring("traffic_ol", links->traffic_rx, links->ol_out);
     else if (!one_ol && (roles.traffic || roles.ol))
-        open_end(links, config, roles.traffic, "traffic-ol", 2, pool("sink", 2 * LINK_FRAMES),
+        open_end(links, config, roles.traffic, "traffic-ol", 2, pool("sink", 2 * LINK_AND_RING_FRAMES),
                  roles.traffic ? links->traffic_rx : links->ol_out);
 }
 
@@ -124,7 +125,7 @@ void links_open(struct node_links *links, const struct node_config *config,
     }
     if (roles.ol) {
         links->ol_pool = pool("ol", 4096);
-        held = pool("held", w * (OL_HELD + FTMB_BURST) + 2 * LINK_FRAMES);
+        held = pool("held", w * (OL_HELD + FTMB_BURST) + 2 * LINK_AND_RING_FRAMES);
     }
     for (uint32_t slot = 0; slot < config->replicas; slot++) {
         char file[NODE_NAME_BYTES];

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -47,9 +48,10 @@ static void invariant_broken(const char *file, int line, const char *what)
     die(4, "invariant broken at %s:%d: %s", file, line, what);
 }
 
-/* Polling threads that share a core take turns by sched_yield(). Linux lets a thread finish the
- * slice it was given even if it yields early on (EEVDF's protection), milliseconds by default, so
- * they ask for the shortest slice there is. Kernels before 6.12 ignore the wish. */
+/* Threads that share a core take turns, polling ones by sched_yield(). Linux lets a thread finish
+ * the slice it was given (EEVDF's protection), milliseconds by default: too long for one that waits
+ * behind a thread that tears down a dead peer's memory, say. So all threads of this process, which
+ * inherit it, ask for the shortest slice there is. Kernels before 6.12 ignore the wish. */
 static void ask_for_short_slices(void)
 {
     struct {
@@ -65,8 +67,6 @@ static void ask_for_short_slices(void)
 static int lcore_main(void *arg)
 {
     const struct lcore_work *work = arg;
-    if (node.config.yield)
-        ask_for_short_slices();
     while (!atomic_load_explicit(&node.quit, memory_order_relaxed)) {
         unsigned done = 0;
         for (unsigned i = 0; i < work->count; i++)
@@ -241,12 +241,17 @@ int main(int argc, char **argv)
     spec_read(argv[1], &node.config);
     event_process(node.config.process);
     find_roles();
+    if (node.config.yield)
+        ask_for_short_slices();
     start_dpdk();
     links_open(&node.links, &node.config, node.roles);
     create_roles();
     launch();
     if (!links_wait(&node.links, LINKS_TIMEOUT_MS))
         die(3, "a peer did not connect within %d s", LINKS_TIMEOUT_MS / 1000);
+    /* This thread only listens from here on. And when the process is killed, its last thread is the
+     * one that returns the memory, milliseconds of work: let it be this one, behind all others. */
+    (void)setpriority(PRIO_PROCESS, 0, 19);
     event_emit("ready", "{s:i}", "pid", (int)getpid());
     obey();
 }

@@ -1,11 +1,8 @@
 #include "io/port.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,7 +16,6 @@
 
 #define NAME_MAX_LENGTH 32
 #define MAX_RINGS 16
-#define VHOST_NICENESS (-9)
 /* No role looks at a link's own address; giving one keeps the driver from warning about it. */
 #define UNUSED_MAC "02:00:00:00:00:01"
 
@@ -138,27 +134,6 @@ static int wait_for_socket(const char *name, const char *path)
     return 0;
 }
 
-/* DPDK's vhost threads unmap a dead peer's memory, milliseconds of work, on whatever cpu they like.
- * Let them do it behind the polling threads. Best effort: without the right nothing changes. */
-static void put_vhost_threads_behind(void)
-{
-    struct dirent *entry;
-    DIR *tasks = opendir("/proc/self/task");
-
-    while (tasks != NULL && (entry = readdir(tasks)) != NULL) {
-        char path[320], name[32] = "";
-        snprintf(path, sizeof(path), "/proc/self/task/%s/comm", entry->d_name);
-        FILE *comm = fopen(path, "r");
-        if (comm == NULL)
-            continue;
-        if (fgets(name, sizeof(name), comm) != NULL && strncmp(name, "vhost", 5) == 0)
-            (void)setpriority(PRIO_PROCESS, (id_t)atoi(entry->d_name), VHOST_NICENESS);
-        fclose(comm);
-    }
-    if (tasks != NULL)
-        closedir(tasks);
-}
-
 int io_open_client(const char *name, const char *path, unsigned queues, struct rte_mempool *rx_pool,
                    uint16_t *port)
 {
@@ -173,9 +148,7 @@ int io_open_client(const char *name, const char *path, unsigned queues, struct r
     rc = snprintf(arguments, sizeof(arguments), "iface=%s,client=1,queues=%u", path, queues);
     if (rc < 0 || (size_t)rc >= sizeof(arguments))
         return complain(ENAMETOOLONG, name, path);
-    rc = open_device(device, arguments, name, queues, rx_pool, port);
-    put_vhost_threads_behind();
-    return rc;
+    return open_device(device, arguments, name, queues, rx_pool, port);
 }
 
 static void free_ring(struct rte_ring *ring)
