@@ -119,7 +119,7 @@ static void start_dpdk(void)
         cpus[i] = node.config.lcore[i].cpu;
     if (io_eal_init(node.config.process, node.config.dir, node.config.memory_mb, cpus,
                     node.config.lcores))
-        exit(3);
+        _exit(3);
 }
 
 static void create_roles(void)
@@ -133,7 +133,7 @@ static void create_roles(void)
                                config->mode == MODE_DIRECT, config->workers, config->noise_cpu,
                                config->noise_cpus, links->traffic_pool);
     if (error) /* it has said why: a file that the section names is bad, or memory is short */
-        exit(error == -EINVAL ? 2 : 3);
+        _exit(error == -EINVAL ? 2 : 3);
     if (node.roles.ol)
         error = output_logger_create(&node.ol, config, links->ol_replica, links->ol_out,
                                      links->ol_pool);
@@ -148,7 +148,7 @@ static void create_roles(void)
                                pools);
     }
     if (error)
-        exit(3);
+        _exit(3);
 }
 
 static struct role role_named(const char *name)

@@ -194,7 +194,9 @@ static void seal(uint8_t *bytes, uint64_t size)
     struct delta_head head;
     memcpy(&head, bytes, sizeof(head));
     head.bytes = size;
-    head.checksum = hash_bytes(0, bytes + sizeof(head), size - sizeof(head));
+    head.checksum = 0;
+    head.checksum = hash_bytes(hash_bytes(0, &head, sizeof(head)), bytes + sizeof(head),
+                               size - sizeof(head));
     memcpy(bytes, &head, sizeof(head));
 }
 
