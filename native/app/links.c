@@ -44,7 +44,7 @@ static void open_end(struct node_links *links, const struct node_config *config,
     int error = server ? io_open_server(name, path, queues, rx_pool, &port)
                        : io_open_client(name, path, queues, rx_pool, &port);
     if (error)
-        die(3, "cannot open the link %s.sock", file);
+        die(error == -ENOMEM ? 3 : 5, "cannot open the link %s.sock: its other end went away", file);
     FTMB_ASSERT(links->port_count < sizeof(links->ports) / sizeof(links->ports[0]));
     links->ports[links->port_count++] = port;
     set_lanes(lanes, queues, port);
