@@ -189,9 +189,9 @@ def validity(
     if traffic is None:
         reasons.append("the generator reported nothing")
     else:
-        sent, late = traffic["sent"], traffic["late"]
-        if spec.traffic.rate_pps != "max" and late > LATE_SHARE * sent:
-            reasons.append(f"the generator was late: {late} of {sent} packets over 1 ms")
+        offered, late = traffic["window_offered"], traffic["late"]
+        if spec.traffic.rate_pps != "max" and late > LATE_SHARE * offered:
+            reasons.append(f"the generator was late: {late} of {offered} packets over 1 ms")
         if traffic.get("exact") is False:
             reasons.append("the sink could not keep track of every packet")
         if traffic["delivered"] == 0:

@@ -127,8 +127,9 @@ def _lacking(claim: Claim, results: Results, parts: list[Part]) -> str:
     if cpus < wanted:
         why = claim.needs.get("why", "")
         return f"needs {wanted} CPUs, this machine has {cpus}{': ' + why if why else ''}"
-    # A violation already seen decides, however little there is; only `holds` needs it all.
-    if any(_part(claim, part) == FAILS for part in parts):
+    # A violation that was counted decides, however little there is. A figure that varies from run
+    # to run, which is one with an interval, needs its runs for either verdict.
+    if any(part.low is None and _part(claim, part) == FAILS for part in parts):
         return ""
     runs = min(part.n for part in parts)
     if runs < claim.needs.get("n", 0):

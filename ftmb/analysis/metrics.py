@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from ftmb.analysis import stats
@@ -249,17 +250,16 @@ def refused_inputs(results: Results) -> list[Part]:
 @metric
 def tail_growth(results: Results) -> list[Part]:
     """p99.9 latency with snapshots as a multiple of p99.9 without, per snapshot period."""
-    plain = [t.latency for t in results.of("nosnapshots") if t.latency]
-    reference = merge(plain).percentile(0.999) if plain else None
+    plain = results.of("nosnapshots")
+    reference = percentiles(plain, 0.999)
     parts = []
     for period, trials in by_period(results, "snapshots").items():
-        found = [t.latency for t in trials if t.latency]
-        tail = merge(found).percentile(0.999) if found else None
-        if tail is None or not reference:
+        tails = percentiles(trials, 0.999)
+        growth = stats.ratio(tails, reference)
+        if growth is None:
             continue
-        note = f"{tail / 1e6:.2f} ms against {reference / 1e6:.2f} ms"
-        label = f"{period:g} ms"
-        parts.append(Part(label, tail / reference, "×", None, None, len(found), note, _ids(trials)))
+        note = f"{np.median(tails) / 1e6:.2f} ms against {np.median(reference) / 1e6:.2f} ms"
+        parts += _part(f"{period:g} ms", growth, "×", note, _ids(trials, plain), 1)
     return parts
 
 

@@ -116,7 +116,7 @@ static uint64_t note_late(struct traffic *t, uint64_t intended, uint64_t now)
         return intended;
     if (t->blocked) {
         t->tally.late_blocked++;
-    } else {
+    } else if (tally_in_window(&t->tally, intended)) {
         t->tally.late++;
         t->tally.late_max_ns = u64_max(t->tally.late_max_ns, late);
     }

@@ -22,7 +22,7 @@ struct tally {
     uint64_t start_ns, end_ns; /* the measured window */
     uint64_t offered;          /* intended to be sent so far */
     uint64_t sent;             /* handed to a link */
-    uint64_t late;             /* over 1 ms late because the generator itself was */
+    uint64_t late;             /* of the window, over 1 ms late because the generator itself was */
     uint64_t late_max_ns;
     uint64_t late_blocked; /* over 1 ms late because the link was full */
     uint64_t replies, replies_early;
