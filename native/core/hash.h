@@ -40,9 +40,18 @@ static inline uint64_t hash_bytes(uint64_t seed, const void *data, uint64_t leng
     }
     for (; left >= 16; left -= 16, at += 16)
         h = hash_mix(h ^ hash_load(at), hash_load(at + 8));
-    uint64_t tail[2] = {0, 0};
-    memcpy(tail, at, left);
-    return hash_mix(h ^ tail[0], tail[1] ^ length);
+    uint64_t low = 0, high = 0;
+    if (length >= 16) { /* the last 16 bytes, partly again: no copy of a varying length */
+        low = hash_load(at + left - 16);
+        high = hash_load(at + left - 8);
+    } else if (left >= 8) {
+        low = hash_load(at);
+        high = hash_load(at + left - 8);
+    } else {
+        for (uint64_t i = 0; i < left; i++)
+            low = (low << 8) | at[i];
+    }
+    return hash_mix(h ^ low, high ^ length);
 }
 
 #endif

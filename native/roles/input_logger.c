@@ -144,6 +144,9 @@ static unsigned receive(struct input_logger *il, uint64_t now)
         il->next_port ^= 1;
         il->door_count = io_rx(il->in[il->door_port], il->door, FTMB_BURST);
         il->received += il->door_count;
+        /* A full ring of buffers does not stay in the cache: ask for all headers at once. */
+        for (uint32_t i = 0; i < il->door_count; i++)
+            __builtin_prefetch(il->door[i]);
     }
     uint32_t i = 0;
     for (; i < il->door_count; i++) {
@@ -292,6 +295,8 @@ static unsigned poll_plain(struct input_logger *il)
     uint8_t port = il->next_port;
     il->next_port ^= 1;
     uint16_t count = io_rx(il->in[port], burst, FTMB_BURST);
+    for (uint16_t i = 0; i < count; i++)
+        __builtin_prefetch(burst[i]);
     uint64_t now = count ? clock_ns() : 0;
     for (uint16_t i = 0; i < count; i++) {
         if (!acceptable(il, burst[i])) {
