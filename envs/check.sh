@@ -17,7 +17,7 @@ if [[ -n ${FIX:-} ]]; then
     clang-format -i "${c_files[@]}"
     ruff check --quiet --fix ftmb tests || true
     ruff format --quiet ftmb tests
-    snakefmt --quiet "${smk_files[@]}"
+    snakefmt "${smk_files[@]}"
 fi
 run clang-format --dry-run -Werror "${c_files[@]}"
 # The compiler checks formats with the real types; cppcheck guesses those of unknown headers.

@@ -330,7 +330,7 @@ class Fleet:
 
     def _pump_through(self, done: Callable[[], bool], deadline: float) -> list[str]:
         """Pump on past processes that die; returns those deaths in words."""
-        trouble = []
+        trouble: list[str] = []
         while True:
             try:
                 self.pump(done, deadline)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from ftmb.analysis import stats
-from ftmb.analysis.histogram import merge
 from ftmb.analysis.records import Results, Trial
 
 US = 1e3

@@ -30,9 +30,9 @@ void spec_describe(void)
         json_array_append_new(
             nfs, json_pack("{s:s,s:o}", "name", nf_registry[i]->name, "params", params));
     }
-    json_t *all = json_pack("{s:s,s:i,s:o,s:s,s:s,s:s,s:s}", "version", FTMB_VERSION,
-                            "max_workers", FTMB_MAX_WORKERS, "nfs", nfs, "compiler", __VERSION__,
-                            "flags", FTMB_FLAGS, "dpdk", rte_version(), "git", FTMB_BUILD_ID);
+    json_t *all = json_pack("{s:s,s:i,s:o,s:s,s:s,s:s,s:s}", "version", FTMB_VERSION, "max_workers",
+                            FTMB_MAX_WORKERS, "nfs", nfs, "compiler", __VERSION__, "flags",
+                            FTMB_FLAGS, "dpdk", rte_version(), "git", FTMB_BUILD_ID);
     json_dumpf(all, stdout, JSON_INDENT(1));
     putchar('\n');
     json_decref(all);

@@ -44,7 +44,8 @@ static void open_end(struct node_links *links, const struct node_config *config,
     int error = server ? io_open_server(name, path, queues, rx_pool, &port)
                        : io_open_client(name, path, queues, rx_pool, &port);
     if (error)
-        die(error == -ENOMEM ? 3 : 5, "cannot open the link %s.sock: its other end went away", file);
+        die(error == -ENOMEM ? 3 : 5, "cannot open the link %s.sock: its other end went away",
+            file);
     FTMB_ASSERT(links->port_count < sizeof(links->ports) / sizeof(links->ports[0]));
     links->ports[links->port_count++] = port;
     set_lanes(lanes, queues, port);
@@ -101,17 +102,18 @@ static void open_traffic(struct node_links *links, const struct node_config *con
     if (one_il && roles.traffic)
         open_ring("traffic_il", links->traffic_tx, links->il_in);
     else if (!one_il && (roles.traffic || roles.il))
-        open_end(links, config, roles.traffic, "traffic-il", 2, pool("door", 2 * LINK_AND_RING_FRAMES),
+        open_end(links, config, roles.traffic, "traffic-il", 2,
+                 pool("door", 2 * LINK_AND_RING_FRAMES),
                  roles.traffic ? links->traffic_tx : links->il_in);
     if (one_ol && roles.traffic)
         open_ring("traffic_ol", links->traffic_rx, links->ol_out);
     else if (!one_ol && (roles.traffic || roles.ol))
-        open_end(links, config, roles.traffic, "traffic-ol", 2, pool("sink", 2 * LINK_AND_RING_FRAMES),
+        open_end(links, config, roles.traffic, "traffic-ol", 2,
+                 pool("sink", 2 * LINK_AND_RING_FRAMES),
                  roles.traffic ? links->traffic_rx : links->ol_out);
 }
 
-void links_open(struct node_links *links, const struct node_config *config,
-                struct node_roles roles)
+void links_open(struct node_links *links, const struct node_config *config, struct node_roles roles)
 {
     memset(links, 0, sizeof(*links));
     unsigned w = config->workers;

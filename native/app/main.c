@@ -1,7 +1,7 @@
 /* ftmb-node: reads a node spec, opens links, places roles on cores, obeys commands on stdin.
  *
- * Exit codes: 0 orderly end, 2 bad spec or argument, 3 cannot be set up, 4 the protocol was violated
- * or state is lost, 5 a peer is gone. */
+ * Exit codes: 0 orderly end, 2 bad spec or argument, 3 cannot be set up, 4 the protocol was
+ * violated or state is lost, 5 a peer is gone. */
 #include <errno.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
@@ -138,14 +138,13 @@ static void create_roles(void)
         error = output_logger_create(&node.ol, config, links->ol_replica, links->ol_out,
                                      links->ol_pool);
     if (!error && node.roles.il)
-        error = input_logger_create(&node.il, config, links->il_in, links->il_replica,
-                                    links->il_pool);
+        error =
+            input_logger_create(&node.il, config, links->il_in, links->il_replica, links->il_pool);
     if (!error && node.roles.replica) {
         struct rte_mempool *pools[FTMB_MAX_WORKERS];
         for (uint32_t w = 0; w < config->workers; w++)
             pools[w] = links->worker_pool;
-        error = replica_create(&node.replica, config, links->replica_in, links->replica_out,
-                               pools);
+        error = replica_create(&node.replica, config, links->replica_in, links->replica_out, pools);
     }
     if (error)
         _exit(3);

@@ -91,7 +91,8 @@ static void no_more_keys(const struct section *section)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)section->object, key, value) {
+    json_object_foreach((json_t *)(uintptr_t)section->object, key, value)
+    {
         bool known = false;
         for (unsigned i = 0; i < section->asked_count; i++)
             known |= strcmp(section->asked[i], key) == 0;

@@ -40,8 +40,8 @@ struct arena {
     uint64_t config_digest;
     uint32_t workers;
     uint32_t variables;
-    uint64_t seq_offset;  /* the variables' sequence words */
-    uint64_t root_offset; /* the network function's root object */
+    uint64_t seq_offset;                        /* the variables' sequence words */
+    uint64_t root_offset;                       /* the network function's root object */
     struct arena_extent extents[ARENA_EXTENTS]; /* [0] shared, [1 + w] worker w */
     struct worker_cursor cursors[FTMB_MAX_WORKERS];
 };

@@ -77,8 +77,7 @@ void *release_next(struct release *release, uint32_t w)
         return NULL;
     const struct held_output *out = &x->held[x->held_head & x->held_mask];
     for (uint32_t j = 0; j < release->workers; j++) {
-        if (atomic_load_explicit(&release->worker[j].stored, memory_order_acquire) <
-            out->vector[j])
+        if (atomic_load_explicit(&release->worker[j].stored, memory_order_acquire) < out->vector[j])
             return NULL;
     }
     FTMB_ASSERT(out->number == x->released + 1);

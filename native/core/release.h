@@ -100,8 +100,7 @@ bool release_truncate(struct release *release, const uint64_t *cut);
 /* PALs and output hashes worker w may still add before its logs are full. */
 static inline uint64_t release_pal_room(const struct release_worker *x)
 {
-    return x->pal_mask + 1 -
-           (atomic_load_explicit(&x->stored, memory_order_relaxed) - x->pal_base);
+    return x->pal_mask + 1 - (atomic_load_explicit(&x->stored, memory_order_relaxed) - x->pal_base);
 }
 
 static inline uint64_t release_output_room(const struct release_worker *x)

@@ -57,7 +57,8 @@ static bool at_version(struct ftmb_ctx *ctx, uint64_t pal, uint32_t id, uint64_t
 static void wait_until_free(struct ftmb_ctx *ctx, uint32_t id)
 {
     if (ctx->replay->cursor[ctx->worker].section_logged)
-        ctx->env->diverged(ctx->env->env, ctx->worker, "a section is longer than was logged", 0, id);
+        ctx->env->diverged(ctx->env->env, ctx->worker, "a section is longer than was logged", 0,
+                           id);
     struct replay_variable *x = &ctx->replay->variable[id];
     for (uint64_t rounds = 0; atomic_load_explicit(&x->left, memory_order_acquire); rounds++)
         ctx->env->relax(ctx->env->env, ctx->worker, rounds);

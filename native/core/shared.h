@@ -75,8 +75,8 @@ struct ftmb_ctx {
     uint32_t waits; /* accesses that found the variable taken */
 };
 
-#define READ_HELD (~0ull)         /* reading what this worker holds: not logged */
-#define READ_LOCKED (~0ull - 1)   /* the read opened a section of its own */
+#define READ_HELD (~0ull)           /* reading what this worker holds: not logged */
+#define READ_LOCKED (~0ull - 1)     /* the read opened a section of its own */
 #define READ_IN_SECTION (~0ull - 2) /* the read joined the section that is open */
 #define READ_SPECIAL READ_IN_SECTION
 
@@ -203,8 +203,9 @@ uint64_t ftmb_determinant(struct ftmb_ctx *ctx, uint64_t value);
 static inline void shared_vector(const struct ftmb_ctx *ctx, uint64_t *vector)
 {
     for (uint32_t j = 0; j < ctx->workers; j++)
-        vector[j] = ctx->exact ? ctx->deps[j]
-                               : atomic_load_explicit(&ctx->published[j].pals, memory_order_acquire);
+        vector[j] = ctx->exact
+                        ? ctx->deps[j]
+                        : atomic_load_explicit(&ctx->published[j].pals, memory_order_acquire);
     vector[ctx->worker] = ctx->cursor->pals;
 }
 

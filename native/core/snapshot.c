@@ -100,8 +100,7 @@ static bool add_piece(struct delta *delta, const struct arena *image, const stru
     for (uint64_t at = 0; at < length; at += SNAPSHOT_LINE) {
         uint64_t n = u64_min(SNAPSHOT_LINE, length - at);
         const uint8_t *now = (const uint8_t *)image + start + at;
-        bool differs =
-            !previous || memcmp(now, (const uint8_t *)previous + start + at, n) != 0;
+        bool differs = !previous || memcmp(now, (const uint8_t *)previous + start + at, n) != 0;
         if (differs) {
             if (run_length == 0)
                 run_start = start + at;

@@ -14,8 +14,7 @@ uint32_t view_admit(struct view_state *view, uint32_t slot, bool *active)
     *active = false;
     if (slot >= VIEW_SLOTS || view->member[slot].present)
         return 0;
-    view->member[slot] =
-        (struct view_member){.present = true, .incarnation = ++view->incarnations};
+    view->member[slot] = (struct view_member){.present = true, .incarnation = ++view->incarnations};
     if (view->view == 0) {
         view->view = 1;
         view->master = (int)slot;

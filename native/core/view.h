@@ -41,8 +41,8 @@ void view_init(struct view_state *view);
  * first one is the first master. 0: no such slot, or its old process is not known to be gone. */
 uint32_t view_admit(struct view_state *view, uint32_t slot, bool *active);
 
-/* The backup in `slot` holds a whole, sound delta. False: of an old view, an old process, the master
- * itself, or not newer than the base: to be ignored. */
+/* The backup in `slot` holds a whole, sound delta. False: of an old view, an old process, the
+ * master itself, or not newer than the base: to be ignored. */
 bool view_prepared(struct view_state *view, uint32_t slot, uint32_t incarnation, uint32_t of_view,
                    uint64_t epoch, const struct snapshot_cut *cut);
 

@@ -306,8 +306,7 @@ static unsigned poll_plain(struct input_logger *il)
         const uint8_t *data = rte_pktmbuf_mtod(burst[i], const uint8_t *);
         uint32_t length = rte_pktmbuf_data_len(burst[i]);
         uint32_t w = flow_worker(flow_hash(data, length), il->config->workers);
-        struct wire_input *head =
-            (struct wire_input *)rte_pktmbuf_prepend(burst[i], sizeof(*head));
+        struct wire_input *head = (struct wire_input *)rte_pktmbuf_prepend(burst[i], sizeof(*head));
         FTMB_ASSERT(head);
         wire_head_put(&head->head, WIRE_INPUT, w, port, length, 0, 0, 0);
         head->stamp_ns = now;

@@ -27,8 +27,8 @@
 struct il_worker {
     struct input_log log;
     struct stream_tx out;
-    uint64_t limit;      /* highest number that credit allows */
-    uint64_t latest_ns;  /* stamp of the latest input; never goes back */
+    uint64_t limit;                     /* highest number that credit allows */
+    uint64_t latest_ns;                 /* stamp of the latest input; never goes back */
     struct rte_mbuf *burst[FTMB_BURST]; /* inputs just logged, for the fast path */
     uint32_t burst_count;
     uint32_t link_full; /* polls to skip */

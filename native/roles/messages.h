@@ -1,33 +1,33 @@
 /* Control messages between roles. Never on the packet path.
  *
  * The output logger is the hub: replicas and the input logger connect to it. Only deltas go
- * directly, from the master to the backup. A connection is a Unix stream socket between processes of
- * one machine, so a message that was sent arrives, in order, unless a process dies. */
+ * directly, from the master to the backup. A connection is a Unix stream socket between processes
+ * of one machine, so a message that was sent arrives, in order, unless a process dies. */
 #ifndef FTMB_ROLES_MESSAGES_H
 #define FTMB_ROLES_MESSAGES_H
 
 #include "core/snapshot.h"
 
 enum message_type {
-    MSG_HELLO = 1,   /* replica -> OL: struct msg_hello */
-    MSG_HELLO_IL,    /* IL -> OL: empty */
-    MSG_WELCOME,     /* OL -> replica: struct msg_welcome; view and incarnation in the head */
-    MSG_REFUSED,     /* OL -> replica: why (text); the replica stops */
-    MSG_HEARTBEAT,   /* replica -> OL: empty */
-    MSG_BACKUP,      /* OL -> master: struct msg_backup, a backup came or went */
-    MSG_PREPARED,    /* backup -> OL: struct msg_snapshot */
-    MSG_REJECTED,    /* backup -> OL: a delta was unsound or did not follow; send a full one */
-    MSG_COMMITTED,   /* OL -> all: struct msg_snapshot, the base from here on */
-    MSG_SNAPSHOT,    /* OL -> master: take one now (a log fills) */
-    MSG_PRESSED,     /* IL -> OL: the input log fills */
-    MSG_PROMOTE,     /* OL -> backup: struct msg_promote, then the PALs of each worker */
-    MSG_CUT,         /* backup -> OL: struct msg_cut */
-    MSG_GO,          /* OL -> backup: replay; the head's view is the new one */
-    MSG_VIEW,        /* OL -> IL: struct msg_view, send inputs there from these numbers on */
-    MSG_CREDIT,      /* OL -> IL: struct msg_credit */
-    MSG_FENCED,      /* OL -> a replica of an ended view: stop */
-    MSG_BYE,         /* replica -> OL: an orderly end, not a failure */
-    MSG_DELTA,       /* master -> backup: struct msg_delta, then bytes */
+    MSG_HELLO = 1, /* replica -> OL: struct msg_hello */
+    MSG_HELLO_IL,  /* IL -> OL: empty */
+    MSG_WELCOME,   /* OL -> replica: struct msg_welcome; view and incarnation in the head */
+    MSG_REFUSED,   /* OL -> replica: why (text); the replica stops */
+    MSG_HEARTBEAT, /* replica -> OL: empty */
+    MSG_BACKUP,    /* OL -> master: struct msg_backup, a backup came or went */
+    MSG_PREPARED,  /* backup -> OL: struct msg_snapshot */
+    MSG_REJECTED,  /* backup -> OL: a delta was unsound or did not follow; send a full one */
+    MSG_COMMITTED, /* OL -> all: struct msg_snapshot, the base from here on */
+    MSG_SNAPSHOT,  /* OL -> master: take one now (a log fills) */
+    MSG_PRESSED,   /* IL -> OL: the input log fills */
+    MSG_PROMOTE,   /* OL -> backup: struct msg_promote, then the PALs of each worker */
+    MSG_CUT,       /* backup -> OL: struct msg_cut */
+    MSG_GO,        /* OL -> backup: replay; the head's view is the new one */
+    MSG_VIEW,      /* OL -> IL: struct msg_view, send inputs there from these numbers on */
+    MSG_CREDIT,    /* OL -> IL: struct msg_credit */
+    MSG_FENCED,    /* OL -> a replica of an ended view: stop */
+    MSG_BYE,       /* replica -> OL: an orderly end, not a failure */
+    MSG_DELTA,     /* master -> backup: struct msg_delta, then bytes */
 };
 
 struct msg_hello {

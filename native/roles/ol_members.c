@@ -41,8 +41,7 @@ void ol_tell_view(struct output_logger *ol, const uint64_t *next_input)
     struct ol_connection *il = ol_input_logger(ol);
     if (!master || !il)
         return;
-    struct msg_view view = {.slot = (uint32_t)ol->state.master,
-                            .incarnation = master->incarnation};
+    struct msg_view view = {.slot = (uint32_t)ol->state.master, .incarnation = master->incarnation};
     memcpy(view.next_input, next_input, sizeof(view.next_input));
     ol_send(ol, il, MSG_VIEW, &view, sizeof(view));
 }
@@ -84,9 +83,8 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
         return;
     }
     bool active;
-    uint32_t incarnation = hello->slot < ol->config->replicas
-                               ? view_admit(&ol->state, hello->slot, &active)
-                               : 0;
+    uint32_t incarnation =
+        hello->slot < ol->config->replicas ? view_admit(&ol->state, hello->slot, &active) : 0;
     if (incarnation == 0) {
         refuse(ol, from, "its slot does not exist or is taken by a living process");
         return;

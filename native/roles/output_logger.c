@@ -69,8 +69,7 @@ static void take_pals(struct output_logger *ol, uint32_t w, const struct wire_pa
 {
     uint32_t count = frame->head.length / (uint32_t)sizeof(uint64_t);
     /* A frame without PALs only tells progress (in a replay, of inputs whose PALs are stored). */
-    if (count &&
-        release_pals(&ol->release, w, frame->first, frame->pals, count) != RELEASE_OK)
+    if (count && release_pals(&ol->release, w, frame->first, frame->pals, count) != RELEASE_OK)
         die(4, "worker %u sent PAL %llu out of order, or beyond its credit", w,
             (unsigned long long)frame->first);
     ol->pals += count;
@@ -88,8 +87,8 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
 {
     const struct wire_output *frame = rte_pktmbuf_mtod(m, const struct wire_output *);
     ol->outputs++;
-    switch (release_output(&ol->release, w, frame->number, frame->vector, m,
-                           output_hash(ol, frame))) {
+    switch (
+        release_output(&ol->release, w, frame->number, frame->vector, m, output_hash(ol, frame))) {
     case RELEASE_OK:
         return true;
     case RELEASE_DUPLICATE:
@@ -110,8 +109,7 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
 static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
 {
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
-    if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m),
-                             ol->config->workers) ||
+    if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m), ol->config->workers) ||
                  head->worker != w)) {
         ol->bad++;
         return false;
@@ -202,8 +200,8 @@ static bool begin(struct output_logger *ol, const struct ol_job *job)
     return true;
 }
 
-/* Nobody holds a base, so nobody could use the logs: they must not stop the traffic. The next backup
- * gets a full snapshot, whose cut lies ahead. */
+/* Nobody holds a base, so nobody could use the logs: they must not stop the traffic. The next
+ * backup gets a full snapshot, whose cut lies ahead. */
 static void forget(struct output_logger *ol)
 {
     release_all(ol);
@@ -302,31 +300,30 @@ static json_t *stats(void *self)
     uint64_t held_peak = 0, log_peak = 0, gaps = 0, released = 0;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
         held_peak = u64_max(held_peak, ol->release.worker[w].held_peak);
-        log_peak += (ol->release.worker[w].pal_peak + ol->release.worker[w].out_peak) *
-                    sizeof(uint64_t);
+        log_peak +=
+            (ol->release.worker[w].pal_peak + ol->release.worker[w].out_peak) * sizeof(uint64_t);
         released += ol->release.worker[w].released;
         gaps += ol->in[w].gaps;
     }
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role",
-                     "ol", "frames", (json_int_t)ol->frames, "pals", (json_int_t)ol->pals,
-                     "pal_bytes", (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs",
-                     (json_int_t)ol->outputs, "released", (json_int_t)released,
-                     "duplicates_dropped", (json_int_t)ol->release.duplicates, "hash_mismatches",
-                     (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
-                     (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad, "held_peak",
-                     (json_int_t)held_peak, "log_peak_bytes", (json_int_t)log_peak,
-                     "log_capacity_bytes", (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
-                                  sizeof(uint64_t)),
-                     "commits", (json_int_t)ol->commits, "snapshot_requests",
-                     (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)gaps);
+    return json_pack(
+        "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "ol", "frames",
+        (json_int_t)ol->frames, "pals", (json_int_t)ol->pals, "pal_bytes",
+        (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs", (json_int_t)ol->outputs, "released",
+        (json_int_t)released, "duplicates_dropped", (json_int_t)ol->release.duplicates,
+        "hash_mismatches", (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
+        (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad, "held_peak",
+        (json_int_t)held_peak, "log_peak_bytes", (json_int_t)log_peak, "log_capacity_bytes",
+        (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
+                     sizeof(uint64_t)),
+        "commits", (json_int_t)ol->commits, "snapshot_requests", (json_int_t)ol->snapshot_requests,
+        "resend_requests", (json_int_t)gaps);
 }
 
 static int map_logs(struct output_logger *ol)
 {
     const struct node_config *config = ol->config;
     uint64_t bytes = release_bytes(config->workers, config->pals, config->outputs, OL_HELD);
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         fprintf(stderr, "ftmb-node: cannot map %llu bytes of output log: %s\n",
                 (unsigned long long)bytes, strerror(errno));

@@ -1,7 +1,7 @@
 /* The output logger: stores PALs, holds outputs, releases them, ends views.
  *
- * Two threads: the role's poll on its lcore moves frames; a control thread (ol_control.c) is the hub
- * of all control messages and decides on commits and failovers. All of `release` belongs to the
+ * Two threads: the role's poll on its lcore moves frames; a control thread (ol_control.c) is the
+ * hub of all control messages and decides on commits and failovers. All of `release` belongs to the
  * lcore; the control thread hands it small jobs and waits for them. */
 #ifndef FTMB_ROLES_OUTPUT_LOGGER_H
 #define FTMB_ROLES_OUTPUT_LOGGER_H
@@ -31,8 +31,8 @@ struct ol_job {
     uint32_t slot; /* BEGIN: take frames of this replica, view and incarnation */
     uint32_t view;
     uint32_t incarnation;
-    uint64_t pals[FTMB_MAX_WORKERS];    /* BEGIN: the cut; COMMIT: what is covered */
-    uint64_t outputs[FTMB_MAX_WORKERS]; /* COMMIT */
+    uint64_t pals[FTMB_MAX_WORKERS];       /* BEGIN: the cut; COMMIT: what is covered */
+    uint64_t outputs[FTMB_MAX_WORKERS];    /* COMMIT */
     uint64_t next_input[FTMB_MAX_WORKERS]; /* BEGIN: where the view's inputs start */
 };
 
@@ -92,7 +92,7 @@ struct output_logger {
     bool is_protected; /* a backup holds the base */
     uint64_t ticked_ns;
     uint64_t forgot_ns;
-    uint64_t asked_ns; /* when a snapshot was last asked for because a log fills */
+    uint64_t asked_ns;             /* when a snapshot was last asked for because a log fills */
     struct msg_snapshot committed; /* the base */
     uint64_t commits;
     uint64_t snapshot_requests;

@@ -153,14 +153,14 @@ static int map_arena(struct replica *replica)
 {
     const struct node_config *config = replica->config;
     const struct nf_needs *needs = &config->needs;
-    uint64_t size = arena_bytes(needs->shared_bytes, needs->worker_bytes, config->workers,
-                                needs->variables);
+    uint64_t size =
+        arena_bytes(needs->shared_bytes, needs->worker_bytes, config->workers, needs->variables);
     size = align_up(size, 2u << 20);
     void *memory = mmap(ARENA_ADDRESS, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (memory != ARENA_ADDRESS) {
-        fprintf(stderr, "ftmb-node: cannot map %llu bytes of state: %s\n",
-                (unsigned long long)size, strerror(errno));
+        fprintf(stderr, "ftmb-node: cannot map %llu bytes of state: %s\n", (unsigned long long)size,
+                strerror(errno));
         return -ENOMEM;
     }
     madvise(memory, size, MADV_HUGEPAGE);
@@ -202,8 +202,7 @@ static int join(struct replica *replica)
                 (int)message->length, (const char *)message->body);
         return -EPERM;
     }
-    if (result != 1 || message->type != MSG_WELCOME ||
-        message->length < sizeof(struct msg_welcome))
+    if (result != 1 || message->type != MSG_WELCOME || message->length < sizeof(struct msg_welcome))
         return result < 0 ? result : -EPROTO;
     replica->view = message->view;
     replica->incarnation = message->incarnation;
@@ -281,8 +280,7 @@ int replica_create(struct replica *replica, const struct node_config *config,
 
 struct role replica_worker_role(struct replica *replica, uint32_t index)
 {
-    return (struct role){
-        .name = "worker", .self = &replica->workers[index], .poll = worker_poll};
+    return (struct role){.name = "worker", .self = &replica->workers[index], .poll = worker_poll};
 }
 
 void replica_stop(struct replica *replica)

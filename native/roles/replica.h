@@ -1,8 +1,8 @@
 /* A replica: master and backup in one program, in two conditions.
  *
- * Threads: workers (roles/worker.h); a control thread that talks to the output logger; one that only
- * sends heart-beats, so that neither a worker nor the computing of a cut makes it silent; a state
- * thread that takes and sends snapshots (master) or receives them (backup). */
+ * Threads: workers (roles/worker.h); a control thread that talks to the output logger; one that
+ * only sends heart-beats, so that neither a worker nor the computing of a cut makes it silent; a
+ * state thread that takes and sends snapshots (master) or receives them (backup). */
 #ifndef FTMB_ROLES_REPLICA_H
 #define FTMB_ROLES_REPLICA_H
 
@@ -76,7 +76,6 @@ void replica_apply_committed(struct replica *replica, uint32_t view,
 void replica_promote(struct replica *replica, const struct control_msg *message);
 void replica_go(struct replica *replica, uint32_t view);
 
-void replica_send(struct replica *replica, enum message_type type, const void *body,
-                  size_t length);
+void replica_send(struct replica *replica, enum message_type type, const void *body, size_t length);
 
 #endif

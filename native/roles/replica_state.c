@@ -100,8 +100,8 @@ static void take_and_send(struct replica *replica, int *fd)
     if (error)
         die(3, "cannot take a snapshot: %s", strerror(-error));
     const struct delta_head *head = (const struct delta_head *)s->delta.bytes;
-    event_emit("snapshot", "{s:I,s:I,s:I,s:I,s:I,s:b}", "epoch", (json_int_t)name.epoch,
-               "pause_ns", (json_int_t)s->pause_ns, "copy_ns", (json_int_t)s->copy_ns, "bytes",
+    event_emit("snapshot", "{s:I,s:I,s:I,s:I,s:I,s:b}", "epoch", (json_int_t)name.epoch, "pause_ns",
+               (json_int_t)s->pause_ns, "copy_ns", (json_int_t)s->copy_ns, "bytes",
                (json_int_t)head->bytes, "lines", (json_int_t)head->lines, "full",
                head->base_epoch == 0);
     if (send_delta(replica, *fd) == 0)
@@ -148,8 +148,7 @@ static void master_main(struct replica *replica)
             continue;
         }
         if (!snapshot_due(replica, now, due)) {
-            wait_until(replica, due > now ? u64_min(due, now + 10 * NS_PER_MS)
-                                          : now + NS_PER_MS);
+            wait_until(replica, due > now ? u64_min(due, now + 10 * NS_PER_MS) : now + NS_PER_MS);
             continue;
         }
         due = now - due < period ? due + period : now + period; /* no catching up */

@@ -10,8 +10,8 @@
 
 static void *map_image(const struct arena *arena)
 {
-    void *image = mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                       0);
+    void *image =
+        mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (image == MAP_FAILED)
         return NULL;
     madvise(image, arena->size, MADV_HUGEPAGE);

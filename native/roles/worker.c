@@ -111,10 +111,8 @@ static void run_packet(struct worker *worker, struct rte_mbuf *m, const struct w
     uint8_t port = in->head.port;
     uint8_t *data = (uint8_t *)rte_pktmbuf_adj(m, sizeof(struct wire_input));
     rte_pktmbuf_trim(m, (uint16_t)(rte_pktmbuf_data_len(m) - length));
-    struct nf_packet packet = {.data = data,
-                               .length = length,
-                               .capacity = length + rte_pktmbuf_tailroom(m),
-                               .port = port};
+    struct nf_packet packet = {
+        .data = data, .length = length, .capacity = length + rte_pktmbuf_tailroom(m), .port = port};
     uint32_t pals_before = ctx->pal_count;
     ctx->emitted = NULL;
     ctx->cursor->packets++;
@@ -160,8 +158,7 @@ static void run_input(struct worker *worker, struct rte_mbuf *m)
 static bool take_input(struct worker *worker, struct rte_mbuf *m)
 {
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
-    if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m),
-                             worker->ctx.workers) ||
+    if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m), worker->ctx.workers) ||
                  head->worker != worker->ctx.worker)) {
         worker->malformed++;
         return false;
@@ -247,8 +244,7 @@ static unsigned poll_plain(struct worker *worker)
 {
     if (worker->output_count == 0 && run_burst(worker) == 0)
         return 0;
-    uint16_t sent =
-        io_tx(worker->output, worker->outputs, (uint16_t)worker->output_count);
+    uint16_t sent = io_tx(worker->output, worker->outputs, (uint16_t)worker->output_count);
     worker->output_count -= sent;
     memmove(worker->outputs, worker->outputs + sent,
             worker->output_count * sizeof(worker->outputs[0]));

@@ -23,8 +23,8 @@ void worker_stream_output(struct worker *worker, struct rte_mbuf *m, uint8_t por
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     uint32_t length = rte_pktmbuf_data_len(m);
-    struct wire_output *out = (struct wire_output *)rte_pktmbuf_prepend(
-        m, (uint16_t)wire_output_bytes(ctx->workers));
+    struct wire_output *out =
+        (struct wire_output *)rte_pktmbuf_prepend(m, (uint16_t)wire_output_bytes(ctx->workers));
     FTMB_ASSERT(out && worker->output_count < FTMB_BURST);
     ctx->cursor->outputs++;
     wire_head_put(&out->head, WIRE_OUTPUT, ctx->worker, port, length, worker->view,
@@ -64,8 +64,7 @@ static void append_pals(struct worker *worker, uint32_t from, uint32_t to)
     frame->head.length = (uint16_t)bytes;
     frame->first = ctx->cursor->pals - (ctx->pal_count - from) + 1;
     /* Progress is told with the last PALs only. */
-    frame->next_input =
-        to == ctx->pal_count ? ctx->cursor->next_input : worker->progress_sent;
+    frame->next_input = to == ctx->pal_count ? ctx->cursor->next_input : worker->progress_sent;
     worker->progress_sent = frame->next_input;
     memcpy(frame->pals, ctx->pals + from, bytes);
     append(worker, m);

@@ -45,7 +45,7 @@ static void *copy_arena(const struct world *world)
 /* The log since the base: what the replay had of it, then what this run appended. */
 static struct logs whole_logs(const struct world *world, const struct logs *before)
 {
-    struct logs logs;
+    struct logs logs = {0};
     for (uint32_t w = 0; w < world->shape.workers; w++) {
         uint64_t old = before ? before->count[w] : 0, fresh = world->worker[w].ctx.pal_count;
         logs.pal[w] = malloc((old + fresh + 1) * sizeof(uint64_t));

@@ -195,8 +195,8 @@ static void seal(uint8_t *bytes, uint64_t size)
     memcpy(&head, bytes, sizeof(head));
     head.bytes = size;
     head.checksum = 0;
-    head.checksum = hash_bytes(hash_bytes(0, &head, sizeof(head)), bytes + sizeof(head),
-                               size - sizeof(head));
+    head.checksum =
+        hash_bytes(hash_bytes(0, &head, sizeof(head)), bytes + sizeof(head), size - sizeof(head));
     memcpy(bytes, &head, sizeof(head));
 }
 
@@ -231,12 +231,12 @@ static void test_corrupted(uint64_t seed)
     CHECK(delta_check(bytes, size, p.size, CONFIG + 1));
     CHECK(delta_check(bytes, size, 4096, CONFIG)); /* for a larger arena than this one */
     static const size_t fields[] = {
-        offsetof(struct delta_head, magic),    offsetof(struct delta_head, version),
-        offsetof(struct delta_head, bytes),    offsetof(struct delta_head, runs),
-        offsetof(struct delta_head, checksum), offsetof(struct delta_head, config_digest),
-        offsetof(struct delta_head, view),     offsetof(struct delta_head, epoch),
+        offsetof(struct delta_head, magic),      offsetof(struct delta_head, version),
+        offsetof(struct delta_head, bytes),      offsetof(struct delta_head, runs),
+        offsetof(struct delta_head, checksum),   offsetof(struct delta_head, config_digest),
+        offsetof(struct delta_head, view),       offsetof(struct delta_head, epoch),
         offsetof(struct delta_head, base_epoch), offsetof(struct delta_head, digest),
-        offsetof(struct delta_head, cut.pals), offsetof(struct delta_head, cut.outputs)};
+        offsetof(struct delta_head, cut.pals),   offsetof(struct delta_head, cut.outputs)};
     for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         bytes[fields[i]] ^= 1;
         CHECK(refused(bytes, size, p.size));
