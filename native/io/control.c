@@ -1,3 +1,4 @@
+/* Control messages over Unix stream sockets (see control.h). */
 #include "io/control.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* The robust mutex that tells of a death (see deathwatch.h). */
 #include "io/deathwatch.h"
 
 #include <errno.h>

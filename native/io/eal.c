@@ -1,3 +1,4 @@
+/* Start and end of DPDK's environment (see eal.h). */
 #include "io/eal.h"
 
 #include <errno.h>

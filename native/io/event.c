@@ -1,3 +1,4 @@
+/* Events as JSON lines on stdout (see event.h). */
 #include "io/event.h"
 
 #include <errno.h>

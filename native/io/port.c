@@ -1,3 +1,4 @@
+/* Links as DPDK ports: vhost-user, virtio-user, rings (see port.h). */
 #include "io/port.h"
 
 #include <errno.h>

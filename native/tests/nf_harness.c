@@ -1,3 +1,4 @@
+/* A network function with its arena and contexts, on one thread (see nf_harness.h). */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
