@@ -126,5 +126,5 @@ def check_workers(description: Description, workers: int) -> None:
     if workers > description.max_workers:
         raise SpecError(
             f"workers: {workers} is more than this build's maximum of {description.max_workers}; "
-            f"take fewer, or build with a larger -Dmax_workers"
+            "take fewer"
         )

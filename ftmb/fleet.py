@@ -300,9 +300,10 @@ class Fleet:
             self.processes[name].command("exit")
         deadline = time.monotonic() + FINISH_S
         trouble += self._pump_through(lambda: set(self._alive()) <= silent, deadline)
-        if self._alive():
+        unwilling = [name for name in self.processes if name in silent or name in self._alive()]
+        if unwilling:
             trouble.append(
-                f"did not stop within {FINISH_S:g} s of `finish`: {', '.join(self._alive())}"
+                f"did not stop within {FINISH_S:g} s of `finish`: {', '.join(unwilling)}"
             )
         return trouble
 

@@ -288,7 +288,7 @@ def main():
     while True:
         word = next_word(words, 0.005)
         role.step()
-        if word == "finish" and MISBEHAVE == "ignore-finish":
+        if word in ("finish", "exit") and MISBEHAVE == "ignore-finish":
             continue
         if word == "finish":
             role.stats()
