@@ -6,9 +6,11 @@ intention; every other end is unexpected unless `finish` was sent and the exit c
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import queue
+import resource
 import signal
 import subprocess
 import threading
@@ -20,6 +22,9 @@ from ftmb.errors import MachineError
 from ftmb.events import Event
 
 # ftmb-node's exit codes, for people.
+# The highest priority that is still shared fairly.
+NICENESS = -19
+
 EXIT_MEANING = {
     2: "bad node spec",
     3: "cannot set up",
@@ -50,6 +55,17 @@ ALLOWED = {
     State.STOPPED: set(),
 }
 ENDED = (State.EXITED, State.KILLED, State.STOPPED)
+
+
+def permitted_niceness() -> int:
+    """Of a data plane's processes: before everything else, this program too, where that may be.
+
+    A data plane owns its cores; here it shares them, and a poller that yields would lose them to
+    whoever does not. Not real-time: that would starve the kernel's own work.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
+    allowed = os.geteuid() == 0 or soft == resource.RLIM_INFINITY or soft >= 20 - NICENESS
+    return NICENESS if allowed else os.getpriority(os.PRIO_PROCESS, 0)
 
 
 class NodeProcess:
@@ -83,6 +99,9 @@ class NodeProcess:
         except OSError as error:
             raise MachineError(f"cannot start {program}: {error.strerror}") from None
         self.pid = self._child.pid
+        if (niceness := permitted_niceness()) != 0:
+            with contextlib.suppress(ProcessLookupError):  # it may have ended at once
+                os.setpriority(os.PRIO_PROCESS, self.pid, niceness)
         self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
         self._reader.start()
 

@@ -131,7 +131,7 @@ class Environment(Model):
     os: str
     clocksource: str
     thp: str
-    niceness: int = Field(description="of every process of the trial; below 0: before others")
+    niceness: int = Field(description="of the data plane's processes; below 0: before others")
     load_1min: float = Field(description="load of the machine before the trial")
     placement: dict[str, Any]
     processes: dict[str, str]

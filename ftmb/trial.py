@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 from dataclasses import dataclass
@@ -21,9 +20,6 @@ from ftmb.record import Environment, FaultRecord, Record, Setup, Versions, Windo
 from ftmb.recovery import recoveries
 from ftmb.signals import held
 from ftmb.spec import TrialSpec
-
-# The highest priority that is still preempted fairly: real-time would starve the kernel's own work.
-NICENESS = -19
 
 # What a trial writes besides the specs and stderr files of its processes. Removed at the start:
 # a failed trial must not leave the results of an earlier one behind.
@@ -174,16 +170,6 @@ def _run_fleet(fleet: Fleet) -> list[str]:
     return trouble + fleet.finish()
 
 
-def take_priority() -> None:
-    """Put this trial, and all that it starts, before everything else on the machine.
-
-    A data plane owns its cores; here it shares them with whatever else runs. Where that is not
-    permitted the trial goes on as it is; the record tells the niceness either way.
-    """
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-
-
 def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -> Record:
     """Run one trial and write its record to `out`. Raises FtmbError if no record can be written,
     and, after writing what there is, if a process died that no fault named.
@@ -195,7 +181,6 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
     with machine_lock(lock_wait_s), TrialProgress(verbose) as progress:
         refuse_left_overs()
         progress.stage("preparing the traffic")
-        take_priority()
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         # Before the run: git and hashing would be noise in it.
         machine = environment.environment(prepared.plan, None, os.getloadavg()[0])
