@@ -158,9 +158,9 @@ def _governor() -> Finding:
 def _real_time() -> Finding:
     soft, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
     if os.geteuid() == 0 or soft != 0:
-        return Finding("real time", "ok", "allowed for the generator")
+        return Finding("real time", "ok", "allowed for noise meters and death watches")
     remedy = f"sudo prlimit --pid $$ --rtprio=10  # then in this shell; user {os.getuid()}"
-    return Finding("real time", "note", "not allowed; the generator may be late more often", remedy)
+    return Finding("real time", "note", "not allowed; noise meters wait their turn", remedy)
 
 
 def _optional(name: str, programs: tuple[str, ...], why: str, remedy: str) -> Finding:

@@ -12,7 +12,6 @@ from pathlib import Path
 import ftmb
 from ftmb.describe import Description, project_root
 from ftmb.node import Plan, available_cpus
-from ftmb.process import permitted_niceness
 from ftmb.record import Cpu, Environment, Versions
 
 PACKAGES = ("pydantic", "PyYAML", "rich", "scapy", "numpy", "pandas", "seaborn", "snakemake")
@@ -94,7 +93,7 @@ def environment(plan: Plan, scheduler: str | None, load_1min: float) -> Environm
         os=_os_name(),
         clocksource=clocksource(),
         thp=thp(),
-        niceness=permitted_niceness(),
+        niceness=0,  # the processes tell, as of the scheduler
         load_1min=load_1min,
         placement=plan.placement.model_dump(),
         processes=plan.processes,

@@ -1,16 +1,14 @@
 """A started ftmb-node: its states, its events, its end.
 
 A process is in one state at a time. Only `kill` (a fault) and `stop` (our own clean-up) end it by
-intention; every other end is unexpected unless `finish` was sent and the exit code is 0.
+intention; every other end is unexpected unless `finish` was sent and it ended with code 0.
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
 import queue
-import resource
 import signal
 import subprocess
 import threading
@@ -22,9 +20,6 @@ from ftmb.errors import MachineError
 from ftmb.events import Event
 
 # ftmb-node's exit codes, for people.
-# The highest priority that is still shared fairly.
-NICENESS = -19
-
 EXIT_MEANING = {
     2: "bad node spec",
     3: "cannot set up",
@@ -57,17 +52,6 @@ ALLOWED = {
 ENDED = (State.EXITED, State.KILLED, State.STOPPED)
 
 
-def permitted_niceness() -> int:
-    """Of a data plane's processes: before everything else, this program too, where that may be.
-
-    A data plane owns its cores; here it shares them, and a poller that yields would lose them to
-    whoever does not. Not real-time: that would starve the kernel's own work.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
-    allowed = os.geteuid() == 0 or soft == resource.RLIM_INFINITY or soft >= 20 - NICENESS
-    return NICENESS if allowed else os.getpriority(os.PRIO_PROCESS, 0)
-
-
 class NodeProcess:
     """One ftmb-node. Construct it on the main thread: the child dies with the thread that made it
     (PR_SET_PDEATHSIG), so a helper thread would take it along."""
@@ -85,7 +69,6 @@ class NodeProcess:
         self._inbox = inbox
         self.state = State.STARTING
         self.exit_code: int | None = None
-        self.finish_sent = False
         self.started_ns = time.monotonic_ns()
         try:
             with self.stderr_path.open("wb") as stderr:
@@ -99,9 +82,6 @@ class NodeProcess:
         except OSError as error:
             raise MachineError(f"cannot start {program}: {error.strerror}") from None
         self.pid = self._child.pid
-        if (niceness := permitted_niceness()) != 0:
-            with contextlib.suppress(ProcessLookupError):  # it may have ended at once
-                os.setpriority(os.PRIO_PROCESS, self.pid, niceness)
         self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
         self._reader.start()
 
@@ -136,7 +116,6 @@ class NodeProcess:
         """Write a command line. A process that just died cannot read it: its exit event tells."""
         assert self._child.stdin is not None
         if verb == "finish":
-            self.finish_sent = True
             self.become(State.FINISHING)
         try:
             self._child.stdin.write(verb.encode() + b"\n")

@@ -136,7 +136,7 @@ class Environment(Model):
     placement: dict[str, Any]
     processes: dict[str, str]
     idle: str
-    scheduler: str | None = Field(description="of the generator: fifo or other")
+    scheduler: str | None = Field(description="of the noise meters: fifo or other")
 
 
 class Versions(Model):
@@ -174,7 +174,9 @@ class Record(Model):
     packets: Packets | None
     throughput_pps: float | None
     offered_pps: float | None
-    late: int | None = Field(description="packets sent over 1 ms after their intended time")
+    late: int | None = Field(
+        description="packets of the window sent over 1 ms late by the generator's fault"
+    )
     latency_ns: Latency | None = Field(description="null with rate max")
     noise: dict[str, Noise] | None
     snapshot: Snapshot | None = Field(description="null but in mode ftmb")

@@ -50,7 +50,7 @@ class FtSpec(Model):
     )
     pal_batch: bool = Field(True, description="PALs of a burst share a frame")
     snapshot: SnapshotSpec = Field(default_factory=SnapshotSpec)
-    detect_ms: int = Field(100, ge=5, description="silence that makes a peer suspect")
+    detect_ms: int = Field(100, ge=5, description="silence after which the master is suspected")
     check: bool = Field(True, description="compare the state digests of master and backup")
 
 

@@ -132,13 +132,16 @@ def build_record(
     by_name = measure.event_counts(fleet.events)
     delivered_pps, offered_pps = measure.rates(stats)
     valid = checks.validity(spec, stats, counts, latency, failovers, faults, trouble)
-    scheduler = (stats.traffic or {}).get("scheduler")
+    told = {
+        "scheduler": (stats.traffic or {}).get("scheduler"),
+        "niceness": next((e.integer("niceness", 0) for e in fleet.events if e.name == "ready"), 0),
+    }
     return Record(
         version=1,
         valid=valid if isinstance(valid, str) else True,
         started=started,
         spec=spec.model_dump() | {"nf": prepared.nf},
-        environment=machine.model_copy(update={"scheduler": scheduler}),
+        environment=machine.model_copy(update=told),
         versions=versions,
         setup=_setup(fleet),
         window=Window(start_ns=start_ns, end_ns=_first_ns(fleet, "window_end")),

@@ -285,12 +285,15 @@ def main():
         emit("ready")
     if isinstance(role, Loggers) and SPEC["mode"] == "ftmb" and MISBEHAVE != "never-protected":
         emit("protected", epoch=1)
+    finished = False
     while True:
         word = next_word(words, 0.005)
-        role.step()
+        if not finished:  # then nobody's end is a failure any more
+            role.step()
         if word in ("finish", "exit") and MISBEHAVE == "ignore-finish":
             continue
         if word == "finish":
+            finished = True
             role.stats()
         if word == "exit":
             os._exit(0)

@@ -27,7 +27,7 @@ RELATIONS: dict[str, Callable[[float, float], bool]] = {
 }
 KEYS = {
     "id", "statement", "source", "metric", "relation", "bound", "unit", "tolerance", "needs",
-    "section", "tier",
+    "section",
 }  # fmt: skip
 NEEDS = {"cpus", "n", "parts", "why"}
 
@@ -49,7 +49,6 @@ class Claim:
     tolerance: str
     unit: str
     section: str = ""
-    tier: str = "quick"
     needs: dict[str, Any] = field(default_factory=dict)
 
 

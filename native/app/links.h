@@ -33,7 +33,7 @@ struct node_roles {
 };
 
 /* Open every link of this process; blocks until the servers' peers have connected. Ends the process
- * with code 3 if a link cannot be made. */
+ * with code 3 if a link cannot be made, 5 if its other end went away. */
 void links_open(struct node_links *links, const struct node_config *config,
                 struct node_roles roles);
 

@@ -25,6 +25,9 @@
 #include "roles/traffic_role.h"
 
 #define LINKS_TIMEOUT_MS 15000
+/* The highest priority that is still shared fairly: real time would starve the kernel's own work.
+ */
+#define DATA_PLANE_NICENESS (-19)
 
 struct lcore_work {
     unsigned count;
@@ -236,6 +239,11 @@ int main(int argc, char **argv)
         return 2;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* A data plane owns its cores; here it shares them, and a poller that yields would lose them to
+     * whatever does not. Where it is not permitted it goes on as it is. Every thread inherits it.
+     */
+    (void)setpriority(PRIO_PROCESS, 0, DATA_PLANE_NICENESS);
+    int niceness = getpriority(PRIO_PROCESS, 0);
     ftmb_panic = invariant_broken;
     spec_read(argv[1], &node.config);
     event_process(node.config.process);
@@ -251,6 +259,6 @@ int main(int argc, char **argv)
     /* This thread only listens from here on. And when the process is killed, its last thread is the
      * one that returns the memory, milliseconds of work: let it be this one, behind all others. */
     (void)setpriority(PRIO_PROCESS, 0, 19);
-    event_emit("ready", "{s:i}", "pid", (int)getpid());
+    event_emit("ready", "{s:i,s:i}", "pid", (int)getpid(), "niceness", niceness);
     obey();
 }

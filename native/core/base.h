@@ -34,7 +34,7 @@
  * (default: trap). State that broke an invariant can never be trusted again. */
 extern void (*ftmb_panic)(const char *file, int line, const char *what);
 
-/* Stays on in release builds: see DESIGN "Loud" (I6). */
+/* Stays on in release builds: a broken invariant is loud (docs/ARCHITECTURE.md, I6). */
 #define FTMB_ASSERT(cond)                                                                          \
     do {                                                                                           \
         if (unlikely(!(cond))) {                                                                   \

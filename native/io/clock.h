@@ -6,7 +6,7 @@
 #include <time.h>
 
 /* Nanoseconds since an arbitrary fixed point (boot). Comparable between processes of one machine;
- * served by the vDSO, so it costs no system call (about 25 ns). */
+ * served by the vDSO, so it costs no system call. */
 static inline uint64_t clock_ns(void)
 {
     struct timespec now;

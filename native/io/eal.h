@@ -15,8 +15,9 @@
 int io_eal_init(const char *process, const char *dir, unsigned memory_mb, const unsigned *cpus,
                 unsigned n);
 
-/* Close every port still open and remove DPDK's runtime files; lcores must have stopped. A killed
- * process leaves those files inside the `dir` of io_eal_init(), to be removed with it. */
+/* For tests: ftmb-node itself leaves with _exit(). Close every port still open and remove DPDK's
+ * runtime files; lcores must have stopped. A killed process leaves those files inside the `dir` of
+ * io_eal_init(), to be removed with it. */
 void io_eal_end(void);
 
 #endif

@@ -26,7 +26,7 @@ enum message_type {
     MSG_VIEW,      /* OL -> IL: struct msg_view, send inputs there from these numbers on */
     MSG_CREDIT,    /* OL -> IL: struct msg_credit */
     MSG_FENCED,    /* OL -> a replica of an ended view: stop */
-    MSG_BYE,       /* replica -> OL: an orderly end, not a failure */
+    MSG_BYE,       /* replica or IL -> OL, OL -> all: an orderly end, not a failure */
     MSG_DELTA,     /* master -> backup: struct msg_delta, then bytes */
 };
 

@@ -1,4 +1,4 @@
-/* A backup becomes master: cut, replay, go on (DESIGN: failover). */
+/* A backup becomes master: cut, replay, go on (docs/ARCHITECTURE.md, section 10). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -9,9 +9,9 @@ struct role {
     void *self;
     /* One bounded piece of work on the role's lcore; returns frames handled, 0 when idle. */
     unsigned (*poll)(void *self);
-    /* A command from the operator ("start", "stop", ...), on the control thread. May be NULL. */
+    /* A command from the runner ("start", "stop", ...), on the main thread. May be NULL. */
     void (*command)(void *self, const char *verb);
-    /* Counters at the end, on the control thread, after the lcores have stopped. */
+    /* Counters at the end, on the main thread, after the lcores have stopped. */
     json_t *(*stats)(void *self);
 };
 
