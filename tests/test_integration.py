@@ -126,6 +126,20 @@ def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:
     assert recovery["outage_ms"] > 0
 
 
+def test_alone_after_a_crash_full_logs_do_not_stop_traffic(trial: RunFtmb) -> None:
+    """No backup is left, so nothing can be committed: logs that serve nobody are forgotten."""
+    # 50,000 packets a second, a PAL or more each: these logs would be full after 0.7 s.
+    tree = spec(
+        duration_s=3.0,
+        log={"input_mb": 2, "pals": 1 << 20, "outputs": 16384},
+        faults=[dict(KILL, protect_again=False)],
+    )
+    record = sound(trial, tree)
+    assert_exactly_once(record)
+    assert record["recovery"][0]["protected_again_ms"] is None
+    assert record["packets"]["refused_before_log"] == 0
+
+
 def test_killed_twice(trial: RunFtmb) -> None:
     """The fresh backup that was started after the first crash survives the second."""
     # The loggers' links look for a new peer once a second, one after the other.
