@@ -19,7 +19,7 @@
 #define CREDIT_SLACK 64u
 #define ASK_INTERVAL_NS (5 * NS_PER_MS)
 #define FORGET_INTERVAL_NS (10 * NS_PER_MS)
-/* Computing a cut takes the new master's control thread a while: detection times this. */
+/* A promoted backup beats while it computes its cut. Silent for this many detection times: gone. */
 #define PROMOTION_PATIENCE 20u
 
 bool ol_run_job(struct output_logger *ol, enum ol_job_kind kind)
