@@ -1,7 +1,7 @@
 /* ftmb-node: reads a node spec, opens links, places roles on cores, obeys commands on stdin.
  *
  * Exit codes: 0 orderly end, 2 bad spec or argument, 3 cannot be set up, 4 the protocol was
- * violated or state is lost, 5 a peer is gone. */
+ * violated or state is lost, 5 a peer is gone, 6 fenced: this process counts no more. */
 #include <errno.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>

@@ -51,6 +51,13 @@ static uint64_t want_uint(struct section *section, const char *key, uint64_t min
     return (uint64_t)json_integer_value(value);
 }
 
+/* A key that specs may leave out. */
+static uint64_t may_uint(struct section *section, const char *key, uint64_t min, uint64_t max,
+                         uint64_t otherwise)
+{
+    return json_object_get(section->object, key) ? want_uint(section, key, min, max) : otherwise;
+}
+
 static uint64_t want_power(struct section *section, const char *key, uint64_t min, uint64_t max)
 {
     uint64_t value = want_uint(section, key, min, max);
@@ -157,6 +164,8 @@ static void read_ft(struct node_config *config, const json_t *object)
     config->engine = (enum snapshot_engine_kind)want_choice(&ft, "engine", engine);
     config->period_ms = (uint32_t)want_uint(&ft, "period_ms", 1, 3600000);
     config->detect_ms = (uint32_t)want_uint(&ft, "detect_ms", 5, 3600000);
+    config->heir_ms = (uint32_t)may_uint(&ft, "heir_ms", 0, 3600000, 20000);
+    config->peer_ms = (uint32_t)may_uint(&ft, "peer_ms", 1, 3600000, 20000);
     config->check = want_bool(&ft, "check");
     no_more_keys(&ft);
 }
@@ -284,7 +293,7 @@ void spec_read(const char *path, struct node_config *config)
     want_text(&top, "out", out, sizeof(out));
     config->mode = (enum node_mode)want_choice(&top, "mode", mode);
     config->workers = (uint32_t)want_uint(&top, "workers", 1, FTMB_MAX_WORKERS);
-    config->replicas = (uint32_t)want_uint(&top, "replicas", 1, 2);
+    config->replicas = (uint32_t)want_uint(&top, "replicas", 1, VIEW_SLOTS);
     config->yield = want_choice(&top, "idle", idle) == 1;
     config->memory_mb = (uint32_t)want_uint(&top, "memory_mb", 64, 1u << 20);
     config->wait_when_full = want_choice(&top, "when_full", full) == 1;
