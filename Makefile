@@ -6,7 +6,7 @@
 #   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check model reproduce trials report clean distclean
+.PHONY: help setup build test check sanitize model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -19,6 +19,9 @@ build: setup ## the C data plane, in results/build/release
 
 test: build ## all tests: C, Python, real processes
 	@envs/test.sh
+
+sanitize: setup ## the C tests under address, undefined-behaviour and thread sanitizers
+	@envs/sanitize.sh
 
 check: setup ## format, static analysis, types
 	@envs/check.sh

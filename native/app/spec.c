@@ -9,6 +9,7 @@
 #include "core/hash.h"
 #include "core/view.h"
 #include "io/event.h"
+#include "io/fault.h"
 
 #define SPEC_VERSION 1
 #define MAX_KEYS 24
@@ -48,6 +49,13 @@ static uint64_t want_uint(struct section *section, const char *key, uint64_t min
         die(2, "%s: '%s.%s' must be a whole number from %llu to %llu", spec_path, section->name,
             key, (unsigned long long)min, (unsigned long long)max);
     return (uint64_t)json_integer_value(value);
+}
+
+/* A key that specs may leave out. */
+static uint64_t may_uint(struct section *section, const char *key, uint64_t min, uint64_t max,
+                         uint64_t otherwise)
+{
+    return json_object_get(section->object, key) ? want_uint(section, key, min, max) : otherwise;
 }
 
 static uint64_t want_power(struct section *section, const char *key, uint64_t min, uint64_t max)
@@ -156,6 +164,8 @@ static void read_ft(struct node_config *config, const json_t *object)
     config->engine = (enum snapshot_engine_kind)want_choice(&ft, "engine", engine);
     config->period_ms = (uint32_t)want_uint(&ft, "period_ms", 1, 3600000);
     config->detect_ms = (uint32_t)want_uint(&ft, "detect_ms", 5, 3600000);
+    config->heir_ms = (uint32_t)may_uint(&ft, "heir_ms", 0, 3600000, 20000);
+    config->peer_ms = (uint32_t)may_uint(&ft, "peer_ms", 1, 3600000, 20000);
     config->check = want_bool(&ft, "check");
     no_more_keys(&ft);
 }
@@ -213,6 +223,45 @@ static void read_noise(struct node_config *config, const json_t *list)
         config->noise_cpu[i] = (uint32_t)json_integer_value(json_array_get(list, i));
 }
 
+static double want_rate(struct section *section, const char *key)
+{
+    if (!json_object_get(section->object, key))
+        return 0;
+    json_t *value = want(section, key);
+    if (!json_is_number(value) || json_number_value(value) < 0 || json_number_value(value) > 0.5)
+        die(2, "%s: '%s.%s' must be a number from 0 to 0.5", spec_path, section->name, key);
+    return json_number_value(value);
+}
+
+/* Faults of links: the layer in io keeps them, since no role knows of them. */
+static void read_links(const struct node_config *config, const json_t *object)
+{
+    static const char *const kinds[] = {"il", "ol", "state"};
+    struct section links = section_of("links", object);
+    uint64_t seed = want_uint(&links, "seed", 0, UINT64_MAX);
+    if (config->mode != MODE_FTMB)
+        die(2, "%s: only mode ftmb recovers from faults of 'links'", spec_path);
+    for (unsigned k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+        if (!json_object_get(object, kinds[k]))
+            continue;
+        struct section kind = section_of(kinds[k], want(&links, kinds[k]));
+        struct fault_rates rates = {
+            .drop = want_rate(&kind, "drop"),
+            .repeat = want_rate(&kind, "repeat"),
+            .reorder = want_rate(&kind, "reorder"),
+            .delay = want_rate(&kind, "delay"),
+            .garble = want_rate(&kind, "garble"),
+        };
+        if (rates.delay > 0)
+            rates.delay_us = (uint32_t)want_uint(&kind, "delay_us", 1, 1000000);
+        else if (json_object_get(kind.object, "delay_us"))
+            want(&kind, "delay_us");
+        no_more_keys(&kind);
+        fault_configure(seed, kinds[k], &rates);
+    }
+    no_more_keys(&links);
+}
+
 static void read_optional(struct node_config *config, struct section *top)
 {
     if (json_object_get(top->object, "noise_cpus"))
@@ -221,6 +270,8 @@ static void read_optional(struct node_config *config, struct section *top)
         config->slot = (uint32_t)want_uint(top, "slot", 0, VIEW_SLOTS - 1);
     if (json_object_get(top->object, "traffic"))
         config->traffic = want(top, "traffic");
+    if (json_object_get(top->object, "links"))
+        read_links(config, want(top, "links"));
 }
 
 void spec_read(const char *path, struct node_config *config)
@@ -242,7 +293,7 @@ void spec_read(const char *path, struct node_config *config)
     want_text(&top, "out", out, sizeof(out));
     config->mode = (enum node_mode)want_choice(&top, "mode", mode);
     config->workers = (uint32_t)want_uint(&top, "workers", 1, FTMB_MAX_WORKERS);
-    config->replicas = (uint32_t)want_uint(&top, "replicas", 1, 2);
+    config->replicas = (uint32_t)want_uint(&top, "replicas", 1, VIEW_SLOTS);
     config->yield = want_choice(&top, "idle", idle) == 1;
     config->memory_mb = (uint32_t)want_uint(&top, "memory_mb", 64, 1u << 20);
     config->wait_when_full = want_choice(&top, "when_full", full) == 1;

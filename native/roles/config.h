@@ -47,6 +47,8 @@ struct node_config {
     enum snapshot_engine_kind engine;
     uint32_t period_ms;
     uint32_t detect_ms;
+    uint32_t heir_ms; /* the OL waits so long for a process that holds the base */
+    uint32_t peer_ms; /* a role waits so long for a logger to come back */
 
     uint64_t input_bytes; /* per worker, power of two */
     uint64_t pals;        /* per worker, power of two */

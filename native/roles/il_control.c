@@ -97,7 +97,9 @@ int il_control_start(struct input_logger *il)
                 strerror(-il->ol_fd));
         return il->ol_fd;
     }
-    int error = control_send(il->ol_fd, MSG_HELLO_IL, 0, 0, NULL, 0);
+    struct msg_hello_il hello = {.pid = (uint32_t)getpid()};
+    struct iovec body = {&hello, sizeof(hello)};
+    int error = control_send(il->ol_fd, MSG_HELLO_IL, 0, 0, &body, 1);
     if (error || pthread_create(&il->control_thread, NULL, control_main, il))
         return error ? error : -EAGAIN;
     return 0;

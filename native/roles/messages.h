@@ -1,8 +1,10 @@
 /* Control messages between roles. Never on the packet path.
  *
  * The output logger is the hub: replicas and the input logger connect to it. Only deltas go
- * directly, from the master to the backup. A connection is a Unix stream socket between processes
- * of one machine, so a message that was sent arrives, in order, unless a process dies. */
+ * directly, from the master to its backups. A connection is a Unix stream socket between processes
+ * of one machine, so a message that was sent arrives, in order, unless the connection ends. It is
+ * then made anew, by whoever connected, and the output logger repeats what still counts: so every
+ * message may come again, and is compared by (view, epoch) with what the receiver knows. */
 #ifndef FTMB_ROLES_MESSAGES_H
 #define FTMB_ROLES_MESSAGES_H
 
@@ -10,12 +12,12 @@
 
 enum message_type {
     MSG_HELLO = 1, /* replica -> OL: struct msg_hello */
-    MSG_HELLO_IL,  /* IL -> OL: empty */
+    MSG_HELLO_IL,  /* IL -> OL: struct msg_hello_il */
     MSG_WELCOME,   /* OL -> replica: struct msg_welcome; view and incarnation in the head */
     MSG_REFUSED,   /* OL -> replica: why (text); the replica stops */
     MSG_HEARTBEAT, /* replica -> OL: empty */
     MSG_BACKUP,    /* OL -> master: struct msg_backup, a backup came or went */
-    MSG_PREPARED,  /* backup -> OL: struct msg_snapshot */
+    MSG_PREPARED,  /* backup -> OL: struct msg_snapshot; again after a rejoin, if one is staged */
     MSG_REJECTED,  /* backup -> OL: a delta was unsound or did not follow; send a full one */
     MSG_COMMITTED, /* OL -> all: struct msg_snapshot, the base from here on */
     MSG_SNAPSHOT,  /* OL -> master: take one now (a log fills) */
@@ -23,27 +25,46 @@ enum message_type {
     MSG_PROMOTE,   /* OL -> backup: struct msg_promote, then the PALs of each worker */
     MSG_CUT,       /* backup -> OL: struct msg_cut */
     MSG_GO,        /* OL -> backup: replay; the head's view is the new one */
+    MSG_NEW_VIEW,  /* OL -> backups that stay: the head's view has begun; what is staged is void */
     MSG_VIEW,      /* OL -> IL: struct msg_view, send inputs there from these numbers on */
     MSG_CREDIT,    /* OL -> IL: struct msg_credit */
-    MSG_FENCED,    /* OL -> a replica of an ended view: stop */
+    MSG_FENCED,    /* OL -> a replica that counts no more: struct msg_fenced; it stops (exit 6) */
     MSG_BYE,       /* replica or IL -> OL, OL -> all: an orderly end, not a failure */
     MSG_DELTA,     /* master -> backup: struct msg_delta, then bytes */
+    MSG_DELTA_ACK, /* backup -> master, on the same connection: struct msg_delta_ack */
+    MSG_TYPES,
 };
 
 struct msg_hello {
     uint32_t slot;
     uint32_t pid;
     uint64_t config_digest; /* function, parameters, workers, build */
+    uint32_t incarnation;   /* 0: a new process; else it was admitted and its connection ended */
+    uint32_t view;          /* that it believes in, 0: none */
+    uint32_t active;
+    uint32_t base_view;
+    uint64_t base_epoch; /* of the base that it holds, in memory or in its file; 0: none */
 };
 
+struct msg_hello_il {
+    uint32_t pid;
+    uint32_t view; /* that it sends in, 0: none */
+};
+
+/* A replica that comes back (`rejoined`) goes on as it was; what it missed follows. */
 struct msg_welcome {
     uint32_t active;
-    uint32_t reserved;
+    uint32_t rejoined;
 };
 
+/* The master builds on its committed image if that is the base named here, else it sends a full
+ * snapshot. The same incarnation with the same base again: nothing new. */
 struct msg_backup {
     uint32_t slot;
     uint32_t present;
+    uint32_t incarnation; /* of the backup */
+    uint32_t base_view;
+    uint64_t base_epoch; /* 0: it holds none, or refused a delta: full */
 };
 
 struct msg_snapshot {
@@ -61,6 +82,8 @@ struct msg_promote {
 };
 
 struct msg_cut {
+    uint32_t view; /* the one that is to begin */
+    uint32_t reserved;
     uint64_t pals[FTMB_MAX_WORKERS]; /* counts from the start */
     uint64_t next_input[FTMB_MAX_WORKERS];
 };
@@ -75,11 +98,60 @@ struct msg_credit {
     uint64_t limit[FTMB_MAX_WORKERS]; /* the highest input number that may be accepted */
 };
 
+struct msg_fenced {
+    uint32_t view; /* the present one */
+    int32_t by;    /* slot of its master, -1: none yet */
+};
+
 struct msg_delta {
+    uint32_t view;
+    uint32_t reserved;
+    uint64_t epoch;
     uint64_t offset; /* of the bytes that follow */
     uint64_t total;
 };
 
+struct msg_delta_ack {
+    uint32_t view;
+    uint32_t resend; /* 1: go on from `have`, what came after it is lost */
+    uint64_t epoch;
+    uint64_t have; /* bytes that are there without a gap */
+};
+
 #define MSG_DELTA_PIECE (64u * 1024)
+
+/* Bytes that the body of such a message has at least; UINT32_MAX: there is no such type. */
+static inline uint32_t message_bytes(uint16_t type)
+{
+    switch (type) {
+    case MSG_HELLO:
+        return sizeof(struct msg_hello);
+    case MSG_HELLO_IL:
+        return sizeof(struct msg_hello_il);
+    case MSG_WELCOME:
+        return sizeof(struct msg_welcome);
+    case MSG_BACKUP:
+        return sizeof(struct msg_backup);
+    case MSG_PREPARED:
+    case MSG_COMMITTED:
+        return sizeof(struct msg_snapshot);
+    case MSG_PROMOTE:
+        return sizeof(struct msg_promote);
+    case MSG_CUT:
+        return sizeof(struct msg_cut);
+    case MSG_VIEW:
+        return sizeof(struct msg_view);
+    case MSG_CREDIT:
+        return sizeof(struct msg_credit);
+    case MSG_FENCED:
+        return sizeof(struct msg_fenced);
+    case MSG_DELTA:
+        return sizeof(struct msg_delta);
+    case MSG_DELTA_ACK:
+        return sizeof(struct msg_delta_ack);
+    default:
+        return type > 0 && type < MSG_TYPES ? 0 : UINT32_MAX;
+    }
+}
 
 #endif

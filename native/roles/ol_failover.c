@@ -64,7 +64,8 @@ void ol_master_failed(struct output_logger *ol, const char *kind)
     event_emit("fenced", "{s:I}", "view", (json_int_t)ol->state.view);
     promote(ol, next);
     if (old_connection) {
-        ol_send(ol, old_connection, MSG_FENCED, NULL, 0);
+        struct msg_fenced fenced = {.view = ol->state.view, .by = ol->state.master};
+        ol_send(ol, old_connection, MSG_FENCED, &fenced, sizeof(fenced));
         old_connection->orderly = true; /* its end is no news any more */
         old_connection->slot = -1;
     }
@@ -99,6 +100,8 @@ void ol_cut_arrived(struct output_logger *ol, struct ol_connection *from,
     if (!ol->promoting || from->slot != ol->state.master || message->length < sizeof(cut))
         return;
     memcpy(&cut, message->body, sizeof(cut));
+    if (cut.view != ol->state.view)
+        return;
     begin_view(ol, from, &cut);
     ol_send(ol, from, MSG_GO, NULL, 0);
     ol_tell_view(ol, cut.next_input);

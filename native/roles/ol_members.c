@@ -61,7 +61,8 @@ static void begin_first_view(struct output_logger *ol, const struct ol_connectio
 
 void ol_tell_backup(struct output_logger *ol, uint32_t slot, bool present)
 {
-    struct msg_backup backup = {.slot = slot, .present = present};
+    struct msg_backup backup = {
+        .slot = slot, .present = present, .incarnation = ol->state.member[slot].incarnation};
     ol_send(ol, ol_replica(ol, ol->state.master), MSG_BACKUP, &backup, sizeof(backup));
 }
 

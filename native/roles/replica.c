@@ -72,23 +72,10 @@ static void on_committed(struct replica *replica, const struct control_msg *mess
     pthread_mutex_unlock(&replica->state_lock);
 }
 
-static size_t body_bytes(uint16_t type)
-{
-    switch (type) {
-    case MSG_BACKUP:
-        return sizeof(struct msg_backup);
-    case MSG_COMMITTED:
-        return sizeof(struct msg_snapshot);
-    case MSG_PROMOTE:
-        return sizeof(struct msg_promote);
-    default:
-        return 0;
-    }
-}
-
 static void on_message(struct replica *replica, const struct control_msg *message)
 {
-    if (message->length < body_bytes(message->type))
+    uint32_t least = message_bytes(message->type);
+    if (least != UINT32_MAX && message->length < least)
         die(5, "the output logger sent a message that is too short (type %u)", message->type);
     switch (message->type) {
     case MSG_BACKUP:
@@ -109,8 +96,11 @@ static void on_message(struct replica *replica, const struct control_msg *messag
     case MSG_GO:
         replica_go(replica, message->view);
         break;
-    case MSG_FENCED:
-        die(5, "fenced: the view of this replica has ended");
+    case MSG_FENCED: {
+        const struct msg_fenced *fenced = (const struct msg_fenced *)message->body;
+        event_emit("fenced_out", "{s:I,s:i}", "view", (json_int_t)fenced->view, "by", fenced->by);
+        die(6, "fenced: the view of this replica has ended");
+    }
     case MSG_BYE:
         replica->orderly_end = true;
         break;

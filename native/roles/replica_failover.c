@@ -45,7 +45,7 @@ void replica_promote(struct replica *replica, const struct control_msg *message)
     int error = replay_cut(replay, arena_seq(replica->arena));
     if (error)
         die(4, "divergence: the logs contradict each other (%d)", error);
-    struct msg_cut cut = {0};
+    struct msg_cut cut = {.view = message->view};
     for (uint32_t w = 0; w < replica->config->workers; w++) {
         cut.pals[w] = replica->arena->cursors[w].pals + replay->count[w];
         cut.next_input[w] = replica->arena->cursors[w].next_input;

@@ -70,7 +70,8 @@ static int send_delta(struct replica *replica, int fd)
     const struct delta *delta = &replica->snapshotter.delta;
     for (uint64_t at = 0; at < delta->size; at += MSG_DELTA_PIECE) {
         uint64_t length = u64_min(MSG_DELTA_PIECE, delta->size - at);
-        struct msg_delta piece = {.offset = at, .total = delta->size};
+        struct msg_delta piece = {
+            .view = replica->view, .epoch = replica->epoch, .offset = at, .total = delta->size};
         struct iovec body[2] = {{&piece, sizeof(piece)}, {delta->bytes + at, length}};
         int error = control_send(fd, MSG_DELTA, replica->view, replica->incarnation, body, 2);
         if (error)
