@@ -71,8 +71,7 @@ bool shared_read_end_exact(struct ftmb_ctx *ctx, uint32_t id, uint64_t token)
         SIM_POINT();
         copy[j] = atomic_load_explicit(&vector[j], memory_order_relaxed);
     }
-    atomic_thread_fence(memory_order_acquire);
-    if (atomic_load_explicit(&ctx->seq[id], memory_order_relaxed) != token)
+    if (seq_validate(&ctx->seq[id]) != token)
         return false;
     for (uint32_t j = 0; j < ctx->workers; j++)
         ctx->deps[j] = u64_max(ctx->deps[j], copy[j]);

@@ -24,6 +24,22 @@
 #include "core/plant.h"
 #include "core/sim_point.h"
 
+#if defined(__SANITIZE_THREAD__)
+#define FTMB_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define FTMB_TSAN 1
+#endif
+#endif
+
+/* How a section's end makes its data visible. The planted race is for the test that the thread
+ * sanitizer finds it (native/tests/meson.build). */
+#ifdef FTMB_PLANT_RACE
+#define SEQ_RELEASE memory_order_relaxed
+#else
+#define SEQ_RELEASE memory_order_release
+#endif
+
 struct replay;
 
 enum access_mode {
@@ -109,6 +125,28 @@ bool replay_read_end(struct ftmb_ctx *ctx, uint32_t id);
 void replay_section_done(struct ftmb_ctx *ctx);
 bool replay_determinant(struct ftmb_ctx *ctx, uint64_t *value);
 
+/* No store to the data may be seen before the odd word (free on x86). */
+static inline void seq_opened(void)
+{
+#ifndef FTMB_TSAN
+    atomic_thread_fence(memory_order_release);
+#endif
+}
+
+/* The sequence word as it is after every load before this call. The thread sanitizer does not know
+ * fences, so it gets a read-modify-write, which on the machines it runs on orders as much. Only
+ * `acquire`: a release would tell it that the next writer comes after this reader, and so hide
+ * plain loads of what that writer changes. */
+static inline uint64_t seq_validate(_Atomic uint64_t *word)
+{
+#ifdef FTMB_TSAN
+    return atomic_fetch_add_explicit(word, 0, memory_order_acquire);
+#else
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(word, memory_order_relaxed);
+#endif
+}
+
 static inline void shared_append(struct ftmb_ctx *ctx, bool write, uint32_t id, uint64_t version)
 {
     FTMB_ASSERT(ctx->pal_count < ctx->pal_capacity);
@@ -139,8 +177,7 @@ static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
         if (ctx->mode == ACCESS_LOG)
             shared_append(ctx, true, id, seq >> 1);
     }
-    /* No store to the data may be seen before the odd word (free on x86). */
-    atomic_thread_fence(memory_order_release);
+    seq_opened();
     ctx->held[ctx->held_count++] = id;
     ctx->section_pals++;
     if (unlikely(ctx->exact))
@@ -167,7 +204,7 @@ static inline void ftmb_section_end(struct ftmb_ctx *ctx)
         uint64_t seq = atomic_load_explicit(word, memory_order_relaxed);
         if (PLANTED(P_EARLY_UNLOCK) && i + 1 < ctx->held_count)
             continue; /* released before */
-        atomic_store_explicit(word, seq + 1, memory_order_release);
+        atomic_store_explicit(word, seq + 1, SEQ_RELEASE);
     }
     if (PLANTED(P_PUBLISH_AFTER_UNLOCK))
         shared_publish_late(ctx);
@@ -216,10 +253,8 @@ static inline bool ftmb_read_end(struct ftmb_ctx *ctx, uint32_t id, uint64_t tok
     } else if (unlikely(ctx->exact && ctx->mode == ACCESS_LOG)) {
         if (!shared_read_end_exact(ctx, id, token))
             return false;
-    } else {
-        atomic_thread_fence(memory_order_acquire);
-        if (unlikely(atomic_load_explicit(&ctx->seq[id], memory_order_relaxed) != token))
-            return false;
+    } else if (unlikely(seq_validate(&ctx->seq[id]) != token)) {
+        return false;
     }
     SIM_READ(ctx, id);
     if (ctx->held_count)
