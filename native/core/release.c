@@ -1,6 +1,8 @@
 /* Storing PALs, holding outputs, releasing them (see release.h). */
 #include "core/release.h"
 
+#include "core/plant.h"
+
 #include <string.h>
 
 uint64_t release_bytes(uint32_t workers, uint64_t pals, uint64_t outputs, uint64_t held)
@@ -89,6 +91,8 @@ enum release_verdict release_pals(struct release *release, uint32_t w, uint64_t 
 {
     struct release_worker *x = &release->worker[w];
     uint64_t stored = atomic_load_explicit(&x->stored, memory_order_relaxed);
+    if (PLANTED(P_NO_CONTIGUITY) && first > stored + 1)
+        stored = first - 1;
     if (unlikely(first != stored + 1)) {
         if (first == 0 || first > stored)
             return RELEASE_BAD;
@@ -133,7 +137,8 @@ enum release_verdict release_output(struct release *release, uint32_t w, uint64_
 {
     struct release_worker *x = &release->worker[w];
     uint64_t arrived = atomic_load_explicit(&x->arrived, memory_order_relaxed);
-    if (number > arrived + 1 || (number <= arrived && number > x->released) || number == 0)
+    bool gap = number > arrived + 1 && !PLANTED(P_NO_CONTIGUITY);
+    if (gap || (number <= arrived && number > x->released) || number == 0)
         return RELEASE_BAD;
     if (unlikely(number <= x->released)) {
         return released_before(release, x, number, hash);
@@ -158,7 +163,7 @@ void *release_next(struct release *release, uint32_t w)
         if (atomic_load_explicit(&release->worker[j].stored, memory_order_acquire) < out->vector[j])
             return NULL;
     }
-    FTMB_ASSERT(out->number == x->released + 1);
+    FTMB_ASSERT(out->number == x->released + 1 || PLANTED(P_NO_CONTIGUITY));
     x->hashes[out->number & x->hash_mask] = out->hash;
     x->out_peak = u64_max(x->out_peak, out->number - x->out_base);
     for (uint32_t j = 0; j < release->workers; j++)
@@ -176,7 +181,7 @@ void release_commit(struct release *release, const uint64_t *pals, const uint64_
     for (uint32_t w = 0; w < release->workers; w++) {
         struct release_worker *x = &release->worker[w];
         FTMB_ASSERT(pals[w] >= x->pal_base && outputs[w] >= x->out_base);
-        FTMB_ASSERT(x->released >= outputs[w]);
+        FTMB_ASSERT(x->released >= outputs[w] || PLANTED(P_COMMIT_PALS_ONLY));
         x->pal_base = pals[w];
         x->out_base = outputs[w];
     }
@@ -195,6 +200,11 @@ bool release_covers(const struct release *release, const uint64_t *pals, const u
 {
     for (uint32_t w = 0; w < release->workers; w++) {
         const struct release_worker *x = &release->worker[w];
+        if (PLANTED(P_COMMIT_PALS_ONLY)) {
+            if (atomic_load(&x->stored) < pals[w])
+                return false;
+            continue;
+        }
         if (atomic_load_explicit(&x->stored, memory_order_acquire) < pals[w] ||
             atomic_load_explicit(&x->arrived, memory_order_acquire) < outputs[w] ||
             x->released < outputs[w])
@@ -205,7 +215,7 @@ bool release_covers(const struct release *release, const uint64_t *pals, const u
 
 void release_fence(struct release *release, void (*discard)(void *self, void *frame), void *self)
 {
-    for (uint32_t w = 0; w < release->workers; w++) {
+    for (uint32_t w = 0; w < release->workers && !PLANTED(P_KEEP_HELD); w++) {
         struct release_worker *x = &release->worker[w];
         for (; x->held_head != x->held_tail; x->held_head++)
             discard(self, x->held[x->held_head & x->held_mask].frame);
@@ -217,13 +227,14 @@ bool release_truncate(struct release *release, const uint64_t *cut)
     for (uint32_t w = 0; w < release->workers; w++) {
         struct release_worker *x = &release->worker[w];
         uint64_t stored = atomic_load_explicit(&x->stored, memory_order_relaxed);
-        FTMB_ASSERT(x->held_head == x->held_tail);
+        FTMB_ASSERT(x->held_head == x->held_tail || PLANTED(P_KEEP_HELD));
         if (cut[w] < x->pal_base || cut[w] > stored || cut[w] < release->joined[w])
             return false;
     }
     for (uint32_t w = 0; w < release->workers; w++) {
         struct release_worker *x = &release->worker[w];
-        atomic_store_explicit(&x->stored, cut[w], memory_order_release);
+        if (!PLANTED(P_KEEP_LOG))
+            atomic_store_explicit(&x->stored, cut[w], memory_order_release);
         atomic_store_explicit(&x->arrived, x->out_base, memory_order_release);
         x->settled = 0; /* the new view's streams begin at 1 */
     }

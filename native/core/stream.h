@@ -10,6 +10,7 @@
 #define FTMB_CORE_STREAM_H
 
 #include "core/base.h"
+#include "core/plant.h"
 
 #define STREAM_PROBE_NS 1000000ull      /* silence after which the highest number is repeated */
 #define STREAM_PROBE_MAX_NS 64000000ull /* ... doubling up to this */
@@ -67,7 +68,7 @@ static inline uint64_t stream_tx_ack(struct stream_tx *tx, uint64_t seq, bool re
 /* Is it time to repeat the highest number? At most once per (doubling) interval. */
 static inline bool stream_tx_probe_due(struct stream_tx *tx, uint64_t now_ns)
 {
-    if (tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
+    if (PLANTED(P_NO_PROBE) || tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
         return false;
     tx->heard_ns = now_ns;
     tx->probe_ns = u64_min(2 * tx->probe_ns, STREAM_PROBE_MAX_NS);
@@ -99,6 +100,10 @@ static inline enum stream_verdict stream_rx_frame(struct stream_rx *rx, uint64_t
         return STREAM_TAKE;
     }
     rx->ack_now = true;
+    if (PLANTED(P_NO_CONTIGUITY) && seq > rx->expected) {
+        rx->expected = seq + 1;
+        return STREAM_TAKE;
+    }
     if (seq < rx->expected) {
         rx->duplicates++;
         return STREAM_DUPLICATE;

@@ -128,7 +128,7 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         ol->bad++;
         return false;
     }
-    if (unlikely(head->view != ol->view || head->incarnation != ol->incarnation)) {
+    if (unlikely(!wire_current(head, ol->view, ol->incarnation))) {
         ol->old_view++;
         return false;
     }
