@@ -105,7 +105,28 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
         (unsigned long long)frame->number);
 }
 
-/* One frame of the current master; true: kept, the release has it now. */
+/* The next frame of the stream; true: kept, the release has it now. */
+static bool take_next(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
+{
+    const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
+    if (head->type == WIRE_OUTPUT)
+        return take_output(ol, w, m);
+    take_pals(ol, w, (const struct wire_pals *)head);
+    return false;
+}
+
+/* Frames that came before their turn, whose turn it is now. */
+static unsigned take_early(struct output_logger *ol, uint32_t w)
+{
+    struct rte_mbuf *m;
+    unsigned count = 0;
+    for (; count < FTMB_BURST && (m = stream_rx_early(&ol->in[w])) != NULL; count++)
+        if (!take_next(ol, w, m))
+            rte_pktmbuf_free(m);
+    return count;
+}
+
+/* One frame of the current master; true: kept, by the stream or the release. */
 static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
 {
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
@@ -126,12 +147,10 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         ol->bad++;
         return false;
     }
-    if (stream_rx_frame(&ol->in[w], head->seq) != STREAM_TAKE)
-        return false;
-    if (head->type == WIRE_OUTPUT)
-        return take_output(ol, w, m);
-    take_pals(ol, w, (const struct wire_pals *)head);
-    return false;
+    enum stream_verdict verdict = stream_rx_frame(&ol->in[w], head->seq, m);
+    if (likely(verdict == STREAM_TAKE))
+        return take_next(ol, w, m);
+    return verdict == STREAM_KEPT;
 }
 
 static void acknowledge(struct output_logger *ol, uint32_t w)
@@ -139,9 +158,9 @@ static void acknowledge(struct output_logger *ol, uint32_t w)
     struct rte_mbuf *m = rte_pktmbuf_alloc(ol->pool);
     if (!m)
         return;
-    struct wire_head *head = (struct wire_head *)rte_pktmbuf_append(m, sizeof(*head));
-    wire_head_put(head, WIRE_ACK, w, ol->in[w].gap, 0, ol->view, ol->incarnation,
-                  ol->in[w].expected - 1);
+    struct wire_ack *ack = (struct wire_ack *)rte_pktmbuf_append(m, sizeof(*ack));
+    wire_head_put(&ack->head, WIRE_ACK, w, 0, 0, ol->view, ol->incarnation, ol->in[w].expected - 1);
+    stream_rx_report(&ol->in[w], &ack->report);
     if (io_tx(ol->replica[ol->slot][w], &m, 1) == 1)
         stream_rx_acked(&ol->in[w]);
     else
@@ -155,8 +174,9 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
      * have to be; so the worker waits instead, between packets. */
     if (x->held_tail - x->held_head + FTMB_BURST > OL_HELD)
         return 0;
+    unsigned early = take_early(ol, w);
     struct rte_mbuf *burst[FTMB_BURST];
-    uint16_t count = io_rx(ol->replica[ol->slot][w], burst, FTMB_BURST);
+    uint16_t count = io_rx(ol->replica[ol->slot][w], burst, (uint16_t)(FTMB_BURST - early));
     for (uint16_t i = 0; i < count; i++) {
         if (i + 2 < count)
             __builtin_prefetch(rte_pktmbuf_mtod(burst[i + 2], void *));
@@ -164,9 +184,9 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
             rte_pktmbuf_free(burst[i]);
     }
     ol->frames += count;
-    if (stream_rx_ack_due(&ol->in[w], count == 0))
+    if (stream_rx_ack_due(&ol->in[w], early + count == 0))
         acknowledge(ol, w);
-    return count;
+    return early + count;
 }
 
 /* ---- jobs --------------------------------------------------------------------------------- */
@@ -193,6 +213,9 @@ static bool begin(struct output_logger *ol, const struct ol_job *job)
     ol->incarnation = job->incarnation;
     ol->resumed = false;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
+        void *kept;
+        while ((kept = stream_rx_early_drop(&ol->in[w])) != NULL)
+            rte_pktmbuf_free(kept);
         stream_rx_reset(&ol->in[w], 1);
         atomic_store(&ol->progress[w], job->next_input[w]);
     }
@@ -297,13 +320,13 @@ static unsigned poll(void *self)
 static json_t *stats(void *self)
 {
     struct output_logger *ol = self;
-    uint64_t held_peak = 0, log_peak = 0, gaps = 0, released = 0;
+    uint64_t held_peak = 0, log_peak = 0, asked = 0, released = 0;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
         held_peak = u64_max(held_peak, ol->release.worker[w].held_peak);
         log_peak +=
             (ol->release.worker[w].pal_peak + ol->release.worker[w].out_peak) * sizeof(uint64_t);
         released += ol->release.worker[w].released;
-        gaps += ol->in[w].gaps;
+        asked += ol->in[w].asked;
     }
     return json_pack(
         "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "ol", "frames",
@@ -316,7 +339,7 @@ static json_t *stats(void *self)
         (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
                      sizeof(uint64_t)),
         "commits", (json_int_t)ol->commits, "snapshot_requests", (json_int_t)ol->snapshot_requests,
-        "resend_requests", (json_int_t)gaps);
+        "resend_requests", (json_int_t)asked);
 }
 
 static int map_logs(struct output_logger *ol)
