@@ -91,7 +91,10 @@ enum stream_verdict stream_rx_odd(struct stream_rx *rx, uint64_t seq, void *fram
     void **slot = &rx->early[seq % STREAM_EARLY];
     if (seq == rx->expected && !*slot) {
         rx->expected++;
-        rx->unacked++;
+        return STREAM_TAKE;
+    }
+    if (PLANTED(P_NO_CONTIGUITY) && seq > rx->expected) {
+        rx->expected = seq + 1;
         return STREAM_TAKE;
     }
     rx->ack_now = true;

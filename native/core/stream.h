@@ -11,6 +11,7 @@
 #define FTMB_CORE_STREAM_H
 
 #include "core/base.h"
+#include "core/plant.h"
 
 #define STREAM_PROBE_NS 1000000ull      /* silence after which the highest number is repeated */
 #define STREAM_PROBE_MAX_NS 64000000ull /* ... doubling up to this */
@@ -108,7 +109,7 @@ static inline void stream_tx_sent(struct stream_tx *tx, uint64_t first, uint64_t
 /* Is it time to repeat the highest number? At most once per (doubling) interval. */
 static inline bool stream_tx_probe_due(struct stream_tx *tx, uint64_t now_ns)
 {
-    if (tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
+    if (PLANTED(P_NO_PROBE) || tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
         return false;
     tx->heard_ns = now_ns;
     tx->probe_ns = u64_min(2 * tx->probe_ns, STREAM_PROBE_MAX_NS);
@@ -121,7 +122,7 @@ enum stream_verdict { STREAM_TAKE, STREAM_KEPT, STREAM_DUPLICATE, STREAM_GAP };
 
 struct stream_rx {
     uint64_t expected; /* number of the next frame to take */
-    uint32_t unacked;  /* frames taken since the last acknowledgement */
+    uint64_t acked;    /* the sender was told that all up to here have come */
     uint32_t early_count;
     bool ack_now;
     bool beyond;
@@ -137,8 +138,7 @@ static inline void stream_rx_reset(struct stream_rx *rx, uint64_t first)
 {
     FTMB_ASSERT(!rx->early_count);
     rx->expected = first;
-    rx->seen = first - 1;
-    rx->unacked = 0;
+    rx->seen = rx->acked = first - 1;
     rx->ack_now = rx->beyond = false;
 }
 
@@ -150,25 +150,21 @@ static inline enum stream_verdict stream_rx_frame(struct stream_rx *rx, uint64_t
     if (unlikely(seq != rx->expected || rx->early_count))
         return stream_rx_odd(rx, seq, frame);
     rx->expected++;
-    rx->unacked++;
     return STREAM_TAKE;
 }
 
-/* The next frame in order, if it came early; NULL: it did not. To be called until then before
- * further frames are received. */
-static inline void *stream_rx_early(struct stream_rx *rx)
+/* The next frame in order, if it came early; NULL: it did not. It is to be taken as soon as there
+ * is room for it, before further frames are received. */
+static inline void *stream_rx_early(const struct stream_rx *rx)
 {
-    if (likely(!rx->early_count))
-        return NULL;
-    void **slot = &rx->early[rx->expected % STREAM_EARLY];
-    void *frame = *slot;
-    if (!frame)
-        return NULL;
-    *slot = NULL;
+    return likely(!rx->early_count) ? NULL : rx->early[rx->expected % STREAM_EARLY];
+}
+
+static inline void stream_rx_take_early(struct stream_rx *rx)
+{
+    rx->early[rx->expected % STREAM_EARLY] = NULL;
     rx->early_count--;
     rx->expected++;
-    rx->unacked++;
-    return frame;
 }
 
 /* One of the kept frames, no longer kept, whatever its number; NULL: there is none. */
@@ -177,20 +173,35 @@ void *stream_rx_early_drop(struct stream_rx *rx);
 /* The sender repeated its highest number. */
 void stream_rx_probe(struct stream_rx *rx, uint64_t seq);
 
-/* Should an acknowledgement go out now? `idle`: nothing came in this round. */
-static inline bool stream_rx_ack_due(const struct stream_rx *rx, bool idle)
+/* The last frame that was taken. */
+static inline uint64_t stream_rx_taken(const struct stream_rx *rx)
 {
-    return rx->ack_now || rx->unacked >= STREAM_ACK_EVERY || (idle && rx->unacked);
+    return rx->expected - 1;
+}
+
+/* Should the sender be told now that all up to `upto` are settled? Not necessarily all that were
+ * taken: a receiver that may lose some again does not tell of those. `idle`: nothing came in this
+ * round. */
+static inline bool stream_rx_ack_due(const struct stream_rx *rx, uint64_t upto, bool idle)
+{
+    return rx->ack_now || upto - rx->acked >= STREAM_ACK_EVERY || (idle && upto != rx->acked);
 }
 
 /* What the acknowledgement says. */
 void stream_rx_report(struct stream_rx *rx, struct stream_report *report);
 
 /* The acknowledgement was sent. */
-static inline void stream_rx_acked(struct stream_rx *rx)
+static inline void stream_rx_acked(struct stream_rx *rx, uint64_t upto)
 {
-    rx->unacked = 0;
+    rx->acked = upto;
     rx->ack_now = rx->beyond = false;
+}
+
+/* A receiver that was away: take frames from `first` on, and ask for them at once. */
+static inline void stream_rx_resume(struct stream_rx *rx, uint64_t first)
+{
+    stream_rx_reset(rx, first);
+    rx->ack_now = rx->beyond = true;
 }
 
 #endif

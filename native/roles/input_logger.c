@@ -87,6 +87,7 @@ static bool log_input(struct input_logger *il, uint32_t w, const uint8_t *data, 
     record->tick = tick;
     record->port = port;
     memcpy(record->data, data, length);
+    input_log_commit(&x->log);
     x->out.next++;
     il->log_bytes += sizeof(*record) + length;
     return true;
@@ -205,7 +206,7 @@ static void take_ack(struct input_logger *il, uint32_t w, const struct rte_mbuf 
     if (!wire_valid((const uint8_t *)ack, rte_pktmbuf_data_len(m), il->config->workers) ||
         ack->head.type != WIRE_ACK || ack->head.worker != w) {
         il->bad++;
-    } else if (ack->head.view != il->view || ack->head.incarnation != il->incarnation) {
+    } else if (!wire_current(&ack->head, il->view, il->incarnation)) {
         il->old_view++;
     } else {
         stream_tx_settle(&il->worker[w].out, ack->head.seq, now);

@@ -75,19 +75,15 @@ static void sleep_until_active(struct worker_group *group)
 static void park(struct worker *worker)
 {
     do {
-        atomic_store(&worker->state, WORKER_PARKED);
-        for (uint64_t rounds = 0; atomic_load(&worker->group->stop); rounds++)
+        barrier_park(&worker->state);
+        for (uint64_t rounds = 0; !barrier_lifted(&worker->group->stop); rounds++)
             rounds < 64 ? cpu_relax() : (void)sched_yield();
-        atomic_store(&worker->state, WORKER_BUSY);
-    } while (atomic_load(&worker->group->stop));
+    } while (!barrier_enter(&worker->state, &worker->group->stop));
 }
 
-/* BUSY is stored before the stop flag is looked at, and the flag before the states by whoever
- * wants a cut: so a worker that is counted as idle cannot be inside a packet. */
 static void become_busy(struct worker *worker)
 {
-    atomic_store(&worker->state, WORKER_BUSY);
-    if (unlikely(atomic_load(&worker->group->stop)))
+    if (unlikely(!barrier_enter(&worker->state, &worker->group->stop)))
         park(worker);
 }
 
@@ -169,7 +165,7 @@ static enum stream_verdict take_input(struct worker *worker, struct rte_mbuf *m)
     }
     if (worker->config->mode != MODE_FTMB)
         return head->type == WIRE_INPUT ? STREAM_TAKE : STREAM_GAP;
-    if (unlikely(head->view != worker->view || head->incarnation != worker->incarnation)) {
+    if (unlikely(!wire_current(head, worker->view, worker->incarnation))) {
         worker->old_view++;
         return STREAM_GAP;
     }
@@ -205,8 +201,10 @@ static void prefetch_state(struct worker *worker, struct rte_mbuf **burst, unsig
 static unsigned take_burst(struct worker *worker, struct rte_mbuf **burst, unsigned *taken)
 {
     unsigned early = 0;
-    while (early < worker->burst && (burst[early] = stream_rx_early(&worker->in)) != NULL)
+    while (early < worker->burst && (burst[early] = stream_rx_early(&worker->in)) != NULL) {
+        stream_rx_take_early(&worker->in);
         early++;
+    }
     *taken = early;
     if (unlikely(early == worker->burst))
         return early;
@@ -240,7 +238,7 @@ static unsigned run_burst(struct worker *worker)
             worker_stream_flush(worker);
     }
     worker_stream_flush(worker);
-    atomic_store_explicit(&worker->state, WORKER_IDLE, memory_order_release);
+    barrier_leave(&worker->state);
     return count;
 }
 

@@ -36,6 +36,9 @@ struct both_ends {
     uint64_t probes;
     uint64_t freed;
     uint64_t number[STREAM_EARLY]; /* what the receiver keeps, by slot */
+    bool restarts;                 /* the receiver dies now and then */
+    uint64_t settled;              /* what it would come back with */
+    uint64_t most;                 /* frames ever taken */
 };
 
 static void put(struct link *link, uint64_t now_ns, struct frame frame)
@@ -99,11 +102,36 @@ static void run_sender(struct both_ends *e, uint64_t burst)
     }
 }
 
+static void take(struct both_ends *e, uint64_t seq)
+{
+    CHECK(seq == ++e->delivered); /* in order, once */
+    e->most = u64_max(e->most, e->delivered);
+}
+
 static void take_early(struct both_ends *e)
 {
     uint64_t *number;
-    while ((number = stream_rx_early(&e->rx)) != NULL)
-        CHECK(*number == ++e->delivered); /* in order, once */
+    while ((number = stream_rx_early(&e->rx)) != NULL) {
+        take(e, *number);
+        stream_rx_take_early(&e->rx);
+    }
+}
+
+/* Frames that the receiver has taken and would lose at its death: it does not tell of them. */
+static uint64_t unsettled(struct both_ends *e)
+{
+    if (!e->restarts || e->most == e->total)
+        return 0;
+    return seed_below(&e->there.seed, stream_rx_taken(&e->rx) - e->settled + 1);
+}
+
+/* It dies and comes back with what it had told of: the rest comes again. */
+static void restart_receiver(struct both_ends *e)
+{
+    while (stream_rx_early_drop(&e->rx))
+        ;
+    stream_rx_resume(&e->rx, e->settled + 1);
+    e->delivered = e->settled;
 }
 
 static void receive_data(struct both_ends *e, uint64_t seq)
@@ -113,7 +141,7 @@ static void receive_data(struct both_ends *e, uint64_t seq)
     uint64_t own = seq;
     switch (stream_rx_frame(&e->rx, seq, e->rx.early[seq % STREAM_EARLY] ? &own : slot)) {
     case STREAM_TAKE:
-        CHECK(seq == ++e->delivered);
+        take(e, seq);
         break;
     case STREAM_KEPT:
         CHECK(seq > e->delivered + 1 && seq <= e->delivered + STREAM_EARLY);
@@ -140,11 +168,15 @@ static void run_receiver(struct both_ends *e)
         else
             receive_data(e, frame.seq);
     }
-    if (stream_rx_ack_due(&e->rx, idle)) {
-        struct frame ack = {.kind = ACK, .seq = e->rx.expected - 1};
+    if (e->restarts && seed_below(&e->there.seed, 400) == 0)
+        restart_receiver(e);
+    uint64_t upto = stream_rx_taken(&e->rx) - unsettled(e);
+    if (stream_rx_ack_due(&e->rx, upto, idle)) {
+        struct frame ack = {.kind = ACK, .seq = upto};
         stream_rx_report(&e->rx, &ack.report);
         put(&e->back, e->now_ns, ack);
-        stream_rx_acked(&e->rx);
+        stream_rx_acked(&e->rx, upto);
+        e->settled = upto;
     }
 }
 
@@ -176,7 +208,7 @@ static void check_done(struct both_ends *e)
     uint64_t sent = e->there.sent;
     for (unsigned i = 0; i < 1000; i++)
         step(e, 0);
-    CHECK(e->there.sent == sent && !stream_rx_ack_due(&e->rx, true));
+    CHECK(e->there.sent == sent && !stream_rx_ack_due(&e->rx, e->settled, true));
 }
 
 static void test_bad_links(uint64_t seed)
@@ -189,6 +221,7 @@ static void test_bad_links(uint64_t seed)
         links[i]->delay = 1 + (unsigned)seed_below(&seed, seed_below(&seed, 2) ? 3 : 60);
     }
     e->window = 1 + seed_below(&seed, 512);
+    e->restarts = seed_below(&seed, 2);
     uint64_t end = e->now_ns + 60000000000ull; /* a minute: probes are at most 64 ms apart */
     for (unsigned i = 0; e->freed < e->total; i++) {
         CHECK(e->now_ns < end);
@@ -360,10 +393,11 @@ static void test_receiving(void)
     int frame[8];
     stream_rx_reset(&rx, 50);
     CHECK(rx.expected == 50 && rx.gaps == 3 && rx.duplicates == 4);
-    CHECK(!stream_rx_ack_due(&rx, true));
+    CHECK(!stream_rx_ack_due(&rx, 49, true));
     CHECK(stream_rx_frame(&rx, 50, &frame[0]) == STREAM_TAKE && !stream_rx_early(&rx));
-    CHECK(!stream_rx_ack_due(&rx, false) && stream_rx_ack_due(&rx, true));
-    CHECK(stream_rx_frame(&rx, 52, &frame[2]) == STREAM_KEPT && stream_rx_ack_due(&rx, false));
+    CHECK(!stream_rx_ack_due(&rx, 50, false) && stream_rx_ack_due(&rx, 50, true));
+    CHECK(!stream_rx_ack_due(&rx, 49, true)); /* taken, not settled */
+    CHECK(stream_rx_frame(&rx, 52, &frame[2]) == STREAM_KEPT && stream_rx_ack_due(&rx, 49, false));
     CHECK(stream_rx_frame(&rx, 52, &frame[3]) == STREAM_DUPLICATE && !stream_rx_early(&rx));
     CHECK(stream_rx_frame(&rx, 54, &frame[4]) == STREAM_KEPT);
     stream_rx_report(&rx, &report);
@@ -371,7 +405,9 @@ static void test_receiving(void)
     CHECK(stream_rx_frame(&rx, 50, &frame[0]) == STREAM_DUPLICATE && rx.expected == 51);
     CHECK(stream_rx_frame(&rx, 51, &frame[1]) == STREAM_TAKE);
     CHECK(stream_rx_frame(&rx, 52, &frame[5]) == STREAM_DUPLICATE); /* it is kept already */
-    CHECK(stream_rx_early(&rx) == &frame[2] && !stream_rx_early(&rx) && rx.expected == 53);
+    CHECK(stream_rx_early(&rx) == &frame[2]);
+    stream_rx_take_early(&rx);
+    CHECK(!stream_rx_early(&rx) && rx.expected == 53);
     CHECK(stream_rx_frame(&rx, 53 + STREAM_EARLY, &frame[6]) == STREAM_GAP);
     CHECK(stream_rx_frame(&rx, 52 + STREAM_EARLY, &frame[7]) == STREAM_KEPT);
     stream_rx_probe(&rx, 1000);
