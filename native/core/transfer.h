@@ -78,8 +78,14 @@ static inline void transfer_tx_ack(struct transfer_tx *tx, uint64_t have, bool r
     if (have > tx->total || (have < tx->total && have % tx->piece))
         return;
     uint64_t number = have == tx->total ? tx->stream.next - 1 : have / tx->piece;
-    if (number < tx->stream.cursor)
-        (void)stream_tx_ack(&tx->stream, number, resend, now_ns);
+    if (number >= tx->stream.cursor)
+        return;
+    (void)stream_tx_settle(&tx->stream, number, now_ns);
+    /* Nothing is kept beyond a gap: go back to it. */
+    if (resend)
+        stream_tx_report(&tx->stream,
+                         &(struct stream_report){.have = number, .seen = number, .beyond = 1},
+                         now_ns);
 }
 
 /* The channel was made anew: what was on its way is gone. */
