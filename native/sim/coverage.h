@@ -8,6 +8,8 @@
     X(FRAME_LOST, "frame lost")                                                                    \
     X(FRAME_REPEATED, "frame repeated")                                                            \
     X(FRAME_REORDERED, "frame reordered")                                                          \
+    X(SENT_AGAIN, "missing frame sent again")                                                      \
+    X(TAKEN_EARLY, "frame from beyond a gap taken in its turn")                                    \
     X(GO_BACK, "sender went back")                                                                 \
     X(PROBE, "highest number repeated (lost last frame)")                                          \
     X(PREEMPTED, "worker switched at a shared access")                                             \

@@ -3,21 +3,17 @@
 
 static struct frame pool[SIM_FRAMES];
 static struct frame *spare[SIM_FRAMES];
-static uint32_t spare_count;
+static uint32_t spare_count, used;
 
 void frames_reset(void)
 {
-    if (spare_count == SIM_FRAMES)
-        return; /* all came back: keep their order, which is warm */
-    for (uint32_t i = 0; i < SIM_FRAMES; i++)
-        spare[i] = &pool[i];
-    spare_count = SIM_FRAMES;
+    spare_count = used = 0;
 }
 
 struct frame *frame_new(uint32_t uid)
 {
-    FTMB_ASSERT(spare_count);
-    struct frame *frame = spare[--spare_count];
+    FTMB_ASSERT(spare_count || used < SIM_FRAMES);
+    struct frame *frame = spare_count ? spare[--spare_count] : &pool[used++];
     frame->refs = 1;
     frame->length = 0;
     frame->uid = uid;

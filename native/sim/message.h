@@ -31,6 +31,7 @@ struct message {
     uint32_t incarnation;
     bool active;   /* WELCOME */
     bool present;  /* BACKUP */
+    bool refused;  /* BACKUP: it refused a delta */
     struct base_name name; /* HELLO, BACKUP, PREPARED, COMMITTED, PROMOTE */
     struct snapshot_cut cut;
     uint64_t limit[FTMB_MAX_WORKERS]; /* CREDIT; PROMOTE: PALs of each worker */

@@ -73,6 +73,31 @@ void sim_pal(struct ftmb_ctx *ctx, uint64_t pal)
     }
 }
 
+/* ---- versions ----------------------------------------------------------------------------- */
+
+#define VERSIONS 4096u
+
+struct version {
+    uint64_t version;
+    uint64_t value;
+    uint32_t run; /* schedule that this belongs to */
+};
+
+static struct version versions[SIM_VARIABLES][VERSIONS];
+
+void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value)
+{
+    uint64_t version = (ctx->seq[id] >> 1) + 1;
+    bool logged = ctx->replay && ctx->replay->cursor[ctx->worker].section_logged;
+    struct version *x = &versions[id][version % VERSIONS];
+    if (logged && x->run == sim.run && x->version == version && x->value != value)
+        sim_fail("I3", "version %llu of variable %u has another value in the replay",
+                 (unsigned long long)version, id);
+    x->version = version;
+    x->value = value;
+    x->run = sim.run;
+}
+
 /* ---- inputs ------------------------------------------------------------------------------- */
 
 static uint64_t input_hash(const uint8_t *bytes, uint32_t length, uint8_t port, uint64_t stamp_ns,

@@ -145,7 +145,7 @@ static void init_workers(struct proc *proc)
             .vectors = proc->vectors,
             .env = &proc->env,
         };
-        worker->out = (struct stream_tx){.next = 1, .cursor = 1};
+        stream_tx_reset(&worker->out, 1, sim.now_ns);
         worker->output_count = 0;
         worker->in_packet = false;
         atomic_store(&worker->state, BARRIER_IDLE);
@@ -158,15 +158,14 @@ static void control_main(void *self);
 
 void proc_start(uint32_t slot)
 {
-    static uint32_t uids;
     struct proc *proc = &sim.proc[slot];
+    proc->slot = slot;
     take_memory(proc);
     build_arena(proc);
     proc->alive = true;
     proc->stopped = false;
     proc->mute_until_ns = 0;
-    proc->uid = ++uids;
-    proc->slot = slot;
+    proc->uid = ++sim.uids;
     proc->incarnation = 0;
     proc->view = 0;
     proc->active = proc->promised = false;

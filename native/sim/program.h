@@ -20,6 +20,7 @@ struct program_ghost {
 struct program {
     const char *name;
     const struct nf *nf;
+    uint32_t section_pals; /* of its longest section */
     void (*params)(uint64_t *params);
     /* The next packet that is offered. */
     void (*packet)(struct packet_in *packet);
@@ -31,6 +32,9 @@ struct program {
 };
 
 extern const struct program program_random, program_nat, program_monitor;
+
+/* A section of `ctx` leaves `value` in variable `id`: what was logged must leave the same again. */
+void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value);
 
 /* Values from outside the state: each call another. */
 uint64_t program_noise(void);

@@ -74,7 +74,7 @@ struct proc {
     uint32_t view;
     bool active;
     bool promised; /* prepared a replay, waits for GO */
-    uint32_t link; /* generation of its connection to the OL */
+    uint32_t link; /* generation of the OL's sockets that it is connected to */
 
     struct arena *arena;
     struct arena *image[2];
@@ -107,6 +107,7 @@ struct proc {
 /* Memory of a slot that outlives its processes (the base's file). */
 struct slot_file {
     uint8_t *memory;
+    uint8_t *spare; /* for the next process's */
     bool used;
 };
 
@@ -149,10 +150,10 @@ struct ol {
     bool flowing;
     uint32_t slot, view, incarnation; /* that frames are taken from */
     uint64_t start[SIM_WORKERS];      /* next_input with which that view began */
-    bool holding; /* (planted) */
+    uint64_t progress[SIM_WORKERS]; /* next_input that the master told */
+    bool holding;                     /* (planted) */
     /* Dies with it. */
     struct stream_rx in[SIM_WORKERS];
-    uint64_t progress[SIM_WORKERS];
     uint64_t limit[SIM_WORKERS]; /* credit as last sent */
     struct ol_member member[SIM_SLOTS];
     bool il_connected;
@@ -180,10 +181,13 @@ struct sim {
     struct rng schedule, links, traffic, faults, values;
     uint64_t now_ns;
     uint64_t steps;
+    uint32_t uids;
+    uint32_t run; /* number of the schedule in this process */
     uint64_t switches;
     uint32_t until_switch; /* SIM_POINTs before the next switch */
     uint64_t progress_ns;  /* when something last went forward */
     bool worked;           /* the actor resumed last did something */
+    uint32_t world_link; /* generation of the OL's sockets */
     bool violated;
     char violation[256];
     char invariant[8];

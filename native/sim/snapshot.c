@@ -108,7 +108,7 @@ void snapshot_backup(struct proc *proc, const struct message *message)
     struct backup *backup = &proc->backup[message->slot];
     if (!proc->active)
         return;
-    bool same = backup->present && message->present &&
+    bool same = backup->present && message->present && !message->refused &&
                 backup->incarnation == message->incarnation &&
                 base_same(backup->base, message->name);
     if (same)

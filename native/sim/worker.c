@@ -70,9 +70,11 @@ static bool send(struct worker *worker)
 {
     struct stream_tx *out = &worker->out;
     struct lane *lane = &sim.ol_to[worker->proc->slot][worker->ctx.worker];
+    uint64_t first;
     bool any = false;
-    while (out->cursor < out->next && lane_send(lane, worker->kept[out->cursor % SIM_WINDOW])) {
-        out->cursor++;
+    while (stream_tx_run(out, 1, &first) && lane_send(lane, worker->kept[first % SIM_WINDOW])) {
+        cover_if(first != out->cursor, COVER_SENT_AGAIN);
+        stream_tx_sent(out, first, 1);
         any = true;
         SIM_POINT();
     }
@@ -85,22 +87,31 @@ static void take_ack(struct worker *worker, const struct frame *frame)
     if (!wire_valid(frame->bytes, frame->length, worker->ctx.workers) || head->type != WIRE_ACK ||
         !wire_current(head, worker->proc->view, worker->proc->incarnation))
         return;
-    uint64_t from = worker->out.acked + 1, resent = worker->out.resent;
-    uint64_t freed = stream_tx_ack(&worker->out, head->seq, head->port == 1, sim.now_ns);
+    uint64_t from = worker->out.acked + 1, cursor = worker->out.cursor;
+    uint64_t freed = stream_tx_settle(&worker->out, head->seq, sim.now_ns);
+    stream_tx_report(&worker->out, &((const struct wire_ack *)head)->report, sim.now_ns);
     for (uint64_t seq = from; seq < from + freed; seq++)
         frame_drop(worker->kept[seq % SIM_WINDOW]);
-    cover_if(worker->out.resent != resent, COVER_GO_BACK);
+    cover_if(worker->out.cursor < cursor, COVER_GO_BACK);
 }
 
-static void send_one(struct worker *worker, struct lane *lane, enum wire_type type, uint64_t seq,
-                     bool gap)
+static void acknowledge(struct worker *worker, struct lane *lane)
 {
-    struct frame *frame = head_frame(worker, type, sizeof(struct wire_head));
-    struct wire_head *head = (struct wire_head *)frame->bytes;
-    head->seq = seq;
-    head->port = gap;
-    if (lane_send(lane, frame) && type == WIRE_ACK)
-        stream_rx_acked(&worker->in, seq);
+    struct frame *frame = head_frame(worker, WIRE_ACK, sizeof(struct wire_ack));
+    struct wire_ack *ack = (struct wire_ack *)frame->bytes;
+    ack->head.seq = stream_rx_taken(&worker->in);
+    stream_rx_report(&worker->in, &ack->report);
+    if (lane_send(lane, frame))
+        stream_rx_acked(&worker->in, ack->head.seq);
+    frame_drop(frame);
+}
+
+static void probe(struct worker *worker, struct lane *lane)
+{
+    struct frame *frame = head_frame(worker, WIRE_PROBE, sizeof(struct wire_head));
+    ((struct wire_head *)frame->bytes)->seq = worker->out.cursor - 1;
+    cover(COVER_PROBE);
+    (void)lane_send(lane, frame);
     frame_drop(frame);
 }
 
@@ -112,16 +123,13 @@ static void housekeeping(struct worker *worker, bool idle)
         take_ack(worker, frame);
         frame_drop(frame);
     }
-    uint64_t taken = stream_rx_taken(&worker->in);
-    if (stream_rx_ack_due(&worker->in, taken, idle))
-        send_one(worker, &sim.il_from[slot][w], WIRE_ACK, taken, worker->in.gap);
+    if (stream_rx_ack_due(&worker->in, stream_rx_taken(&worker->in), idle))
+        acknowledge(worker, &sim.il_from[slot][w]);
     uint64_t told = worker->ctx.cursor->next_input - worker->progress_sent;
     if ((told >= PROGRESS_EVERY || (idle && told)) && has_room(worker))
         append_pals(worker, 0, 0);
-    if (idle && stream_tx_probe_due(&worker->out, sim.now_ns)) {
-        cover(COVER_PROBE);
-        send_one(worker, &sim.ol_to[slot][w], WIRE_PROBE, worker->out.cursor - 1, false);
-    }
+    if (idle && stream_tx_probe_due(&worker->out, sim.now_ns))
+        probe(worker, &sim.ol_to[slot][w]);
 }
 
 /* ---- inputs ------------------------------------------------------------------------------- */
@@ -198,19 +206,19 @@ static void run_input(struct worker *worker, const struct frame *frame)
     sim_note(ctx->cursor->pals);
 }
 
-static bool take_input(struct worker *worker, const struct frame *frame)
+static enum stream_verdict take_input(struct worker *worker, struct frame *frame)
 {
     const struct wire_head *head = (const struct wire_head *)frame->bytes;
     FTMB_ASSERT(wire_valid(frame->bytes, frame->length, worker->ctx.workers));
     if (!wire_current(head, worker->proc->view, worker->proc->incarnation)) {
         cover(COVER_OLD_FRAMES);
-        return false;
+        return STREAM_GAP;
     }
     if (head->type == WIRE_PROBE) {
         stream_rx_probe(&worker->in, head->seq);
-        return false;
+        return STREAM_GAP;
     }
-    return stream_rx_frame(&worker->in, head->seq) == STREAM_TAKE;
+    return stream_rx_frame(&worker->in, head->seq, frame);
 }
 
 static void leave_replay(struct worker *worker)
@@ -229,20 +237,33 @@ static void enter_packet(struct worker *worker)
     }
 }
 
+/* The next inputs: those that came before their turn first. Returns frames looked at. */
+static uint32_t take_burst(struct worker *worker, struct frame **burst, uint32_t *taken)
+{
+    struct lane *lane = &sim.il_to[worker->proc->slot][worker->ctx.worker];
+    struct frame *frame;
+    uint32_t count = 0;
+    *taken = 0;
+    while (*taken < sim.config.burst && (frame = stream_rx_early(&worker->in)) != NULL) {
+        stream_rx_take_early(&worker->in);
+        cover(COVER_TAKEN_EARLY);
+        burst[(*taken)++] = frame;
+        count++;
+    }
+    for (; count < sim.config.burst && (frame = lane_take(lane)) != NULL; count++) {
+        enum stream_verdict verdict = take_input(worker, frame);
+        if (verdict == STREAM_TAKE)
+            burst[(*taken)++] = frame;
+        else if (verdict != STREAM_KEPT)
+            frame_drop(frame);
+    }
+    return count;
+}
+
 static bool run_burst(struct worker *worker)
 {
     struct frame *burst[FTMB_BURST];
-    struct lane *lane = &sim.il_to[worker->proc->slot][worker->ctx.worker];
-    uint32_t taken = 0, count = 0;
-    for (; count < sim.config.burst; count++) {
-        struct frame *frame = lane_take(lane);
-        if (!frame)
-            break;
-        if (take_input(worker, frame))
-            burst[taken++] = frame;
-        else
-            frame_drop(frame);
-    }
+    uint32_t taken, count = take_burst(worker, burst, &taken);
     if (count == 0)
         return false;
     for (uint32_t i = 0; i < taken; i++) {
@@ -284,6 +305,7 @@ void worker_main(void *self)
 void worker_begin(struct worker *worker, struct replay *replay)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
+    worker_drop_frames(worker);
     stream_rx_reset(&worker->in, ctx->cursor->next_input);
     stream_tx_reset(&worker->out, 1, sim.now_ns);
     worker->progress_sent = ctx->cursor->next_input;
@@ -304,5 +326,8 @@ void worker_drop_frames(struct worker *worker)
 {
     for (uint64_t seq = worker->out.acked + 1; seq < worker->out.next; seq++)
         frame_drop(worker->kept[seq % SIM_WINDOW]);
-    worker->out = (struct stream_tx){.next = 1, .cursor = 1};
+    stream_tx_reset(&worker->out, 1, sim.now_ns);
+    struct frame *frame;
+    while ((frame = stream_rx_early_drop(&worker->in)) != NULL)
+        frame_drop(frame);
 }
