@@ -29,6 +29,7 @@ struct message {
     uint32_t slot;
     uint32_t view; /* of the sender */
     uint32_t incarnation;
+    uint32_t pid;  /* HELLO */
     bool active;   /* WELCOME */
     bool present;  /* BACKUP */
     bool refused;  /* BACKUP: it refused a delta */

@@ -198,12 +198,16 @@ static void admit(uint32_t slot, const struct message *hello)
     struct ol *ol = &sim.ol;
     bool active, heir = ol->base.epoch && base_same(hello->name, ol->base);
     if (ol->state.master < 0 && ol->state.view && !heir) {
-        ol->member[slot].connected = false;
-        return; /* waits: nobody could give it the state */
+        ol->member[slot].waiting = true;
+        ol->member[slot].base = hello->name;
+        ol->member[slot].pid = hello->pid;
+        return;
     }
     if (!view_admit(&ol->state, slot, &active))
         return;
     ol->state.member[slot].eligible = heir;
+    ol->pid[slot] = hello->pid;
+    sim.proc[slot].watched = ol->state.member[slot].incarnation;
     const struct message welcome = {.type = MSG_WELCOME, .active = active};
     send((int)slot, &welcome);
     if (active) {
@@ -223,9 +227,15 @@ static void admit(uint32_t slot, const struct message *hello)
 static void hello(uint32_t slot, const struct message *message)
 {
     struct ol *ol = &sim.ol;
-    ol->member[slot].connected = true;
-    ol->member[slot].heard_ns = sim.now_ns;
-    if (message->incarnation == 0) {
+    ol->member[slot] = (struct ol_member){.connected = true, .heard_ns = sim.now_ns};
+    if (message->incarnation == 0 && present(slot) && ol->pid[slot] == message->pid) {
+        /* It was admitted, and has not heard of it. */
+        const struct message welcome = {.type = MSG_WELCOME,
+                                        .active = ol->state.view == 1 &&
+                                                  (int)slot == ol->state.master};
+        send((int)slot, &welcome);
+        rejoin(slot, message);
+    } else if (message->incarnation == 0) {
         admit(slot, message);
     } else if (present(slot) && ol->state.member[slot].incarnation == message->incarnation) {
         rejoin(slot, message);
@@ -395,8 +405,17 @@ void ol_control(void)
         on_il_message(&copy);
         sim.worked = true;
     }
+    for (uint32_t slot = 0; slot < SIM_SLOTS && ol->flowing; slot++) {
+        if (ol->member[slot].waiting) {
+            ol->member[slot].waiting = false;
+            admit(slot, &(struct message){.name = ol->member[slot].base, .pid = ol->member[slot].pid});
+        }
+    }
     look_for_silence();
     try_commit();
+    /* The master died before this snapshot's commit, which made a backup eligible. */
+    if (ol->state.view && ol->state.master < 0 && view_eligible(&ol->state) >= 0)
+        fail_over();
     if (ol->state.view && !ol->promoting && ol->flowing)
         give_credit();
 }
@@ -413,7 +432,7 @@ void ol_control_start(void)
         const struct proc *proc = &sim.proc[slot];
         if (!present(slot))
             continue;
-        if (!proc->alive || proc->incarnation != ol->state.member[slot].incarnation) {
+        if (!proc->alive || proc->watched != ol->state.member[slot].incarnation) {
             const struct message death = {
                 .type = MSG_DEATH,
                 .slot = slot,

@@ -87,6 +87,8 @@ static struct version versions[SIM_VARIABLES][VERSIONS];
 
 void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value)
 {
+    if (worker_of(ctx)->proc->uid != memory.master_uid)
+        return; /* of an ended view: it may do what it likes */
     uint64_t version = (ctx->seq[id] >> 1) + 1;
     bool logged = ctx->replay && ctx->replay->cursor[ctx->worker].section_logged;
     struct version *x = &versions[id][version % VERSIONS];

@@ -166,7 +166,7 @@ void proc_start(uint32_t slot)
     proc->stopped = false;
     proc->mute_until_ns = 0;
     proc->uid = ++sim.uids;
-    proc->incarnation = 0;
+    proc->incarnation = proc->watched = 0;
     proc->view = 0;
     proc->active = proc->promised = false;
     proc->link = 0;
@@ -334,7 +334,7 @@ static void on_message(struct proc *proc, const struct message *message)
 
 static void hello(struct proc *proc)
 {
-    struct message message = {.type = MSG_HELLO, .active = proc->active};
+    struct message message = {.type = MSG_HELLO, .pid = proc->uid};
     message.name = standby_base(&proc->standby);
     proc->link = sim.world_link;
     proc_send(proc, &message);

@@ -71,6 +71,7 @@ struct proc {
     uint32_t uid;           /* never used again */
     uint32_t slot;
     uint32_t incarnation; /* 0: not welcomed yet */
+    uint32_t watched;     /* incarnation that the OL's death watch has for it, 0: none */
     uint32_t view;
     bool active;
     bool promised; /* prepared a replay, waits for GO */
@@ -133,6 +134,9 @@ struct il {
 
 struct ol_member {
     bool connected;
+    bool waiting; /* said hello while nobody could give it the state */
+    uint32_t pid;
+    struct base_name base; /* that it named */
     uint64_t heard_ns;
 };
 
@@ -147,6 +151,7 @@ struct ol {
     struct base_name base;
     struct snapshot_cut cut; /* of the base */
     bool promoting;          /* waits for the new master's cut */
+    uint32_t pid[SIM_SLOTS]; /* of the members */
     bool flowing;
     uint32_t slot, view, incarnation; /* that frames are taken from */
     uint64_t start[SIM_WORKERS];      /* next_input with which that view began */

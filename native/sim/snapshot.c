@@ -33,6 +33,23 @@ static void post(struct proc *proc, uint32_t slot)
     parcel_send(&sim.state[proc->slot][slot], &backup->delta);
 }
 
+static void abandon(struct proc *proc)
+{
+    if (PLANTED(P_DELTA_ON_UNCOMMITTED) && proc->committed >= 0 && proc->pending >= 0)
+        proc->committed = proc->pending; /* though nobody has it */
+    proc->pending = -1;
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++)
+        proc->backup[slot].asked = false;
+}
+
+static bool anybody_asked(const struct proc *proc)
+{
+    bool any = false;
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++)
+        any |= proc->backup[slot].asked;
+    return any;
+}
+
 static void take_and_send(struct proc *proc)
 {
     int next = proc->committed == 0 ? 1 : 0;
@@ -58,6 +75,8 @@ static void take_and_send(struct proc *proc)
         backup->asked = true;
         post(proc, slot);
     }
+    if (!anybody_asked(proc)) /* gone while the image was made */
+        abandon(proc);
 }
 
 /* What was sent may be lost: send it again until it is committed or given up. */
@@ -93,15 +112,6 @@ static void master(struct proc *proc)
     sim.worked = true;
 }
 
-static void abandon(struct proc *proc)
-{
-    if (PLANTED(P_DELTA_ON_UNCOMMITTED) && proc->committed >= 0 && proc->pending >= 0)
-        proc->committed = proc->pending; /* though nobody has it */
-    proc->pending = -1;
-    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++)
-        proc->backup[slot].asked = false;
-}
-
 /* A backup came, went, or refused something. */
 void snapshot_backup(struct proc *proc, const struct message *message)
 {
@@ -118,10 +128,7 @@ void snapshot_backup(struct proc *proc, const struct message *message)
     backup->base = message->name;
     if (proc->pending >= 0 && backup->asked) {
         backup->asked = false;
-        bool others = false;
-        for (uint32_t slot = 0; slot < SIM_SLOTS; slot++)
-            others |= proc->backup[slot].asked;
-        if (!others)
+        if (!anybody_asked(proc))
             abandon(proc);
     }
 }

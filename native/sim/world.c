@@ -258,10 +258,10 @@ static void look_for_fault(void)
 void world_died(const struct proc *proc)
 {
     memory.restart_ns[proc->slot] = sim.now_ns + rng_below(&sim.faults, 300000);
-    if (!proc->incarnation || !sim.ol.alive)
+    if (!proc->watched || !sim.ol.alive)
         return;
     const struct message death = {
-        .type = MSG_DEATH, .slot = proc->slot, .incarnation = proc->incarnation};
+        .type = MSG_DEATH, .slot = proc->slot, .incarnation = proc->watched};
     channel_send(&sim.deaths, &death);
 }
 
