@@ -79,7 +79,7 @@ enum stream_verdict { STREAM_TAKE, STREAM_DUPLICATE, STREAM_GAP };
 
 struct stream_rx {
     uint64_t expected; /* number of the next frame to take */
-    uint32_t unacked;  /* frames taken since the last acknowledgement */
+    uint64_t acked;    /* the sender was told that all up to here have come */
     bool ack_now;
     bool gap; /* the acknowledgement asks for a resend */
     uint64_t gaps;
@@ -88,14 +88,14 @@ struct stream_rx {
 
 static inline void stream_rx_reset(struct stream_rx *rx, uint64_t first)
 {
-    *rx = (struct stream_rx){.expected = first, .gaps = rx->gaps, .duplicates = rx->duplicates};
+    *rx = (struct stream_rx){
+        .expected = first, .acked = first - 1, .gaps = rx->gaps, .duplicates = rx->duplicates};
 }
 
 static inline enum stream_verdict stream_rx_frame(struct stream_rx *rx, uint64_t seq)
 {
     if (likely(seq == rx->expected)) {
         rx->expected++;
-        rx->unacked++;
         rx->gap = false;
         return STREAM_TAKE;
     }
@@ -120,16 +120,31 @@ static inline void stream_rx_probe(struct stream_rx *rx, uint64_t seq)
     rx->gap = seq >= rx->expected;
 }
 
-/* Should an acknowledgement go out now? `idle`: nothing came in this round. */
-static inline bool stream_rx_ack_due(const struct stream_rx *rx, bool idle)
+/* The last frame that was taken. */
+static inline uint64_t stream_rx_taken(const struct stream_rx *rx)
 {
-    return rx->ack_now || rx->unacked >= STREAM_ACK_EVERY || (idle && rx->unacked);
+    return rx->expected - 1;
 }
 
-static inline void stream_rx_acked(struct stream_rx *rx)
+/* Should the sender be told now that all up to `upto` have come? Not necessarily all that were
+ * taken: a receiver that may lose some again does not tell of those. `idle`: nothing came in this
+ * round. */
+static inline bool stream_rx_ack_due(const struct stream_rx *rx, uint64_t upto, bool idle)
 {
-    rx->unacked = 0;
+    return rx->ack_now || upto - rx->acked >= STREAM_ACK_EVERY || (idle && upto != rx->acked);
+}
+
+static inline void stream_rx_acked(struct stream_rx *rx, uint64_t upto)
+{
+    rx->acked = upto;
     rx->ack_now = false;
+}
+
+/* A receiver that was away: take frames from `first` on, and ask for them at once. */
+static inline void stream_rx_resume(struct stream_rx *rx, uint64_t first)
+{
+    stream_rx_reset(rx, first);
+    rx->ack_now = rx->gap = true;
 }
 
 #endif

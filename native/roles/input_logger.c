@@ -86,6 +86,7 @@ static bool log_input(struct input_logger *il, uint32_t w, const uint8_t *data, 
     record->tick = tick;
     record->port = port;
     memcpy(record->data, data, length);
+    input_log_commit(&x->log);
     x->out.next++;
     il->log_bytes += sizeof(*record) + length;
     return true;

@@ -143,10 +143,10 @@ static void acknowledge_inputs(struct worker *worker)
     if (!m)
         return;
     struct wire_head *head = rte_pktmbuf_mtod(m, struct wire_head *);
-    head->seq = worker->in.expected - 1;
+    head->seq = stream_rx_taken(&worker->in);
     head->port = worker->in.gap;
     if (send_one(worker->input, m))
-        stream_rx_acked(&worker->in);
+        stream_rx_acked(&worker->in, stream_rx_taken(&worker->in));
 }
 
 void worker_stream_housekeeping(struct worker *worker, bool idle)
@@ -158,7 +158,7 @@ void worker_stream_housekeeping(struct worker *worker, bool idle)
         take_ack(worker, burst[i], now);
         rte_pktmbuf_free(burst[i]);
     }
-    if (stream_rx_ack_due(&worker->in, idle))
+    if (stream_rx_ack_due(&worker->in, stream_rx_taken(&worker->in), idle))
         acknowledge_inputs(worker);
     uint64_t told = worker->ctx.cursor->next_input - worker->progress_sent;
     if ((told >= PROGRESS_EVERY || (idle && told)) && worker_stream_has_room(worker)) {
