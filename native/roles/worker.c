@@ -50,6 +50,7 @@ void worker_begin(struct worker *worker, struct replay *replay)
     uint64_t now = clock_ns();
     worker->view = worker->group->view;
     worker->incarnation = worker->group->incarnation;
+    worker->hand = (struct crash_hand){.worker = ctx->worker, .view = worker->view};
     stream_rx_reset(&worker->in, ctx->cursor->next_input);
     stream_tx_reset(&worker->out, 1, now);
     worker->progress_sent = ctx->cursor->next_input;
@@ -132,6 +133,7 @@ static void run_input(struct worker *worker, struct rte_mbuf *m)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     const struct wire_input *in = rte_pktmbuf_mtod(m, const struct wire_input *);
+    worker->hand.input = in->head.seq;
     ctx->now_ns = in->stamp_ns;
     ctx->cursor->now_ns = in->stamp_ns;
     ctx->cursor->next_input++;
@@ -186,6 +188,7 @@ static void prefetch_state(struct worker *worker, struct rte_mbuf **burst, unsig
             struct wire_input *in = rte_pktmbuf_mtod(burst[i], struct wire_input *);
             struct nf_packet packet = {
                 .data = (uint8_t *)(in + 1), .length = in->head.length, .port = in->head.port};
+            worker->hand.input = in->head.seq;
             if (in->head.type == WIRE_INPUT)
                 nf->prefetch(&worker->ctx, &packet, stage);
         }
@@ -208,6 +211,7 @@ static unsigned run_burst(struct worker *worker)
             rte_pktmbuf_free(burst[i]);
     }
     become_busy(worker);
+    crash_hand = &worker->hand;
     prefetch_state(worker, burst, taken);
     for (unsigned i = 0; i < taken; i++) {
         if (unlikely(atomic_load_explicit(&worker->group->stop, memory_order_acquire)))
@@ -217,6 +221,7 @@ static unsigned run_burst(struct worker *worker)
             worker_stream_flush(worker);
     }
     worker_stream_flush(worker);
+    crash_hand = NULL;
     barrier_leave(&worker->state);
     return count;
 }
