@@ -52,7 +52,7 @@ struct worker {
     struct rte_mbuf *outputs[FTMB_BURST]; /* of this burst, or not yet taken (modes without logs) */
     uint32_t output_count;
 
-    uint64_t malformed;
+    uint64_t bad;
     uint64_t old_view;
     uint64_t polls;
     uint64_t packets_at_promotion;
