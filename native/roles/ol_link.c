@@ -100,10 +100,8 @@ bool ol_link_recv(struct ol_link *link, const struct control_msg **message)
 {
     if (over(link) || held_back(link))
         return false;
-    if (link->fd < 0 ||
-        (link->lost_ns && clock_ns() - link->lost_ns > link->config->peer_ms * 1000000ull))
-        reconnect(link);
-    if (link->fd < 0)
+    give_up_in_time(link);
+    if (link->fd < 0 && connect_and_greet(link, 0))
         return false;
     struct control_msg *next;
     int result = control_recv(link->fd, &link->buffer, &next);
