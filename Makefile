@@ -4,9 +4,10 @@
 #   TESTS="-k name"      words for pytest (make test)
 #   RUNS=20000           executions of each fuzz target (make fuzz)
 #   FIX=1                repair the formatting (make check)
+#   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check sanitize fuzz reproduce trials report clean distclean
+.PHONY: help setup build test check sanitize fuzz model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -28,6 +29,9 @@ fuzz: setup ## every decoder, RUNS executions each (default 1000000)
 
 check: setup ## format, static analysis, types
 	@envs/check.sh
+
+model: setup ## the models of the protocol, with spin: ONLY=name
+	@.venv/bin/python native/model/run.py $(if $(ONLY),--only $(ONLY))
 
 reproduce: setup ## the whole evaluation: build, trials, results/report.html
 	@envs/reproduce.sh $(if $(TIER),--config tier=$(TIER))

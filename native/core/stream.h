@@ -10,6 +10,7 @@
 #define FTMB_CORE_STREAM_H
 
 #include "core/base.h"
+#include "core/plant.h"
 
 #define STREAM_PROBE_NS 1000000ull      /* silence after which the highest number is repeated */
 #define STREAM_PROBE_MAX_NS 64000000ull /* ... doubling up to this */
@@ -67,7 +68,7 @@ static inline uint64_t stream_tx_ack(struct stream_tx *tx, uint64_t seq, bool re
 /* Is it time to repeat the highest number? At most once per (doubling) interval. */
 static inline bool stream_tx_probe_due(struct stream_tx *tx, uint64_t now_ns)
 {
-    if (tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
+    if (PLANTED(P_NO_PROBE) || tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
         return false;
     tx->heard_ns = now_ns;
     tx->probe_ns = u64_min(2 * tx->probe_ns, STREAM_PROBE_MAX_NS);
@@ -78,7 +79,7 @@ enum stream_verdict { STREAM_TAKE, STREAM_DUPLICATE, STREAM_GAP };
 
 struct stream_rx {
     uint64_t expected; /* number of the next frame to take */
-    uint32_t unacked;  /* frames taken since the last acknowledgement */
+    uint64_t acked;    /* the sender was told that all up to here have come */
     bool ack_now;
     bool gap; /* the acknowledgement asks for a resend */
     uint64_t gaps;
@@ -87,18 +88,22 @@ struct stream_rx {
 
 static inline void stream_rx_reset(struct stream_rx *rx, uint64_t first)
 {
-    *rx = (struct stream_rx){.expected = first, .gaps = rx->gaps, .duplicates = rx->duplicates};
+    *rx = (struct stream_rx){
+        .expected = first, .acked = first - 1, .gaps = rx->gaps, .duplicates = rx->duplicates};
 }
 
 static inline enum stream_verdict stream_rx_frame(struct stream_rx *rx, uint64_t seq)
 {
     if (likely(seq == rx->expected)) {
         rx->expected++;
-        rx->unacked++;
         rx->gap = false;
         return STREAM_TAKE;
     }
     rx->ack_now = true;
+    if (PLANTED(P_NO_CONTIGUITY) && seq > rx->expected) {
+        rx->expected = seq + 1;
+        return STREAM_TAKE;
+    }
     if (seq < rx->expected) {
         rx->duplicates++;
         return STREAM_DUPLICATE;
@@ -115,16 +120,31 @@ static inline void stream_rx_probe(struct stream_rx *rx, uint64_t seq)
     rx->gap = seq >= rx->expected;
 }
 
-/* Should an acknowledgement go out now? `idle`: nothing came in this round. */
-static inline bool stream_rx_ack_due(const struct stream_rx *rx, bool idle)
+/* The last frame that was taken. */
+static inline uint64_t stream_rx_taken(const struct stream_rx *rx)
 {
-    return rx->ack_now || rx->unacked >= STREAM_ACK_EVERY || (idle && rx->unacked);
+    return rx->expected - 1;
 }
 
-static inline void stream_rx_acked(struct stream_rx *rx)
+/* Should the sender be told now that all up to `upto` have come? Not necessarily all that were
+ * taken: a receiver that may lose some again does not tell of those. `idle`: nothing came in this
+ * round. */
+static inline bool stream_rx_ack_due(const struct stream_rx *rx, uint64_t upto, bool idle)
 {
-    rx->unacked = 0;
+    return rx->ack_now || upto - rx->acked >= STREAM_ACK_EVERY || (idle && upto != rx->acked);
+}
+
+static inline void stream_rx_acked(struct stream_rx *rx, uint64_t upto)
+{
+    rx->acked = upto;
     rx->ack_now = false;
+}
+
+/* A receiver that was away: take frames from `first` on, and ask for them at once. */
+static inline void stream_rx_resume(struct stream_rx *rx, uint64_t first)
+{
+    stream_rx_reset(rx, first);
+    rx->ack_now = rx->gap = true;
 }
 
 #endif

@@ -15,6 +15,7 @@
 #define FTMB_CORE_WIRE_H
 
 #include "core/base.h"
+#include "core/plant.h"
 
 #include <string.h>
 
@@ -82,6 +83,12 @@ static inline void wire_head_put(struct wire_head *head, enum wire_type type, ui
                                .view = view,
                                .incarnation = incarnation,
                                .seq = seq};
+}
+
+/* Does a frame belong to this view of this process? Nothing else is ever taken (I4). */
+static inline bool wire_current(const struct wire_head *head, uint32_t view, uint32_t incarnation)
+{
+    return PLANTED(P_OLD_FRAMES) || (head->view == view && head->incarnation == incarnation);
 }
 
 /* Is this a well-formed role frame for one of `workers` workers? Any bytes are safe. */

@@ -86,6 +86,7 @@ static bool log_input(struct input_logger *il, uint32_t w, const uint8_t *data, 
     record->tick = tick;
     record->port = port;
     memcpy(record->data, data, length);
+    input_log_commit(&x->log);
     x->out.next++;
     il->log_bytes += sizeof(*record) + length;
     return true;
@@ -206,8 +207,8 @@ static unsigned take_acks(struct input_logger *il, uint32_t w, uint64_t now)
         const struct wire_head *head = rte_pktmbuf_mtod(burst[i], const struct wire_head *);
         if (wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(burst[i]),
                        il->config->workers) &&
-            head->type == WIRE_ACK && head->worker == w && head->view == il->view &&
-            head->incarnation == il->incarnation)
+            head->type == WIRE_ACK && head->worker == w &&
+            wire_current(head, il->view, il->incarnation))
             stream_tx_ack(&il->worker[w].out, head->seq, head->port == 1, now);
         else
             il->malformed++;

@@ -19,6 +19,7 @@ static bool send_leaving(struct output_logger *ol, uint32_t port)
     if (count == 0)
         return true;
     uint16_t sent = io_tx(ol->out[port], ol->leaving[port], (uint16_t)count);
+    release_handed(&ol->release, sent);
     ol->leaving_count[port] = count - sent;
     if (sent < count)
         memmove(ol->leaving[port], ol->leaving[port] + sent,
@@ -69,11 +70,15 @@ static void take_pals(struct output_logger *ol, uint32_t w, const struct wire_pa
 {
     uint32_t count = frame->head.length / (uint32_t)sizeof(uint64_t);
     /* A frame without PALs only tells progress (in a replay, of inputs whose PALs are stored). */
-    if (count && release_pals(&ol->release, w, frame->first, frame->pals, count) != RELEASE_OK)
-        die(4, "worker %u sent PAL %llu out of order, or beyond its credit", w,
-            (unsigned long long)frame->first);
+    enum release_verdict verdict =
+        count ? release_pals(&ol->release, w, frame->first, frame->pals, count) : RELEASE_OK;
+    if (unlikely(verdict != RELEASE_OK && verdict != RELEASE_DUPLICATE))
+        die(4, "worker %u sent PAL %llu %s", w, (unsigned long long)frame->first,
+            verdict == RELEASE_DIVERGED ? "again, another one" : "out of order");
     ol->pals += count;
-    atomic_store_explicit(&ol->progress[w], frame->next_input, memory_order_release);
+    uint64_t progress = atomic_load_explicit(&ol->progress[w], memory_order_relaxed);
+    atomic_store_explicit(&ol->progress[w], u64_max(progress, frame->next_input),
+                          memory_order_release);
 }
 
 /* Hash of what an endpoint would see: the side it leaves at and the packet. */
@@ -87,8 +92,8 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
 {
     const struct wire_output *frame = rte_pktmbuf_mtod(m, const struct wire_output *);
     ol->outputs++;
-    switch (
-        release_output(&ol->release, w, frame->number, frame->vector, m, output_hash(ol, frame))) {
+    switch (release_output(&ol->release, w, frame->number, frame->vector, m, output_hash(ol, frame),
+                           frame->head.seq)) {
     case RELEASE_OK:
         return true;
     case RELEASE_DUPLICATE:
@@ -101,8 +106,17 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
     case RELEASE_BAD:
         break;
     }
-    die(4, "worker %u sent output %llu out of order, or beyond its credit", w,
-        (unsigned long long)frame->number);
+    die(4, "worker %u sent output %llu out of order", w, (unsigned long long)frame->number);
+}
+
+/* Credit keeps the logs from overflowing, except after a cut: inputs past it run anew and may leave
+ * more than they did before. Such a frame counts as lost, and comes again when there is room. */
+static bool has_room(const struct output_logger *ol, uint32_t w, const struct wire_head *head)
+{
+    const struct release_worker *x = &ol->release.worker[w];
+    if (head->type == WIRE_PAL)
+        return head->length / sizeof(uint64_t) <= release_pal_room(x);
+    return release_output_room(x) > 0;
 }
 
 /* One frame of the current master; true: kept, the release has it now. */
@@ -114,7 +128,7 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         ol->bad++;
         return false;
     }
-    if (unlikely(head->view != ol->view || head->incarnation != ol->incarnation)) {
+    if (unlikely(!wire_current(head, ol->view, ol->incarnation))) {
         ol->old_view++;
         return false;
     }
@@ -126,6 +140,10 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         ol->bad++;
         return false;
     }
+    if (unlikely(!has_room(ol, w, head))) {
+        ol->no_room++;
+        return false;
+    }
     if (stream_rx_frame(&ol->in[w], head->seq) != STREAM_TAKE)
         return false;
     if (head->type == WIRE_OUTPUT)
@@ -134,16 +152,17 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
     return false;
 }
 
-static void acknowledge(struct output_logger *ol, uint32_t w)
+/* The worker may forget what is settled: it does not come back from here (core/release.h). */
+static void acknowledge(struct output_logger *ol, uint32_t w, uint64_t settled)
 {
     struct rte_mbuf *m = rte_pktmbuf_alloc(ol->pool);
     if (!m)
         return;
     struct wire_head *head = (struct wire_head *)rte_pktmbuf_append(m, sizeof(*head));
-    wire_head_put(head, WIRE_ACK, w, ol->in[w].gap, 0, ol->view, ol->incarnation,
-                  ol->in[w].expected - 1);
+    wire_head_put(head, WIRE_ACK, w, ol->in[w].gap, 0, ol->view, ol->incarnation, settled);
+    release_settle(&ol->release.worker[w], settled);
     if (io_tx(ol->replica[ol->slot][w], &m, 1) == 1)
-        stream_rx_acked(&ol->in[w]);
+        stream_rx_acked(&ol->in[w], settled);
     else
         rte_pktmbuf_free(m);
 }
@@ -164,8 +183,9 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
             rte_pktmbuf_free(burst[i]);
     }
     ol->frames += count;
-    if (stream_rx_ack_due(&ol->in[w], count == 0))
-        acknowledge(ol, w);
+    uint64_t settled = release_settled(x, stream_rx_taken(&ol->in[w]));
+    if (stream_rx_ack_due(&ol->in[w], settled, count == 0))
+        acknowledge(ol, w, settled);
     return count;
 }
 
@@ -305,18 +325,19 @@ static json_t *stats(void *self)
         released += ol->release.worker[w].released;
         gaps += ol->in[w].gaps;
     }
-    return json_pack(
-        "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "ol", "frames",
-        (json_int_t)ol->frames, "pals", (json_int_t)ol->pals, "pal_bytes",
-        (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs", (json_int_t)ol->outputs, "released",
-        (json_int_t)released, "duplicates_dropped", (json_int_t)ol->release.duplicates,
-        "hash_mismatches", (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
-        (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad, "held_peak",
-        (json_int_t)held_peak, "log_peak_bytes", (json_int_t)log_peak, "log_capacity_bytes",
-        (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
-                     sizeof(uint64_t)),
-        "commits", (json_int_t)ol->commits, "snapshot_requests", (json_int_t)ol->snapshot_requests,
-        "resend_requests", (json_int_t)gaps);
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
+                     "role", "ol", "frames", (json_int_t)ol->frames, "pals", (json_int_t)ol->pals,
+                     "pal_bytes", (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs",
+                     (json_int_t)ol->outputs, "released", (json_int_t)released,
+                     "duplicates_dropped", (json_int_t)ol->release.duplicates, "hash_mismatches",
+                     (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
+                     (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad,
+                     "dropped_no_room", (json_int_t)ol->no_room, "held_peak", (json_int_t)held_peak,
+                     "log_peak_bytes", (json_int_t)log_peak, "log_capacity_bytes",
+                     (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
+                                  sizeof(uint64_t)),
+                     "commits", (json_int_t)ol->commits, "snapshot_requests",
+                     (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)gaps);
 }
 
 static int map_logs(struct output_logger *ol)

@@ -72,19 +72,15 @@ static void sleep_until_active(struct worker_group *group)
 static void park(struct worker *worker)
 {
     do {
-        atomic_store(&worker->state, WORKER_PARKED);
-        for (uint64_t rounds = 0; atomic_load(&worker->group->stop); rounds++)
+        barrier_park(&worker->state);
+        for (uint64_t rounds = 0; !barrier_lifted(&worker->group->stop); rounds++)
             rounds < 64 ? cpu_relax() : (void)sched_yield();
-        atomic_store(&worker->state, WORKER_BUSY);
-    } while (atomic_load(&worker->group->stop));
+    } while (!barrier_enter(&worker->state, &worker->group->stop));
 }
 
-/* BUSY is stored before the stop flag is looked at, and the flag before the states by whoever
- * wants a cut: so a worker that is counted as idle cannot be inside a packet. */
 static void become_busy(struct worker *worker)
 {
-    atomic_store(&worker->state, WORKER_BUSY);
-    if (unlikely(atomic_load(&worker->group->stop)))
+    if (unlikely(!barrier_enter(&worker->state, &worker->group->stop)))
         park(worker);
 }
 
@@ -165,7 +161,7 @@ static bool take_input(struct worker *worker, struct rte_mbuf *m)
     }
     if (worker->config->mode != MODE_FTMB)
         return head->type == WIRE_INPUT;
-    if (unlikely(head->view != worker->view || head->incarnation != worker->incarnation)) {
+    if (unlikely(!wire_current(head, worker->view, worker->incarnation))) {
         worker->old_view++;
         return false;
     }
@@ -221,7 +217,7 @@ static unsigned run_burst(struct worker *worker)
             worker_stream_flush(worker);
     }
     worker_stream_flush(worker);
-    atomic_store_explicit(&worker->state, WORKER_IDLE, memory_order_release);
+    barrier_leave(&worker->state);
     return count;
 }
 

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "core/barrier.h"
 #include "core/replay.h"
 #include "core/stream.h"
 #include "core/wire.h"
@@ -13,8 +14,6 @@
 
 /* Frames kept for a resend. Also the number of outputs that may be under way to the OL. */
 #define WORKER_WINDOW 2048u
-
-enum worker_state { WORKER_IDLE, WORKER_BUSY, WORKER_PARKED };
 
 /* What the workers of one replica share. */
 struct worker_group {

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "core/framing.h"
 #include "io/clock.h"
 
 /* Inputs after which the OL is told of progress even if they left no PAL and no output. */
@@ -70,32 +71,14 @@ static void append_pals(struct worker *worker, uint32_t from, uint32_t to)
     append(worker, m);
 }
 
-/* End of the frame that starts at `from`: as much as fits, never inside a section. Unbatched (the
- * paper's way): one access or one section a frame. */
-static uint32_t frame_end(const struct ftmb_ctx *ctx, uint32_t from, bool batch)
-{
-    uint32_t end = from + 1;
-    if (batch)
-        end = ctx->pal_count - from <= WIRE_MAX_PALS ? ctx->pal_count
-                                                     : from + (uint32_t)WIRE_MAX_PALS;
-    if (batch) {
-        while (end < ctx->pal_count && (ctx->pals[end] & PAL_INSIDE))
-            end--;
-    } else {
-        while (end < ctx->pal_count && (ctx->pals[end] & PAL_INSIDE))
-            end++;
-    }
-    FTMB_ASSERT(end > from);
-    return end;
-}
-
 void worker_stream_flush(struct worker *worker)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     if (ctx->mode != ACCESS_LOG)
         return;
     for (uint32_t from = 0; from < ctx->pal_count;) {
-        uint32_t to = frame_end(ctx, from, worker->config->pal_batch);
+        uint32_t to =
+            framing_end(ctx->pals, from, ctx->pal_count, WIRE_MAX_PALS, worker->config->pal_batch);
         append_pals(worker, from, to);
         from = to;
     }
@@ -135,7 +118,7 @@ static void take_ack(struct worker *worker, const struct rte_mbuf *m, uint64_t n
         worker->malformed++;
         return;
     }
-    if (head->view != worker->view || head->incarnation != worker->incarnation) {
+    if (!wire_current(head, worker->view, worker->incarnation)) {
         worker->old_view++;
         return;
     }
@@ -160,10 +143,10 @@ static void acknowledge_inputs(struct worker *worker)
     if (!m)
         return;
     struct wire_head *head = rte_pktmbuf_mtod(m, struct wire_head *);
-    head->seq = worker->in.expected - 1;
+    head->seq = stream_rx_taken(&worker->in);
     head->port = worker->in.gap;
     if (send_one(worker->input, m))
-        stream_rx_acked(&worker->in);
+        stream_rx_acked(&worker->in, stream_rx_taken(&worker->in));
 }
 
 void worker_stream_housekeeping(struct worker *worker, bool idle)
@@ -175,7 +158,7 @@ void worker_stream_housekeeping(struct worker *worker, bool idle)
         take_ack(worker, burst[i], now);
         rte_pktmbuf_free(burst[i]);
     }
-    if (stream_rx_ack_due(&worker->in, idle))
+    if (stream_rx_ack_due(&worker->in, stream_rx_taken(&worker->in), idle))
         acknowledge_inputs(worker);
     uint64_t told = worker->ctx.cursor->next_input - worker->progress_sent;
     if ((told >= PROGRESS_EVERY || (idle && told)) && worker_stream_has_room(worker)) {
