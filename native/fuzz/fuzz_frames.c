@@ -37,10 +37,11 @@ static void take_output(struct logger *logger, uint32_t w, struct wire_output *f
 {
     const uint8_t *packet = (const uint8_t *)frame + wire_output_bytes(WORKERS);
     uint64_t hash = hash_bytes(frame->head.port, packet, frame->head.length);
-    release_output(&logger->release, w, frame->number, frame->vector, frame, hash);
+    release_output(&logger->release, w, frame->number, frame->vector, frame, hash, frame->head.seq);
     for (const struct wire_output *out; (out = release_next(&logger->release, w)) != NULL;) {
         for (uint32_t j = 0; j < WORKERS; j++)
             HOLDS(atomic_load(&logger->release.worker[j].stored) >= out->vector[j]);
+        release_handed(&logger->release, 1);
     }
 }
 
@@ -79,6 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         logger.kept[logger.count++] = frame;
         take_frame(&logger, frame, length);
     }
+    /* Whatever came, a process that dies here leaves what the next one can take up. */
+    HOLDS(release_attach(&logger.release, WORKERS, memory, PALS, OUTPUTS, HELD));
     for (uint32_t i = 0; i < logger.count; i++)
         free(logger.kept[i]);
     free(memory);
