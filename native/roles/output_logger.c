@@ -119,7 +119,32 @@ static bool has_room(const struct output_logger *ol, uint32_t w, const struct wi
     return release_output_room(x) > 0;
 }
 
-/* One frame of the current master; true: kept, the release has it now. */
+/* The next frame of the stream; true: kept, the release has it now. */
+static bool take_next(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
+{
+    const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
+    if (head->type == WIRE_OUTPUT)
+        return take_output(ol, w, m);
+    take_pals(ol, w, (const struct wire_pals *)head);
+    return false;
+}
+
+/* Frames that came before their turn, whose turn it is now. */
+static unsigned take_early(struct output_logger *ol, uint32_t w)
+{
+    struct rte_mbuf *m;
+    unsigned count = 0;
+    for (; count < FTMB_BURST && (m = stream_rx_early(&ol->in[w])) != NULL; count++) {
+        if (unlikely(!has_room(ol, w, rte_pktmbuf_mtod(m, const struct wire_head *))))
+            break;
+        stream_rx_take_early(&ol->in[w]);
+        if (!take_next(ol, w, m))
+            rte_pktmbuf_free(m);
+    }
+    return count;
+}
+
+/* One frame of the current master; true: kept, by the stream or the release. */
 static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
 {
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
@@ -144,12 +169,10 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         ol->no_room++;
         return false;
     }
-    if (stream_rx_frame(&ol->in[w], head->seq) != STREAM_TAKE)
-        return false;
-    if (head->type == WIRE_OUTPUT)
-        return take_output(ol, w, m);
-    take_pals(ol, w, (const struct wire_pals *)head);
-    return false;
+    enum stream_verdict verdict = stream_rx_frame(&ol->in[w], head->seq, m);
+    if (likely(verdict == STREAM_TAKE))
+        return take_next(ol, w, m);
+    return verdict == STREAM_KEPT;
 }
 
 /* The worker may forget what is settled: it does not come back from here (core/release.h). */
@@ -158,8 +181,9 @@ static void acknowledge(struct output_logger *ol, uint32_t w, uint64_t settled)
     struct rte_mbuf *m = rte_pktmbuf_alloc(ol->pool);
     if (!m)
         return;
-    struct wire_head *head = (struct wire_head *)rte_pktmbuf_append(m, sizeof(*head));
-    wire_head_put(head, WIRE_ACK, w, ol->in[w].gap, 0, ol->view, ol->incarnation, settled);
+    struct wire_ack *ack = (struct wire_ack *)rte_pktmbuf_append(m, sizeof(*ack));
+    wire_head_put(&ack->head, WIRE_ACK, w, 0, 0, ol->view, ol->incarnation, settled);
+    stream_rx_report(&ol->in[w], &ack->report);
     release_settle(&ol->release.worker[w], settled);
     if (io_tx(ol->replica[ol->slot][w], &m, 1) == 1)
         stream_rx_acked(&ol->in[w], settled);
@@ -174,8 +198,9 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
      * have to be; so the worker waits instead, between packets. */
     if (x->held_tail - x->held_head + FTMB_BURST > OL_HELD)
         return 0;
+    unsigned early = take_early(ol, w);
     struct rte_mbuf *burst[FTMB_BURST];
-    uint16_t count = io_rx(ol->replica[ol->slot][w], burst, FTMB_BURST);
+    uint16_t count = io_rx(ol->replica[ol->slot][w], burst, (uint16_t)(FTMB_BURST - early));
     for (uint16_t i = 0; i < count; i++) {
         if (i + 2 < count)
             __builtin_prefetch(rte_pktmbuf_mtod(burst[i + 2], void *));
@@ -184,9 +209,9 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
     }
     ol->frames += count;
     uint64_t settled = release_settled(x, stream_rx_taken(&ol->in[w]));
-    if (stream_rx_ack_due(&ol->in[w], settled, count == 0))
+    if (stream_rx_ack_due(&ol->in[w], settled, early + count == 0))
         acknowledge(ol, w, settled);
-    return count;
+    return early + count;
 }
 
 /* ---- jobs --------------------------------------------------------------------------------- */
@@ -213,6 +238,9 @@ static bool begin(struct output_logger *ol, const struct ol_job *job)
     ol->incarnation = job->incarnation;
     ol->resumed = false;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
+        void *kept;
+        while ((kept = stream_rx_early_drop(&ol->in[w])) != NULL)
+            rte_pktmbuf_free(kept);
         stream_rx_reset(&ol->in[w], 1);
         atomic_store(&ol->progress[w], job->next_input[w]);
     }
@@ -317,13 +345,13 @@ static unsigned poll(void *self)
 static json_t *stats(void *self)
 {
     struct output_logger *ol = self;
-    uint64_t held_peak = 0, log_peak = 0, gaps = 0, released = 0;
+    uint64_t held_peak = 0, log_peak = 0, asked = 0, released = 0;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
         held_peak = u64_max(held_peak, ol->release.worker[w].held_peak);
         log_peak +=
             (ol->release.worker[w].pal_peak + ol->release.worker[w].out_peak) * sizeof(uint64_t);
         released += ol->release.worker[w].released;
-        gaps += ol->in[w].gaps;
+        asked += ol->in[w].asked;
     }
     return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
                      "role", "ol", "frames", (json_int_t)ol->frames, "pals", (json_int_t)ol->pals,
@@ -337,7 +365,7 @@ static json_t *stats(void *self)
                      (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
                                   sizeof(uint64_t)),
                      "commits", (json_int_t)ol->commits, "snapshot_requests",
-                     (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)gaps);
+                     (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)asked);
 }
 
 static int map_logs(struct output_logger *ol)

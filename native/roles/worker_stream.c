@@ -92,17 +92,18 @@ unsigned worker_stream_send(struct worker *worker)
 {
     struct stream_tx *out = &worker->out;
     unsigned total = 0;
-    while (out->cursor < out->next) {
+    uint64_t first;
+    uint16_t count;
+    while ((count = (uint16_t)stream_tx_run(out, FTMB_BURST, &first)) != 0) {
         struct rte_mbuf *burst[FTMB_BURST];
-        uint16_t count = (uint16_t)u64_min(FTMB_BURST, out->next - out->cursor);
         for (uint16_t i = 0; i < count; i++) {
-            burst[i] = worker->kept[(out->cursor + i) & (WORKER_WINDOW - 1)];
+            burst[i] = worker->kept[(first + i) & (WORKER_WINDOW - 1)];
             rte_mbuf_refcnt_update(burst[i], 1); /* one stays with `kept` until acknowledged */
         }
         uint16_t sent = io_tx(worker->output, burst, count);
         for (uint16_t i = sent; i < count; i++)
             rte_mbuf_refcnt_update(burst[i], -1);
-        out->cursor += sent;
+        stream_tx_sent(out, first, sent);
         total += sent;
         if (sent < count)
             break;
@@ -115,7 +116,7 @@ static void take_ack(struct worker *worker, const struct rte_mbuf *m, uint64_t n
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
     if (!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m), worker->ctx.workers) ||
         head->type != WIRE_ACK || head->worker != worker->ctx.worker) {
-        worker->malformed++;
+        worker->bad++;
         return;
     }
     if (!wire_current(head, worker->view, worker->incarnation)) {
@@ -123,7 +124,8 @@ static void take_ack(struct worker *worker, const struct rte_mbuf *m, uint64_t n
         return;
     }
     uint64_t from = worker->out.acked + 1;
-    uint64_t freed = stream_tx_ack(&worker->out, head->seq, head->port == 1, now);
+    uint64_t freed = stream_tx_settle(&worker->out, head->seq, now);
+    stream_tx_report(&worker->out, &((const struct wire_ack *)head)->report, now);
     for (uint64_t seq = from; seq < from + freed; seq++)
         rte_pktmbuf_free(worker->kept[seq & (WORKER_WINDOW - 1)]);
 }
@@ -139,12 +141,12 @@ static bool send_one(struct io_lane lane, struct rte_mbuf *m)
 
 static void acknowledge_inputs(struct worker *worker)
 {
-    struct rte_mbuf *m = control_frame(worker, WIRE_ACK, sizeof(struct wire_head));
+    struct rte_mbuf *m = control_frame(worker, WIRE_ACK, sizeof(struct wire_ack));
     if (!m)
         return;
-    struct wire_head *head = rte_pktmbuf_mtod(m, struct wire_head *);
-    head->seq = stream_rx_taken(&worker->in);
-    head->port = worker->in.gap;
+    struct wire_ack *ack = rte_pktmbuf_mtod(m, struct wire_ack *);
+    ack->head.seq = stream_rx_taken(&worker->in);
+    stream_rx_report(&worker->in, &ack->report);
     if (send_one(worker->input, m))
         stream_rx_acked(&worker->in, stream_rx_taken(&worker->in));
 }

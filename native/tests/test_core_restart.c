@@ -118,7 +118,7 @@ static void tell(struct world *world, struct stream_rx *rx, uint32_t w)
 
 static void run_release(struct world *world, uint64_t seed)
 {
-    struct stream_rx rx[W];
+    struct stream_rx rx[W] = {0};
     for (uint32_t w = 0; w < W; w++) {
         CHECK(world->told[w] <= world->release.worker[w].settled);
         stream_rx_resume(&rx[w], world->release.worker[w].settled + 1);
