@@ -113,7 +113,7 @@ def test_undisturbed(trial: RunFtmb, nf: str, mode: str) -> None:
 def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:
     record = sound(trial, spec(nf={"name": nf}, ft=ft, faults=[KILL]))
     assert_exactly_once(record)
-    assert {"exactly_once", "equal_replay", "conservation", "recovered"} <= {
+    assert {"exactly_once", "equal_replay", "conservation", "outcome"} <= {
         check["name"] for check in record["checks"]
     }
     (recovery,) = record["recovery"]
