@@ -3,9 +3,10 @@
 #   OF="crash latency"   the experiments to run (make trials)
 #   TESTS="-k name"      words for pytest (make test)
 #   FIX=1                repair the formatting (make check)
+#   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check reproduce trials report clean distclean
+.PHONY: help setup build test check sanitize model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -19,8 +20,14 @@ build: setup ## the C data plane, in results/build/release
 test: build ## all tests: C, Python, real processes
 	@envs/test.sh
 
+sanitize: setup ## the C tests under address, undefined-behaviour and thread sanitizers
+	@envs/sanitize.sh
+
 check: setup ## format, static analysis, types
 	@envs/check.sh
+
+model: setup ## the models of the protocol, with spin: ONLY=name
+	@.venv/bin/python native/model/run.py $(if $(ONLY),--only $(ONLY))
 
 reproduce: setup ## the whole evaluation: build, trials, results/report.html
 	@envs/reproduce.sh $(if $(TIER),--config tier=$(TIER))

@@ -17,3 +17,14 @@ logged() {
         return 1
     fi
 }
+
+# configure OPTION...: makes $build a build directory with these Meson options, if it is none yet. One
+# that came along with a copied tree would build the tree it was made in, so it is made anew.
+configure() {
+    if ! grep -qsF "\"source\": \"$root/native\"" "$build/meson-info/meson-info.json" \
+        || [[ ! -f $build/build.ninja ]]; then
+        rm -rf "$build"
+        logged meson meson setup "$build" native -Db_ndebug=false "$@" \
+            || fail "Meson could not configure $build (results/logs/meson.log)"
+    fi
+}

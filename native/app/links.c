@@ -31,6 +31,12 @@ static void set_lanes(struct io_lane *lanes, unsigned count, uint16_t port)
         lanes[q] = (struct io_lane){.port = port, .queue = (uint16_t)q};
 }
 
+/* Between generator or sink and a logger: no link of FTMB's, so never disturbed. */
+static bool traffic_link(const char *file)
+{
+    return strncmp(file, "traffic", strlen("traffic")) == 0;
+}
+
 /* One end of a vhost-user link. */
 static void open_end(struct node_links *links, const struct node_config *config, bool server,
                      const char *file, unsigned queues, struct rte_mempool *rx_pool,
@@ -49,6 +55,8 @@ static void open_end(struct node_links *links, const struct node_config *config,
     FTMB_ASSERT(links->port_count < sizeof(links->ports) / sizeof(links->ports[0]));
     links->ports[links->port_count++] = port;
     set_lanes(lanes, queues, port);
+    if (!traffic_link(file))
+        fault_attach(port, fault_link(file, server));
 }
 
 static void open_ring(const char *name, struct io_lane *from, struct io_lane *to)
@@ -65,7 +73,7 @@ static void open_replica_ends(struct node_links *links, const struct node_config
     unsigned w = config->workers;
     char file[NODE_NAME_BYTES];
     /* Unacknowledged outputs stay in the buffers that their inputs came in. */
-    struct rte_mempool *in = pool("in", w * (WORKER_WINDOW + LINK_FRAMES));
+    struct rte_mempool *in = pool("in", w * (WORKER_WINDOW + STREAM_EARLY + LINK_FRAMES));
     struct rte_mempool *acks = pool("acks", w * LINK_FRAMES);
     links->worker_pool = pool("frames", w * (WORKER_WINDOW + LINK_FRAMES));
     snprintf(file, sizeof(file), "il-%u", config->slot);
@@ -127,7 +135,7 @@ void links_open(struct node_links *links, const struct node_config *config, stru
     }
     if (roles.ol) {
         links->ol_pool = pool("ol", 4096);
-        held = pool("held", w * (OL_HELD + FTMB_BURST) + 2 * LINK_AND_RING_FRAMES);
+        held = pool("held", w * (OL_HELD + FTMB_BURST + STREAM_EARLY) + 2 * LINK_AND_RING_FRAMES);
     }
     for (uint32_t slot = 0; slot < config->replicas; slot++) {
         char file[NODE_NAME_BYTES];

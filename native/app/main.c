@@ -17,6 +17,7 @@
 
 #include "app/links.h"
 #include "app/spec.h"
+#include "io/crash.h"
 #include "io/eal.h"
 #include "io/event.h"
 #include "roles/input_logger.h"
@@ -48,6 +49,7 @@ static struct node {
 
 static void invariant_broken(const char *file, int line, const char *what)
 {
+    crash_note(0);
     die(4, "invariant broken at %s:%d: %s", file, line, what);
 }
 
@@ -197,6 +199,9 @@ static void finish(void)
         input_logger_stop(&node.il);
     if (node.roles.ol)
         output_logger_stop(&node.ol);
+    json_t *faults = fault_stats();
+    if (faults)
+        emit_stats(json_pack("{s:s,s:o}", "role", "links", "links", faults));
     if (node.roles.traffic)
         emit_traffic_stats();
     struct role il = input_logger_role(&node.il), ol = output_logger_role(&node.ol);
@@ -206,6 +211,24 @@ static void finish(void)
         emit_stats(ol.stats(ol.self));
     if (node.roles.replica)
         emit_stats(replica_stats(&node.replica));
+}
+
+/* "cut LINK" or "restore LINK"; false: another command. */
+static bool obey_fault(const char *line)
+{
+    char verb[8], link[FAULT_NAME_BYTES], rest;
+    if (sscanf(line, "%7s %15s %c", verb, link, &rest) != 2)
+        return false;
+    bool cut = strcmp(verb, "cut") == 0;
+    if (!cut && strcmp(verb, "restore") != 0)
+        return false;
+    if (fault_cut(link, cut)) {
+        event_emit(cut ? "link_cut" : "link_restored", "{s:s}", "link", link);
+    } else {
+        fprintf(stderr, "ftmb-node: this process has no link '%s'\n", link);
+        event_emit("unknown_link", "{s:s}", "link", link);
+    }
+    return true;
 }
 
 static void obey(void)
@@ -222,7 +245,7 @@ static void obey(void)
          * leaves behind lies in a directory that is removed with the run's. */
         if (strcmp(line, "exit") == 0 && finished)
             _exit(0);
-        if (node.roles.traffic && !finished)
+        if (!obey_fault(line) && node.roles.traffic && !finished)
             node.traffic.command(node.traffic.self, line);
     }
     die(5, "the process that started this one is gone (end of stdin)");

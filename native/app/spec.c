@@ -9,6 +9,7 @@
 #include "core/hash.h"
 #include "core/view.h"
 #include "io/event.h"
+#include "io/fault.h"
 
 #define SPEC_VERSION 1
 #define MAX_KEYS 24
@@ -222,6 +223,45 @@ static void read_noise(struct node_config *config, const json_t *list)
         config->noise_cpu[i] = (uint32_t)json_integer_value(json_array_get(list, i));
 }
 
+static double want_rate(struct section *section, const char *key)
+{
+    if (!json_object_get(section->object, key))
+        return 0;
+    json_t *value = want(section, key);
+    if (!json_is_number(value) || json_number_value(value) < 0 || json_number_value(value) > 0.5)
+        die(2, "%s: '%s.%s' must be a number from 0 to 0.5", spec_path, section->name, key);
+    return json_number_value(value);
+}
+
+/* Faults of links: the layer in io keeps them, since no role knows of them. */
+static void read_links(const struct node_config *config, const json_t *object)
+{
+    static const char *const kinds[] = {"il", "ol", "state"};
+    struct section links = section_of("links", object);
+    uint64_t seed = want_uint(&links, "seed", 0, UINT64_MAX);
+    if (config->mode != MODE_FTMB)
+        die(2, "%s: only mode ftmb recovers from faults of 'links'", spec_path);
+    for (unsigned k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+        if (!json_object_get(object, kinds[k]))
+            continue;
+        struct section kind = section_of(kinds[k], want(&links, kinds[k]));
+        struct fault_rates rates = {
+            .drop = want_rate(&kind, "drop"),
+            .repeat = want_rate(&kind, "repeat"),
+            .reorder = want_rate(&kind, "reorder"),
+            .delay = want_rate(&kind, "delay"),
+            .garble = want_rate(&kind, "garble"),
+        };
+        if (rates.delay > 0)
+            rates.delay_us = (uint32_t)want_uint(&kind, "delay_us", 1, 1000000);
+        else if (json_object_get(kind.object, "delay_us"))
+            want(&kind, "delay_us");
+        no_more_keys(&kind);
+        fault_configure(seed, kinds[k], &rates);
+    }
+    no_more_keys(&links);
+}
+
 static void read_optional(struct node_config *config, struct section *top)
 {
     if (json_object_get(top->object, "noise_cpus"))
@@ -230,6 +270,8 @@ static void read_optional(struct node_config *config, struct section *top)
         config->slot = (uint32_t)want_uint(top, "slot", 0, VIEW_SLOTS - 1);
     if (json_object_get(top->object, "traffic"))
         config->traffic = want(top, "traffic");
+    if (json_object_get(top->object, "links"))
+        read_links(config, want(top, "links"));
 }
 
 void spec_read(const char *path, struct node_config *config)

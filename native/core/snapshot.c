@@ -135,6 +135,7 @@ bool delta_build(struct delta *delta, const struct arena *image, const struct ar
                               .view = name.view,
                               .epoch = name.epoch,
                               .base_epoch = previous ? name.base_epoch : 0,
+                              .base_view = previous ? name.base_view : 0,
                               .digest = digest ? snapshot_digest(image) : 0,
                               .config_digest = image->config_digest};
     snapshot_cut_of(image, &head.cut);

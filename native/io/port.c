@@ -248,6 +248,7 @@ void io_close(uint16_t port)
     char device[RTE_ETH_NAME_MAX_LEN];
     bool named = rte_eth_dev_get_name_by_port(port, device) == 0;
 
+    fault_detach(port);
     rte_eth_dev_stop(port);
     if (named)
         rte_vdev_uninit(device);

@@ -11,6 +11,8 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 
+#include "io/fault.h"
+
 /* Most queue pairs of one link: the limit of net_virtio_user. */
 #define IO_MAX_QUEUES 8
 /* Descriptors per queue: the largest net_virtio_user accepts. */
@@ -30,6 +32,9 @@ struct io_lane {
 /* Receive up to n frames; returns how many (0 also while the peer is away). */
 static inline uint16_t io_rx(struct io_lane lane, struct rte_mbuf **m, uint16_t n)
 {
+    struct fault_link *fault = atomic_load_explicit(&io_fault[lane.port], memory_order_relaxed);
+    if (__builtin_expect(fault != NULL, 0))
+        return fault_rx(fault, lane.port, lane.queue, m, n);
     return rte_eth_rx_burst(lane.port, lane.queue, m, n);
 }
 
@@ -38,6 +43,9 @@ static inline uint16_t io_rx(struct io_lane lane, struct rte_mbuf **m, uint16_t 
  * has consumed it. */
 static inline uint16_t io_tx(struct io_lane lane, struct rte_mbuf **m, uint16_t n)
 {
+    struct fault_link *fault = atomic_load_explicit(&io_fault[lane.port], memory_order_relaxed);
+    if (__builtin_expect(fault != NULL, 0) && fault_tx(fault, m, n))
+        return n;
     return rte_eth_tx_burst(lane.port, lane.queue, m, n);
 }
 

@@ -32,7 +32,8 @@ static unsigned send_backlog(struct input_logger *il, uint32_t w)
 {
     struct il_worker *x = &il->worker[w];
     struct rte_mbuf *burst[FTMB_BURST];
-    uint32_t count = (uint32_t)u64_min(FTMB_BURST, x->out.next - x->out.cursor);
+    uint64_t first;
+    uint32_t count = (uint32_t)stream_tx_run(&x->out, FTMB_BURST, &first);
     if (count == 0)
         return 0;
     if (x->link_full) {
@@ -42,7 +43,7 @@ static unsigned send_backlog(struct input_logger *il, uint32_t w)
     if (rte_pktmbuf_alloc_bulk(il->pool, burst, count))
         return 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t number = x->out.cursor + i;
+        uint64_t number = first + i;
         const struct input_record *record = input_log_get(&x->log, number);
         struct wire_input *head = (struct wire_input *)rte_pktmbuf_append(
             burst[i], (uint16_t)(sizeof(*head) + record->length));
@@ -51,7 +52,7 @@ static unsigned send_backlog(struct input_logger *il, uint32_t w)
     }
     uint16_t sent = io_tx(il->replica[il->slot][w], burst, (uint16_t)count);
     rte_pktmbuf_free_bulk(burst + sent, count - sent);
-    x->out.cursor += sent;
+    stream_tx_sent(&x->out, first, sent);
     x->link_full = sent ? 0 : LINK_FULL_POLLS;
     return sent;
 }
@@ -86,6 +87,7 @@ static bool log_input(struct input_logger *il, uint32_t w, const uint8_t *data, 
     record->tick = tick;
     record->port = port;
     memcpy(record->data, data, length);
+    input_log_commit(&x->log);
     x->out.next++;
     il->log_bytes += sizeof(*record) + length;
     return true;
@@ -198,19 +200,26 @@ static void tick(struct input_logger *il, uint64_t now)
     atomic_store_explicit(&il->pressed, pressed, memory_order_relaxed);
 }
 
+static void take_ack(struct input_logger *il, uint32_t w, const struct rte_mbuf *m, uint64_t now)
+{
+    const struct wire_ack *ack = rte_pktmbuf_mtod(m, const struct wire_ack *);
+    if (!wire_valid((const uint8_t *)ack, rte_pktmbuf_data_len(m), il->config->workers) ||
+        ack->head.type != WIRE_ACK || ack->head.worker != w) {
+        il->bad++;
+    } else if (!wire_current(&ack->head, il->view, il->incarnation)) {
+        il->old_view++;
+    } else {
+        stream_tx_settle(&il->worker[w].out, ack->head.seq, now);
+        stream_tx_report(&il->worker[w].out, &ack->report, now);
+    }
+}
+
 static unsigned take_acks(struct input_logger *il, uint32_t w, uint64_t now)
 {
     struct rte_mbuf *burst[FTMB_BURST];
     uint16_t count = io_rx(il->replica[il->slot][w], burst, FTMB_BURST);
     for (uint16_t i = 0; i < count; i++) {
-        const struct wire_head *head = rte_pktmbuf_mtod(burst[i], const struct wire_head *);
-        if (wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(burst[i]),
-                       il->config->workers) &&
-            head->type == WIRE_ACK && head->worker == w && head->view == il->view &&
-            head->incarnation == il->incarnation)
-            stream_tx_ack(&il->worker[w].out, head->seq, head->port == 1, now);
-        else
-            il->malformed++;
+        take_ack(il, w, burst[i], now);
         rte_pktmbuf_free(burst[i]);
     }
     return count;
@@ -243,7 +252,7 @@ static void take_orders(struct input_logger *il, uint64_t now)
     for (uint32_t w = 0; w < il->config->workers; w++) {
         if (orders->commit) { /* what is covered has arrived, whatever its acknowledgement does */
             input_log_trim(&il->worker[w].log, orders->cut.next_input[w]);
-            stream_tx_ack(&il->worker[w].out, orders->cut.next_input[w] - 1, false, now);
+            stream_tx_settle(&il->worker[w].out, orders->cut.next_input[w] - 1, now);
         }
         if (orders->credit)
             il->worker[w].limit = orders->limits.limit[w];
@@ -333,14 +342,15 @@ static json_t *stats(void *self)
         peak += il->worker[w].log.peak;
         resent += il->worker[w].out.resent;
     }
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "il", "received",
-                     (json_int_t)il->received, "accepted", (json_int_t)il->accepted, "refused",
-                     (json_int_t)il->refused, "ticks", (json_int_t)il->ticks, "malformed",
-                     (json_int_t)il->malformed, "log_peak_bytes", (json_int_t)peak,
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "il",
+                     "received", (json_int_t)il->received, "accepted", (json_int_t)il->accepted,
+                     "refused", (json_int_t)il->refused, "ticks", (json_int_t)il->ticks,
+                     "malformed", (json_int_t)il->malformed, "log_peak_bytes", (json_int_t)peak,
                      "log_capacity_bytes",
                      (json_int_t)(il->config->workers * il->config->input_bytes), "log_bytes",
                      (json_int_t)il->log_bytes, "resent", (json_int_t)resent, "snapshot_requests",
-                     (json_int_t)il->snapshot_requests);
+                     (json_int_t)il->snapshot_requests, "dropped_bad", (json_int_t)il->bad,
+                     "dropped_old_view", (json_int_t)il->old_view);
 }
 
 static int map_logs(struct input_logger *il)

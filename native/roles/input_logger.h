@@ -67,7 +67,9 @@ struct input_logger {
     uint64_t accepted;
     uint64_t refused;
     uint64_t ticks;
-    uint64_t malformed;
+    uint64_t malformed; /* inputs */
+    uint64_t bad;       /* frames of replicas */
+    uint64_t old_view;
     uint64_t log_bytes;
     bool full; /* input is being refused */
     struct il_orders orders;

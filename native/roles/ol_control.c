@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/credit.h"
 #include "io/clock.h"
 #include "io/deathwatch.h"
 #include "io/event.h"
@@ -110,19 +111,13 @@ static void ask_for_snapshot(struct output_logger *ol, uint64_t now)
 /* How far the IL may accept input: what is accepted must find room for its PALs and outputs. */
 static void give_credit(struct output_logger *ol, uint64_t now)
 {
-    const struct nf_needs *needs = &ol->config->needs;
     struct msg_credit credit = {0};
     bool pressed = false;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
         const struct release_worker *x = &ol->release.worker[w];
         uint64_t progress = atomic_load_explicit(&ol->progress[w], memory_order_acquire);
-        uint64_t pals = release_pal_room(x);
-        uint64_t outputs = release_output_room(x);
-        pressed |= pals < ol->config->pals / 2 || outputs < ol->config->outputs / 2;
-        uint64_t inputs = outputs > CREDIT_SLACK ? outputs - CREDIT_SLACK : 0;
-        if (needs->max_pals)
-            inputs = u64_min(inputs, pals / needs->max_pals);
-        credit.limit[w] = progress + inputs - 1;
+        pressed |= credit_pressed(x);
+        credit.limit[w] = credit_limit(x, progress, ol->config->needs.max_pals, CREDIT_SLACK);
     }
     if (pressed)
         ask_for_snapshot(ol, now);

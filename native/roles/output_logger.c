@@ -19,6 +19,7 @@ static bool send_leaving(struct output_logger *ol, uint32_t port)
     if (count == 0)
         return true;
     uint16_t sent = io_tx(ol->out[port], ol->leaving[port], (uint16_t)count);
+    release_handed(&ol->release, sent);
     ol->leaving_count[port] = count - sent;
     if (sent < count)
         memmove(ol->leaving[port], ol->leaving[port] + sent,
@@ -69,11 +70,15 @@ static void take_pals(struct output_logger *ol, uint32_t w, const struct wire_pa
 {
     uint32_t count = frame->head.length / (uint32_t)sizeof(uint64_t);
     /* A frame without PALs only tells progress (in a replay, of inputs whose PALs are stored). */
-    if (count && release_pals(&ol->release, w, frame->first, frame->pals, count) != RELEASE_OK)
-        die(4, "worker %u sent PAL %llu out of order, or beyond its credit", w,
-            (unsigned long long)frame->first);
+    enum release_verdict verdict =
+        count ? release_pals(&ol->release, w, frame->first, frame->pals, count) : RELEASE_OK;
+    if (unlikely(verdict != RELEASE_OK && verdict != RELEASE_DUPLICATE))
+        die(4, "worker %u sent PAL %llu %s", w, (unsigned long long)frame->first,
+            verdict == RELEASE_DIVERGED ? "again, another one" : "out of order");
     ol->pals += count;
-    atomic_store_explicit(&ol->progress[w], frame->next_input, memory_order_release);
+    uint64_t progress = atomic_load_explicit(&ol->progress[w], memory_order_relaxed);
+    atomic_store_explicit(&ol->progress[w], u64_max(progress, frame->next_input),
+                          memory_order_release);
 }
 
 /* Hash of what an endpoint would see: the side it leaves at and the packet. */
@@ -87,8 +92,8 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
 {
     const struct wire_output *frame = rte_pktmbuf_mtod(m, const struct wire_output *);
     ol->outputs++;
-    switch (
-        release_output(&ol->release, w, frame->number, frame->vector, m, output_hash(ol, frame))) {
+    switch (release_output(&ol->release, w, frame->number, frame->vector, m, output_hash(ol, frame),
+                           frame->head.seq)) {
     case RELEASE_OK:
         return true;
     case RELEASE_DUPLICATE:
@@ -101,11 +106,45 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
     case RELEASE_BAD:
         break;
     }
-    die(4, "worker %u sent output %llu out of order, or beyond its credit", w,
-        (unsigned long long)frame->number);
+    die(4, "worker %u sent output %llu out of order", w, (unsigned long long)frame->number);
 }
 
-/* One frame of the current master; true: kept, the release has it now. */
+/* Credit keeps the logs from overflowing, except after a cut: inputs past it run anew and may leave
+ * more than they did before. Such a frame counts as lost, and comes again when there is room. */
+static bool has_room(const struct output_logger *ol, uint32_t w, const struct wire_head *head)
+{
+    const struct release_worker *x = &ol->release.worker[w];
+    if (head->type == WIRE_PAL)
+        return head->length / sizeof(uint64_t) <= release_pal_room(x);
+    return release_output_room(x) > 0;
+}
+
+/* The next frame of the stream; true: kept, the release has it now. */
+static bool take_next(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
+{
+    const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
+    if (head->type == WIRE_OUTPUT)
+        return take_output(ol, w, m);
+    take_pals(ol, w, (const struct wire_pals *)head);
+    return false;
+}
+
+/* Frames that came before their turn, whose turn it is now. */
+static unsigned take_early(struct output_logger *ol, uint32_t w)
+{
+    struct rte_mbuf *m;
+    unsigned count = 0;
+    for (; count < FTMB_BURST && (m = stream_rx_early(&ol->in[w])) != NULL; count++) {
+        if (unlikely(!has_room(ol, w, rte_pktmbuf_mtod(m, const struct wire_head *))))
+            break;
+        stream_rx_take_early(&ol->in[w]);
+        if (!take_next(ol, w, m))
+            rte_pktmbuf_free(m);
+    }
+    return count;
+}
+
+/* One frame of the current master; true: kept, by the stream or the release. */
 static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
 {
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
@@ -114,7 +153,7 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         ol->bad++;
         return false;
     }
-    if (unlikely(head->view != ol->view || head->incarnation != ol->incarnation)) {
+    if (unlikely(!wire_current(head, ol->view, ol->incarnation))) {
         ol->old_view++;
         return false;
     }
@@ -126,24 +165,28 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         ol->bad++;
         return false;
     }
-    if (stream_rx_frame(&ol->in[w], head->seq) != STREAM_TAKE)
+    if (unlikely(!has_room(ol, w, head))) {
+        ol->no_room++;
         return false;
-    if (head->type == WIRE_OUTPUT)
-        return take_output(ol, w, m);
-    take_pals(ol, w, (const struct wire_pals *)head);
-    return false;
+    }
+    enum stream_verdict verdict = stream_rx_frame(&ol->in[w], head->seq, m);
+    if (likely(verdict == STREAM_TAKE))
+        return take_next(ol, w, m);
+    return verdict == STREAM_KEPT;
 }
 
-static void acknowledge(struct output_logger *ol, uint32_t w)
+/* The worker may forget what is settled: it does not come back from here (core/release.h). */
+static void acknowledge(struct output_logger *ol, uint32_t w, uint64_t settled)
 {
     struct rte_mbuf *m = rte_pktmbuf_alloc(ol->pool);
     if (!m)
         return;
-    struct wire_head *head = (struct wire_head *)rte_pktmbuf_append(m, sizeof(*head));
-    wire_head_put(head, WIRE_ACK, w, ol->in[w].gap, 0, ol->view, ol->incarnation,
-                  ol->in[w].expected - 1);
+    struct wire_ack *ack = (struct wire_ack *)rte_pktmbuf_append(m, sizeof(*ack));
+    wire_head_put(&ack->head, WIRE_ACK, w, 0, 0, ol->view, ol->incarnation, settled);
+    stream_rx_report(&ol->in[w], &ack->report);
+    release_settle(&ol->release.worker[w], settled);
     if (io_tx(ol->replica[ol->slot][w], &m, 1) == 1)
-        stream_rx_acked(&ol->in[w]);
+        stream_rx_acked(&ol->in[w], settled);
     else
         rte_pktmbuf_free(m);
 }
@@ -155,8 +198,9 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
      * have to be; so the worker waits instead, between packets. */
     if (x->held_tail - x->held_head + FTMB_BURST > OL_HELD)
         return 0;
+    unsigned early = take_early(ol, w);
     struct rte_mbuf *burst[FTMB_BURST];
-    uint16_t count = io_rx(ol->replica[ol->slot][w], burst, FTMB_BURST);
+    uint16_t count = io_rx(ol->replica[ol->slot][w], burst, (uint16_t)(FTMB_BURST - early));
     for (uint16_t i = 0; i < count; i++) {
         if (i + 2 < count)
             __builtin_prefetch(rte_pktmbuf_mtod(burst[i + 2], void *));
@@ -164,9 +208,10 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
             rte_pktmbuf_free(burst[i]);
     }
     ol->frames += count;
-    if (stream_rx_ack_due(&ol->in[w], count == 0))
-        acknowledge(ol, w);
-    return count;
+    uint64_t settled = release_settled(x, stream_rx_taken(&ol->in[w]));
+    if (stream_rx_ack_due(&ol->in[w], settled, early + count == 0))
+        acknowledge(ol, w, settled);
+    return early + count;
 }
 
 /* ---- jobs --------------------------------------------------------------------------------- */
@@ -193,6 +238,9 @@ static bool begin(struct output_logger *ol, const struct ol_job *job)
     ol->incarnation = job->incarnation;
     ol->resumed = false;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
+        void *kept;
+        while ((kept = stream_rx_early_drop(&ol->in[w])) != NULL)
+            rte_pktmbuf_free(kept);
         stream_rx_reset(&ol->in[w], 1);
         atomic_store(&ol->progress[w], job->next_input[w]);
     }
@@ -297,26 +345,27 @@ static unsigned poll(void *self)
 static json_t *stats(void *self)
 {
     struct output_logger *ol = self;
-    uint64_t held_peak = 0, log_peak = 0, gaps = 0, released = 0;
+    uint64_t held_peak = 0, log_peak = 0, asked = 0, released = 0;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
         held_peak = u64_max(held_peak, ol->release.worker[w].held_peak);
         log_peak +=
             (ol->release.worker[w].pal_peak + ol->release.worker[w].out_peak) * sizeof(uint64_t);
         released += ol->release.worker[w].released;
-        gaps += ol->in[w].gaps;
+        asked += ol->in[w].asked;
     }
-    return json_pack(
-        "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "ol", "frames",
-        (json_int_t)ol->frames, "pals", (json_int_t)ol->pals, "pal_bytes",
-        (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs", (json_int_t)ol->outputs, "released",
-        (json_int_t)released, "duplicates_dropped", (json_int_t)ol->release.duplicates,
-        "hash_mismatches", (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
-        (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad, "held_peak",
-        (json_int_t)held_peak, "log_peak_bytes", (json_int_t)log_peak, "log_capacity_bytes",
-        (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
-                     sizeof(uint64_t)),
-        "commits", (json_int_t)ol->commits, "snapshot_requests", (json_int_t)ol->snapshot_requests,
-        "resend_requests", (json_int_t)gaps);
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
+                     "role", "ol", "frames", (json_int_t)ol->frames, "pals", (json_int_t)ol->pals,
+                     "pal_bytes", (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs",
+                     (json_int_t)ol->outputs, "released", (json_int_t)released,
+                     "duplicates_dropped", (json_int_t)ol->release.duplicates, "hash_mismatches",
+                     (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
+                     (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad,
+                     "dropped_no_room", (json_int_t)ol->no_room, "held_peak", (json_int_t)held_peak,
+                     "log_peak_bytes", (json_int_t)log_peak, "log_capacity_bytes",
+                     (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
+                                  sizeof(uint64_t)),
+                     "commits", (json_int_t)ol->commits, "snapshot_requests",
+                     (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)asked);
 }
 
 static int map_logs(struct output_logger *ol)

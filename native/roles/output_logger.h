@@ -78,6 +78,7 @@ struct output_logger {
     uint64_t outputs;
     uint64_t old_view;
     uint64_t bad;
+    uint64_t no_room; /* frames that came before there was room, and came again */
     struct ol_job job;
 
     /* Control thread. */

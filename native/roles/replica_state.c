@@ -104,8 +104,10 @@ static void take_and_send(struct replica *replica, int *fd)
         forget_attempt(replica);
         return;
     }
-    struct snapshot_name name = {
-        .view = replica->view, .epoch = replica->epoch, .base_epoch = replica->base_epoch};
+    struct snapshot_name name = {.view = replica->view,
+                                 .epoch = replica->epoch,
+                                 .base_view = replica->view,
+                                 .base_epoch = replica->base_epoch};
     int error = snapshotter_take(s, name, replica->config->check);
     if (error)
         die(3, "cannot take a snapshot: %s", strerror(-error));

@@ -81,7 +81,7 @@ static void stop_workers(struct snapshotter *snapshotter)
     atomic_store(&snapshotter->group->stop, 1);
     for (uint32_t w = 0; w < snapshotter->worker_count; w++) {
         _Atomic uint32_t *state = &snapshotter->workers[w].state;
-        for (uint64_t rounds = 0; atomic_load(state) == WORKER_BUSY; rounds++)
+        for (uint64_t rounds = 0; !barrier_stands(state); rounds++)
             rounds < 64 ? cpu_relax() : (void)sched_yield();
     }
 }
