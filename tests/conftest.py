@@ -104,9 +104,9 @@ def trial(node: Path, tmp_path: Path) -> Iterator[RunFtmb]:
         content = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
         return Ran(ran.code, ran.out, ran.err, content)
 
-    before = set(processes_naming(NODE.name))
+    before = set(processes_naming(str(NODE)))
     yield run
-    left = {pid: line for pid, line in processes_naming(NODE.name).items() if pid not in before}
+    left = {pid: line for pid, line in processes_naming(str(NODE)).items() if pid not in before}
     assert not left, f"processes left running: {left}"
 
 

@@ -332,7 +332,7 @@ def running_trial(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def children(parent: int) -> list[int]:
     """The data-plane processes that `parent` started."""
     found = []
-    for pid in processes_naming(NODE.name):
+    for pid in processes_naming(str(NODE)):
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
         except OSError:
