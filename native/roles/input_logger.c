@@ -188,7 +188,7 @@ static void tick(struct input_logger *il, uint64_t now)
     for (uint32_t w = 0; w < il->config->workers; w++) {
         struct il_worker *x = &il->worker[w];
         if (il->kept->accepting && now - u64_min(now, x->latest_ns) >= TICK_NS)
-            (void)log_input(il, w, NULL, 0, 0, true, now);
+            (void)log_input(il, w, (const uint8_t *)"", 0, 0, true, now);
         if (stream_tx_probe_due(&x->out, now))
             send_probe(il, w);
         pressed |= input_log_pressed(&x->log);
