@@ -200,7 +200,8 @@ def checks() -> list[dict[str, Any]]:
 
 def packets(count: int) -> dict[str, int]:
     """Counts of a run in which nothing went wrong."""
-    zero = ("refused_before_log", "dropped_by_nf", "lost", "duplicated", "reordered", "corrupted")
+    zero = ("refused_before_log", "dropped_by_nf", "lost", "lost_in_hand", "lost_before_log",
+            "duplicated", "reordered", "corrupted")  # fmt: skip
     same = ("offered", "accepted", "outputs_produced", "delivered")
     return {**dict.fromkeys(same, count), **dict.fromkeys(zero, 0)}
 
