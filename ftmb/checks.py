@@ -11,6 +11,7 @@ from typing import Any
 
 from ftmb.events import LOUD_FAILURES, Event
 from ftmb.measure import Stats, event_counts
+from ftmb.memory import Flatness
 from ftmb.record import Check, FaultRecord, Latency, Log, Packets, Snapshot
 from ftmb.recovery import Recovery
 from ftmb.spec import TrialSpec
@@ -148,6 +149,13 @@ def _loud_check(events: dict[str, int]) -> Check:
     seen = {name: events[name] for name in LOUD_FAILURES if events.get(name)}
     detail = ", ".join(f"{name} {count}" for name, count in seen.items()) or "none"
     return _check("loud_failures", not seen, sum(seen.values()), detail)
+
+
+def memory_check(flatness: Flatness | None) -> list[Check]:
+    """Whether memory stayed flat; no verdict where the run was too short to tell."""
+    if flatness is None:
+        return []
+    return [_check("memory_flat", flatness.flat, flatness.worst_kb, flatness.detail)]
 
 
 def checks(

@@ -15,6 +15,7 @@ from ftmb.events import Event
 from ftmb.faults import Schedule
 from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
+from ftmb.memory import Sampler
 from ftmb.node import Plan
 from ftmb.process import ENDED, NodeProcess, State
 from ftmb.progress import TrialProgress
@@ -72,6 +73,7 @@ class Fleet:
         self._program, self._nf, self._traffic = program, nf, traffic
         self._runtime, self._progress = runtime, progress
         self._inbox: queue.Queue[Event] = queue.Queue()
+        self.memory = Sampler(runtime.path)
         self._generations: Counter[str] = Counter()
         self._leaving = False  # `finish` was sent: nothing is started any more
 
@@ -178,12 +180,17 @@ class Fleet:
             if due_ns is not None:
                 left = min(left, (due_ns - now_ns) / 1e9)
             self._progress.tick()
+            self._sample(now_ns)
             try:
                 event = self._inbox.get(timeout=max(0.0, min(left, 0.25)))
             except queue.Empty:
                 continue
             self._handle(event)
         return True
+
+    def _sample(self, now_ns: int) -> None:
+        living = {name: p.pid for name, p in self.processes.items() if p.state not in ENDED}
+        self.memory.tick(now_ns, living, self.roster.calm_ns is not None)
 
     def _note(self, happened: Event) -> None:
         """A fault was injected, or has ended."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ftmb.errors import SpecError
+from ftmb.memory import Memory
 from ftmb.model import Model
 from ftmb.recovery import Recovery
 from ftmb.spec import TrialSpec
@@ -202,6 +203,7 @@ class Record(Model):
     noise: dict[str, Noise] | None
     snapshot: Snapshot | None = Field(description="null but in mode ftmb")
     log: Log | None = Field(description="null but in mode ftmb")
+    memory: Memory | None = Field(description="null: the run ended within a second")
     nf: dict[str, float] = Field(description="counters of the network function")
     faults: list[FaultRecord]
     recovery: list[Recovery] | None = Field(description="one per failover; null without")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftmb import checks, environment, events, measure, node, outcome, record
+from ftmb import checks, environment, events, measure, memory, node, outcome, record
 from ftmb.describe import Description, check_workers, describe, nf_config, node_path
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
@@ -29,6 +29,7 @@ FILES = {
     "histogram": "histogram.json",
     "timeline": "timeline.csv",
     "samples": "samples.bin",
+    "memory": "memory.csv",
 }
 
 
@@ -151,6 +152,11 @@ def build_record(
     snapshot = measure.snapshot(spec, fleet.events, start_ns)
     log = measure.log(spec, stats, fleet.events)
     by_name = measure.event_counts(fleet.events)
+    end_ns = _first_ns(fleet, "window_end")
+    sizes = memory.inside(fleet.memory.samples, start_ns, end_ns)
+    flatness = None if end_ns is None else memory.flatness(sizes, start_ns, end_ns)
+    verdicts = checks.checks(spec, stats, counts, log, snapshot, failovers, told, fleet.events)
+    verdicts += checks.memory_check(flatness)
     delivered_pps, offered_pps = measure.rates(stats)
     strays = outcome.strays(spec, faults, failovers)
     trouble = [*trouble, *fleet.schedule.missing()]
@@ -167,7 +173,7 @@ def build_record(
         environment=machine.model_copy(update=data_plane),
         versions=versions,
         setup=_setup(fleet),
-        window=Window(start_ns=start_ns, end_ns=_first_ns(fleet, "window_end")),
+        window=Window(start_ns=start_ns, end_ns=end_ns),
         packets=counts,
         throughput_pps=delivered_pps,
         offered_pps=offered_pps,
@@ -176,10 +182,11 @@ def build_record(
         noise=measure.noise(stats),
         snapshot=snapshot,
         log=log,
+        memory=memory.summary(sizes),
         nf=measure.nf_counters(stats),
         faults=told,
         recovery=failovers or None,
-        checks=checks.checks(spec, stats, counts, log, snapshot, failovers, told, fleet.events),
+        checks=verdicts,
         events=by_name,
         stats=[{"process": e.process, **e.fields} for e in fleet.events if e.name == "stats"],
         files={key: name for key, name in FILES.items() if (fleet.out / name).exists()},
@@ -223,6 +230,8 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
                 fleet.close()
                 runtime.remove()
                 events.write(out / FILES["events"], fleet.events)
+                start_ns = fleet.schedule.window_start_ns or 0
+                memory.write(out / FILES["memory"], fleet.memory.samples, start_ns)
         result = build_record(prepared, fleet, trouble, machine, versions, started)
         record.write(result, out)
     if fleet.deaths:

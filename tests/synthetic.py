@@ -179,6 +179,7 @@ def make_record(
         "noise": {str(cpu): noise(rng) for cpu in (0, 1)},
         "snapshot": snapshot(effective, rng) if protected else None,
         "log": log(reached, effective) if protected else None,
+        "memory": None,
         "nf": {"mappings": 10_000},
         "faults": [],
         "recovery": make_recovery(effective, start_ns, rng),

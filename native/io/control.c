@@ -277,12 +277,13 @@ int control_flush(int fd, struct control_out *out)
  * -EPROTO when it cannot be one. */
 static int bytes_needed(const struct control_buf *b, size_t *needed)
 {
-    const struct wire_header *header = (const struct wire_header *)(b->data + b->done);
+    const struct wire_header *header;
     size_t limit = b->limit != 0 ? b->limit : CONTROL_LIMIT;
 
     *needed = sizeof(*header);
     if (b->used - b->done < sizeof(*header))
         return 0;
+    header = (const struct wire_header *)(b->data + b->done);
     if (header->magic != MAGIC || header->version != VERSION || header->msg.length > limit)
         return -EPROTO;
     *needed = wire_size(header->msg.length);

@@ -191,7 +191,7 @@ static void tick(struct input_logger *il, uint64_t now)
     for (uint32_t w = 0; w < il->config->workers; w++) {
         struct il_worker *x = &il->worker[w];
         if (il->accepting && now - u64_min(now, x->latest_ns) >= TICK_NS &&
-            log_input(il, w, NULL, 0, 0, true, now))
+            log_input(il, w, (const uint8_t *)"", 0, 0, true, now))
             il->ticks++;
         if (stream_tx_probe_due(&x->out, now))
             send_probe(il, w);
