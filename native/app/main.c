@@ -17,6 +17,7 @@
 
 #include "app/links.h"
 #include "app/spec.h"
+#include "io/crash.h"
 #include "io/eal.h"
 #include "io/event.h"
 #include "roles/input_logger.h"
@@ -48,6 +49,7 @@ static struct node {
 
 static void invariant_broken(const char *file, int line, const char *what)
 {
+    crash_note(0);
     die(4, "invariant broken at %s:%d: %s", file, line, what);
 }
 

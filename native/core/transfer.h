@@ -1,17 +1,19 @@
 /* A run of bytes sent in pieces over a channel of messages that may lose, repeat and reorder them.
  *
- * Pieces are a numbered stream (core/stream.h): piece n holds the bytes from (n - 1) * piece on.
- * The receiver takes them in order; it acknowledges how many bytes it has without a gap, and asks
- * to go on from there when it sees one. While anything is unacknowledged the sender repeats its
- * last piece, since a lost last one leaves no gap to see. A transfer is named by (view, epoch);
- * the receiver begins anew with any that is newer than the one it knows, and ignores older ones. */
+ * Pieces are numbered: number n holds the bytes from (n - 1) * piece on. The receiver takes them in
+ * order; it acknowledges how many bytes it has without a gap, and asks to go on from there when it
+ * sees one. (It keeps nothing beyond a gap: a piece is large and a loss is rare.) While anything is
+ * unacknowledged the sender repeats its last piece, since a lost last one leaves no gap to see. A
+ * transfer is named by (view, epoch); the receiver begins anew with any that is newer than the one
+ * it knows, and ignores older ones. */
 #ifndef FTMB_CORE_TRANSFER_H
 #define FTMB_CORE_TRANSFER_H
 
-#include "core/stream.h"
+#include "core/base.h"
 
-/* Pieces that may be unacknowledged: what a sender goes back over at most. */
-#define TRANSFER_WINDOW 64u
+#define TRANSFER_REPEAT_NS 1000000ull      /* silence after which the last piece is repeated */
+#define TRANSFER_REPEAT_MAX_NS 64000000ull /* ... doubling up to this */
+#define TRANSFER_WINDOW 64u /* pieces that may be unacknowledged, and are sent again at a gap */
 #define TRANSFER_ACK_EVERY 8u
 
 struct transfer_piece {
@@ -19,22 +21,32 @@ struct transfer_piece {
     uint64_t length;
 };
 
+/* acked < cursor <= next. */
 struct transfer_tx {
-    struct stream_tx stream;
     uint64_t total;
     uint64_t piece;
+    uint64_t next;   /* behind the last piece */
+    uint64_t cursor; /* the next piece to hand to the channel */
+    uint64_t acked;
+    uint64_t heard_ns;
+    uint64_t repeat_ns;
+    uint64_t went_back; /* `acked` at which we last went back, to do it once per gap */
+    uint64_t went_back_ns;
+    uint64_t resent;
 };
 
 static inline void transfer_tx_begin(struct transfer_tx *tx, uint64_t total, uint64_t piece,
                                      uint64_t now_ns)
 {
     FTMB_ASSERT(total && piece);
-    uint64_t resent = tx->stream.resent;
-    stream_tx_reset(&tx->stream, 1, now_ns);
-    tx->stream.resent = resent;
-    tx->stream.next = 1 + (total + piece - 1) / piece;
-    tx->total = total;
-    tx->piece = piece;
+    *tx = (struct transfer_tx){.total = total,
+                               .piece = piece,
+                               .next = 1 + (total + piece - 1) / piece,
+                               .cursor = 1,
+                               .heard_ns = now_ns,
+                               .repeat_ns = TRANSFER_REPEAT_NS,
+                               .went_back = UINT64_MAX,
+                               .resent = tx->resent};
 }
 
 static inline struct transfer_piece transfer_tx_piece(const struct transfer_tx *tx, uint64_t number)
@@ -45,16 +57,15 @@ static inline struct transfer_piece transfer_tx_piece(const struct transfer_tx *
 
 static inline bool transfer_tx_done(const struct transfer_tx *tx)
 {
-    return stream_tx_unacked(&tx->stream) == 0;
+    return tx->acked + 1 == tx->next;
 }
 
 /* Is there a piece to hand to the channel now, and which? */
 static inline bool transfer_tx_next(struct transfer_tx *tx, struct transfer_piece *piece)
 {
-    struct stream_tx *stream = &tx->stream;
-    if (stream->cursor >= stream->next || stream->cursor - 1 - stream->acked >= TRANSFER_WINDOW)
+    if (tx->cursor >= tx->next || tx->cursor - 1 - tx->acked >= TRANSFER_WINDOW)
         return false;
-    *piece = transfer_tx_piece(tx, stream->cursor++);
+    *piece = transfer_tx_piece(tx, tx->cursor++);
     return true;
 }
 
@@ -62,12 +73,11 @@ static inline bool transfer_tx_next(struct transfer_tx *tx, struct transfer_piec
 static inline bool transfer_tx_repeat(struct transfer_tx *tx, uint64_t now_ns,
                                       struct transfer_piece *piece)
 {
-    struct stream_tx *stream = &tx->stream;
-    if (stream->cursor == stream->acked + 1 || now_ns - stream->heard_ns < stream->probe_ns)
+    if (tx->cursor == tx->acked + 1 || now_ns - tx->heard_ns < tx->repeat_ns)
         return false;
-    stream->heard_ns = now_ns;
-    stream->probe_ns = u64_min(2 * stream->probe_ns, STREAM_PROBE_MAX_NS);
-    *piece = transfer_tx_piece(tx, stream->cursor - 1);
+    tx->heard_ns = now_ns;
+    tx->repeat_ns = u64_min(2 * tx->repeat_ns, TRANSFER_REPEAT_MAX_NS);
+    *piece = transfer_tx_piece(tx, tx->cursor - 1);
     return true;
 }
 
@@ -77,23 +87,27 @@ static inline void transfer_tx_ack(struct transfer_tx *tx, uint64_t have, bool r
 {
     if (have > tx->total || (have < tx->total && have % tx->piece))
         return;
-    uint64_t number = have == tx->total ? tx->stream.next - 1 : have / tx->piece;
-    if (number >= tx->stream.cursor)
+    uint64_t number = have == tx->total ? tx->next - 1 : have / tx->piece;
+    if (number >= tx->cursor || number < tx->acked)
         return;
-    (void)stream_tx_settle(&tx->stream, number, now_ns);
-    /* Nothing is kept beyond a gap: go back to it. */
-    if (resend)
-        stream_tx_report(&tx->stream,
-                         &(struct stream_report){.have = number, .seen = number, .beyond = 1},
-                         now_ns);
+    tx->acked = number;
+    tx->heard_ns = now_ns;
+    tx->repeat_ns = TRANSFER_REPEAT_NS;
+    bool again = tx->went_back != number || now_ns - tx->went_back_ns > TRANSFER_REPEAT_NS;
+    if (!resend || !again || tx->cursor == number + 1)
+        return;
+    tx->resent += tx->cursor - (number + 1);
+    tx->cursor = number + 1;
+    tx->went_back = number;
+    tx->went_back_ns = now_ns;
 }
 
 /* The channel was made anew: what was on its way is gone. */
 static inline void transfer_tx_reconnect(struct transfer_tx *tx, uint64_t now_ns)
 {
-    tx->stream.cursor = tx->stream.acked + 1;
-    tx->stream.heard_ns = now_ns;
-    tx->stream.probe_ns = STREAM_PROBE_NS;
+    tx->cursor = tx->acked + 1;
+    tx->heard_ns = now_ns;
+    tx->repeat_ns = TRANSFER_REPEAT_NS;
 }
 
 enum transfer_verdict {

@@ -50,6 +50,7 @@ void worker_begin(struct worker *worker, struct replay *replay)
     uint64_t now = clock_ns();
     worker->view = worker->group->view;
     worker->incarnation = worker->group->incarnation;
+    worker->hand = (struct crash_hand){.worker = ctx->worker, .view = worker->view};
     void *kept;
     while ((kept = stream_rx_early_drop(&worker->in)) != NULL)
         rte_pktmbuf_free(kept);
@@ -135,6 +136,7 @@ static void run_input(struct worker *worker, struct rte_mbuf *m)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     const struct wire_input *in = rte_pktmbuf_mtod(m, const struct wire_input *);
+    worker->hand.input = in->head.seq;
     ctx->now_ns = in->stamp_ns;
     ctx->cursor->now_ns = in->stamp_ns;
     ctx->cursor->next_input++;
@@ -190,6 +192,7 @@ static void prefetch_state(struct worker *worker, struct rte_mbuf **burst, unsig
             struct wire_input *in = rte_pktmbuf_mtod(burst[i], struct wire_input *);
             struct nf_packet packet = {
                 .data = (uint8_t *)(in + 1), .length = in->head.length, .port = in->head.port};
+            worker->hand.input = in->head.seq;
             if (in->head.type == WIRE_INPUT)
                 nf->prefetch(&worker->ctx, &packet, stage);
         }
@@ -229,6 +232,7 @@ static unsigned run_burst(struct worker *worker)
     if (count == 0)
         return 0;
     become_busy(worker);
+    crash_hand = &worker->hand;
     prefetch_state(worker, burst, taken);
     for (unsigned i = 0; i < taken; i++) {
         if (unlikely(atomic_load_explicit(&worker->group->stop, memory_order_acquire)))
@@ -238,6 +242,7 @@ static unsigned run_burst(struct worker *worker)
             worker_stream_flush(worker);
     }
     worker_stream_flush(worker);
+    crash_hand = NULL;
     barrier_leave(&worker->state);
     return count;
 }

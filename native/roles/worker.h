@@ -9,6 +9,7 @@
 #include "core/replay.h"
 #include "core/stream.h"
 #include "core/wire.h"
+#include "io/crash.h"
 #include "io/port.h"
 #include "roles/config.h"
 
@@ -39,8 +40,9 @@ struct worker {
     struct rte_mempool *pool;
     uint32_t view;
     uint32_t incarnation;
-    uint16_t burst;       /* most inputs taken at once */
-    uint32_t room_needed; /* stream frames that one burst may need */
+    uint16_t burst;         /* most inputs taken at once */
+    uint32_t room_needed;   /* stream frames that one burst may need */
+    struct crash_hand hand; /* the input in hand, for the crash record */
 
     struct stream_rx in;
     struct stream_tx out;

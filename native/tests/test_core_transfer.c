@@ -130,7 +130,7 @@ static void run(struct world *w, bool until_done)
             if (transfer_tx_next(&w->tx, &piece))
                 post_piece(w, piece);
         }
-        CHECK(w->tx.stream.cursor - w->tx.stream.acked <= TRANSFER_WINDOW + 1);
+        CHECK(w->tx.cursor - w->tx.acked <= TRANSFER_WINDOW + 1);
         if (transfer_tx_repeat(&w->tx, w->now_ns, &piece))
             post_piece(w, piece);
         for (unsigned i = (unsigned)seed_below(&w->seed, 9); i; i--)
@@ -186,7 +186,7 @@ static void test_clean(void)
             ;
     }
     CHECK(pieces == 101 && w.rx.duplicates == 0 && w.rx.gaps == 0 && w.taken == 10001);
-    CHECK(w.tx.stream.resent == 0);
+    CHECK(w.tx.resent == 0);
     CHECK(!transfer_tx_repeat(&w.tx, 1000000000, &piece));
 }
 
@@ -203,9 +203,9 @@ static void test_last_lost(void)
             CHECK(transfer_rx_take(&rx, 1, 1, 250, piece) == TRANSFER_TAKE);
     }
     CHECK(!transfer_tx_next(&tx, &piece));
-    CHECK(!transfer_tx_repeat(&tx, STREAM_PROBE_NS - 1, &piece));
-    CHECK(transfer_tx_repeat(&tx, STREAM_PROBE_NS, &piece));
-    CHECK(!transfer_tx_repeat(&tx, 3 * STREAM_PROBE_NS - 1, &piece));
+    CHECK(!transfer_tx_repeat(&tx, TRANSFER_REPEAT_NS - 1, &piece));
+    CHECK(transfer_tx_repeat(&tx, TRANSFER_REPEAT_NS, &piece));
+    CHECK(!transfer_tx_repeat(&tx, 3 * TRANSFER_REPEAT_NS - 1, &piece));
     CHECK(piece.offset == 200 && piece.length == 50);
     CHECK(transfer_rx_take(&rx, 1, 1, 250, piece) == TRANSFER_TAKE && transfer_rx_whole(&rx));
     CHECK(transfer_rx_ack_due(&rx, false));
@@ -237,9 +237,9 @@ static void test_bad(void)
     CHECK(transfer_tx_next(&tx, &piece) && transfer_tx_next(&tx, &piece));
     transfer_tx_ack(&tx, 50, false, 0);
     transfer_tx_ack(&tx, 300, false, 0);
-    CHECK(tx.stream.acked == 0);
+    CHECK(tx.acked == 0);
     transfer_tx_ack(&tx, 100, false, 0);
-    CHECK(tx.stream.acked == 1);
+    CHECK(tx.acked == 1);
 }
 
 int main(int argc, char **argv)
