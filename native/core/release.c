@@ -166,8 +166,10 @@ void *release_next(struct release *release, uint32_t w)
     FTMB_ASSERT(out->number == x->released + 1 || PLANTED(P_NO_CONTIGUITY));
     x->hashes[out->number & x->hash_mask] = out->hash;
     x->out_peak = u64_max(x->out_peak, out->number - x->out_base);
-    for (uint32_t j = 0; j < release->workers; j++)
-        release->joined[j] = u64_max(release->joined[j], out->vector[j]);
+    for (uint32_t j = 0; j < release->workers; j++) {
+        if (j == w || release->exact)
+            release->joined[j] = u64_max(release->joined[j], out->vector[j]);
+    }
     atomic_signal_fence(memory_order_release); /* hash and join first (see release.h) */
     x->released = out->number;
     atomic_signal_fence(memory_order_release);

@@ -51,7 +51,11 @@ struct release_worker {
 
 struct release {
     uint32_t workers;
-    uint64_t joined[FTMB_MAX_WORKERS]; /* join of the vectors of all released outputs */
+    /* What the released outputs are known to depend on. An exact vector says it. One of published
+     * counts says it of the output's own worker only: the others' counts are read one after the
+     * other, so they may be more than the output's past, and need not be a consistent cut. */
+    bool exact;
+    uint64_t joined[FTMB_MAX_WORKERS];
     uint64_t duplicates;
     uint64_t hash_mismatches;
     uint64_t repeated;       /* PALs and outputs that came again after a restart */

@@ -6,7 +6,9 @@ static enum fault_kind draw_fault(struct rng *rng)
     static const uint8_t weight[FAULT_KINDS] = {
         [FAULT_KILL_MASTER] = 8,   [FAULT_KILL_AGAIN] = 4,   [FAULT_STOP_MASTER] = 2,
         [FAULT_STALL_MASTER] = 2,  [FAULT_KILL_BACKUP] = 2,  [FAULT_KILL_NEWCOMER] = 2,
+        [FAULT_STOP_BACKUP] = 1,
         [FAULT_KILL_OL] = 4,       [FAULT_KILL_IL] = 3,      [FAULT_STOP_OL] = 1,
+        [FAULT_KILL_OL_PROMOTING] = 2,
         [FAULT_CUT_IL] = 1,        [FAULT_CUT_OL] = 1,       [FAULT_CUT_CONTROL] = 1,
     };
     uint32_t total = 0;
@@ -30,6 +32,8 @@ static void draw_faults(struct sim_config *config, struct rng *rng)
         fault->kind = draw_fault(rng);
         fault->after = rng_below(rng, config->packets);
         fault->then_ns = rng_below(rng, rng_below(rng, 3) ? 20000 : 400000);
+        if (fault->kind == FAULT_KILL_AGAIN || fault->kind == FAULT_KILL_OL_PROMOTING)
+            fault->then_ns /= rng_below(rng, 2) ? 10 : 1;
     }
     for (uint32_t i = 1; i < config->faults; i++) {
         for (uint32_t j = i; j > 0 && config->fault[j].after < config->fault[j - 1].after; j--) {
@@ -68,11 +72,12 @@ struct sim_config config_draw(uint64_t seed, const struct sim_options *options)
                                         : (enum program_kind)rng_between(&rng, 1, PROGRAMS - 1);
     config.workers = rng_between(&rng, 2, 4);
     config.variables = rng_between(&rng, 2, 6);
-    config.backups = 1;
+    config.backups = rng_between(&rng, 1, 2);
     config.exact = rng_below(&rng, 2);
     config.reads_locked = rng_below(&rng, 8) == 0;
     config.batch = rng_below(&rng, 6) != 0;
     config.burst = rng_between(&rng, 1, 4);
+    config.window = rng_between(&rng, 1, 40);
     config.frame_pals = rng_below(&rng, 6);
     config.log_pals = 512u << rng_below(&rng, 2);
     config.log_outputs = 64u << rng_below(&rng, 2);

@@ -15,7 +15,9 @@ enum fault_kind {
     FAULT_STALL_MASTER, /* only its heart-beats are late */
     FAULT_KILL_BACKUP,
     FAULT_KILL_NEWCOMER, /* a backup while it receives its first snapshot */
+    FAULT_STOP_BACKUP,
     FAULT_KILL_OL,
+    FAULT_KILL_OL_PROMOTING, /* during a failover */
     FAULT_KILL_IL,
     FAULT_STOP_OL,
     FAULT_CUT_IL,
@@ -46,6 +48,7 @@ struct sim_config {
     bool reads_locked;
     bool batch;
     uint32_t burst;
+    uint32_t window; /* frames of a worker under way, above what one burst may need */
     uint32_t frame_pals;   /* capacity of a PAL frame, above the longest section */
     uint32_t log_pals;     /* per worker, power of two */
     uint32_t log_outputs;  /* likewise */

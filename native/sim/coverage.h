@@ -43,6 +43,7 @@
     X(KILL_IL_BACKLOG, "input logger killed with inputs not acknowledged")                         \
     X(STOP_OL, "output logger stopped and continued")                                              \
     X(STOP_MASTER, "master stopped")                                                               \
+    X(STOP_BACKUP, "backup stopped")                                                               \
     X(STALL, "false suspicion of a living master")                                                 \
     X(FENCED_OUT, "fenced master found out and stopped")                                           \
     X(OLD_FRAMES, "frames of an ended view dropped")                                               \
@@ -57,6 +58,10 @@
     X(BASE_BY_PROMOTION, "prepared delta turns out committed at a promotion")                      \
     X(BASE_FROM_FILE, "new process finds the base in its slot")                                    \
     X(OTHER_BACKUP, "other backup takes over after a second crash")                                \
+    X(HEIR_WANTED, "view without master until a process holds the base")                           \
+    X(PREPARED_LATE, "backup prepares what was committed meanwhile")                               \
+    X(BACKUP_SILENT, "silent backup dropped")                                                      \
+    X(FORGOTTEN, "base given up: logs full, no backup")                                            \
     X(STANDBY_STAYS, "backup stays through a view change")                                         \
     X(REPLAYED, "PAL replayed")                                                                    \
     X(REPLAY_WAIT_VERSION, "replayed access waits for its version")                                \

@@ -33,6 +33,7 @@ struct message {
     bool active;   /* WELCOME */
     bool present;  /* BACKUP */
     bool refused;  /* BACKUP: it refused a delta */
+    bool rejoined; /* WELCOME */
     struct base_name name; /* HELLO, BACKUP, PREPARED, COMMITTED, PROMOTE */
     struct snapshot_cut cut;
     uint64_t limit[FTMB_MAX_WORKERS]; /* CREDIT; PROMOTE: PALs of each worker */

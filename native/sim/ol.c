@@ -214,13 +214,15 @@ void ol_begin(uint32_t slot, uint32_t view, uint32_t incarnation, const struct s
     ol->flowing = true;
 }
 
-bool ol_try_commit(const struct snapshot_cut *cut)
+bool ol_covers(const struct snapshot_cut *cut)
 {
     (void)ol_release_all();
-    if (!release_covers(&sim.ol.release, cut->pals, cut->outputs))
-        return false;
+    return release_covers(&sim.ol.release, cut->pals, cut->outputs);
+}
+
+void ol_trim(const struct snapshot_cut *cut)
+{
     release_commit(&sim.ol.release, cut->pals, cut->outputs);
-    return true;
 }
 
 /* ---- the role ----------------------------------------------------------------------------- */
@@ -286,12 +288,16 @@ void ol_start(bool first)
         release_init(&ol->release, sim.config.workers, ol->memory, sim.config.log_pals,
                      sim.config.log_outputs, HELD);
         view_init(&ol->state);
-        ol->base = (struct base_name){0};
-        ol->promoting = ol->flowing = ol->holding = false;
+        ol->flowing = ol->holding = ol->forgotten = false;
+        ol->release.exact = sim.config.exact;
         ol->slot = ol->view = ol->incarnation = 0;
     } else {
         attach(ol);
-        ol->flowing = ol->state.master >= 0 && !ol->promoting && ol->view == ol->state.view;
+        /* The base was recorded; its trimming may have been cut off. */
+        if (ol->state.base_epoch)
+            release_commit(&ol->release, ol->cut.pals, ol->cut.outputs);
+        ol->flowing =
+            ol->state.master >= 0 && !ol->state.promoting && ol->view == ol->state.view;
     }
     drop_early();
     for (uint32_t w = 0; w < sim.config.workers; w++) {
@@ -310,7 +316,7 @@ void ol_kill(void)
 {
     struct ol *ol = &sim.ol;
     cover_if(ol->leaving_count != 0, COVER_KILL_OL_IN_HAND);
-    cover_if(ol->promoting, COVER_KILL_OL_PROMOTING);
+    cover_if(ol->state.promoting, COVER_KILL_OL_PROMOTING);
     for (uint32_t w = 0; w < sim.config.workers; w++) {
         struct release_worker *x = &ol->release.worker[w];
         cover_if(x->held_head != x->held_tail, COVER_KILL_OL_HELD);

@@ -7,7 +7,8 @@
 void ol_control_start(void);
 void ol_fence(void);
 void ol_begin(uint32_t slot, uint32_t view, uint32_t incarnation, const struct snapshot_cut *cut);
-bool ol_try_commit(const struct snapshot_cut *cut);
+bool ol_covers(const struct snapshot_cut *cut);
+void ol_trim(const struct snapshot_cut *cut);
 bool ol_release_all(void);
 
 #endif

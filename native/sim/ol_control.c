@@ -56,86 +56,98 @@ static void tell_view(void)
     send_il(&message);
 }
 
-static void tell_backup(uint32_t slot, bool is_present, bool refused)
+static void tell_backup(uint32_t slot, bool anew)
 {
     struct ol *ol = &sim.ol;
-    struct message message = {.type = MSG_BACKUP, .present = is_present, .refused = refused};
-    if (ol->state.member[slot].eligible && !refused)
-        message.name = ol->base;
-    if (ol->state.master < 0 || !ol->member[ol->state.master].connected)
+    const struct view_member *member = &ol->state.member[slot];
+    struct message message = {.type = MSG_BACKUP, .present = member->present, .refused = anew};
+    if (member->eligible && !anew)
+        message.name = (struct base_name){ol->state.base_view, ol->state.base_epoch};
+    int master = ol->state.master;
+    if (master < 0 || !ol->member[master].connected || !sim.proc[master].alive)
         return;
     message.slot = slot;
     message.view = ol->state.view;
-    message.incarnation = ol->state.member[slot].incarnation;
-    channel_send(&sim.to_proc[ol->state.master], &message);
+    message.incarnation = member->incarnation;
+    channel_send(&sim.to_proc[master], &message);
 }
 
+/* Of those that are not there as well: they may have left unheard. */
 static void tell_all_backups(void)
 {
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        if (present(slot) && (int)slot != sim.ol.state.master)
-            tell_backup(slot, true, false);
+        if ((int)slot != sim.ol.state.master)
+            tell_backup(slot, false);
     }
 }
 
 static struct message committed_message(void)
 {
-    return (struct message){.type = MSG_COMMITTED, .name = sim.ol.base, .cut = sim.ol.cut};
+    const struct view_state *view = &sim.ol.state;
+    return (struct message){.type = MSG_COMMITTED,
+                            .name = {view->base_view, view->base_epoch},
+                            .cut = sim.ol.cut};
 }
 
-static void promote(int slot)
+static void promote(void)
 {
     struct ol *ol = &sim.ol;
-    struct message message = {.type = MSG_PROMOTE, .name = ol->base};
+    struct message message = {.type = MSG_PROMOTE,
+                              .name = {ol->state.base_view, ol->state.base_epoch}};
+    ol->member[ol->state.master].heard_ns = sim.now_ns;
     for (uint32_t w = 0; w < sim.config.workers; w++) {
         const struct release_worker *x = &ol->release.worker[w];
         message.limit[w] = x->stored - x->pal_base;
         for (uint64_t i = 0; i < message.limit[w]; i++)
             sim.promote_pals[w][i] = x->pals[(x->pal_base + 1 + i) & x->pal_mask];
     }
-    send(slot, &message);
+    send(ol->state.master, &message);
+}
+
+static void fence_out(int slot)
+{
+    const struct message fenced = {.type = MSG_FENCED, .view = sim.ol.state.view};
+    if (slot >= 0 && sim.ol.member[slot].connected && sim.proc[slot].alive)
+        channel_send(&sim.to_proc[slot], &fenced);
 }
 
 /* ---- failover ------------------------------------------------------------------------------- */
 
-static void fail_over(void)
-{
-    struct ol *ol = &sim.ol;
-    int old = ol->state.master;
-    ol_fence();
-    SIM_POINT();
-    int next = view_failover(&ol->state);
-    FTMB_ASSERT(next >= 0);
-    ol->promoting = true;
-    cover(COVER_VIEW_CHANGE);
-    world_fenced(old);
-    SIM_POINT();
-    promote(next);
-    if (old >= 0) {
-        const struct message fenced = {.type = MSG_FENCED, .view = ol->state.view};
-        if (ol->member[old].connected && sim.proc[old].alive)
-            channel_send(&sim.to_proc[old], &fenced);
-    }
-    sim_progress();
-}
-
 static void master_failed(bool dead)
 {
     struct ol *ol = &sim.ol;
-    if (view_eligible(&ol->state) >= 0 || (PLANTED(P_SILENCE_FENCES_ALWAYS) && !dead)) {
-        if (view_eligible(&ol->state) < 0)
-            sim_fail("I2", "a silent master is fenced, and nobody holds its state");
-        fail_over();
+    int old = ol->state.master, other = 0;
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++)
+        other += present(slot) && (int)slot != old && ol->state.member[slot].eligible;
+    bool again = ol->state.base_view != ol->state.view; /* nothing committed since */
+    enum view_outcome outcome = view_master_failed(&ol->state, dead);
+    if (outcome == VIEW_GOES_ON)
         return;
-    }
-    if (!dead)
-        return; /* silence alone never ends a view that nobody can take over */
-    /* A process that starts where the base lies will be the heir. */
-    uint32_t slot = (uint32_t)ol->state.master;
+    SIM_POINT();
     ol_fence();
-    view_leave(&ol->state, slot);
-    ol->member[slot].connected = false;
-    world_fenced((int)slot);
+    if (outcome == VIEW_LOST || (outcome == VIEW_HEIRLESS && !dead))
+        sim_fail("I2", "%s, and nobody holds the base",
+                 dead ? "the master died" : "a silent master is fenced");
+    SIM_POINT();
+    if (outcome == VIEW_PROMOTED) {
+        cover(COVER_VIEW_CHANGE);
+        cover_if(again && other, COVER_OTHER_BACKUP);
+        promote();
+    } else {
+        cover(COVER_HEIR_WANTED);
+    }
+    fence_out(old);
+    sim_progress();
+}
+
+static void await_heir(void)
+{
+    if (!view_inherit(&sim.ol.state))
+        return;
+    SIM_POINT();
+    cover(COVER_VIEW_CHANGE);
+    promote();
+    sim_progress();
 }
 
 static void member_gone(uint32_t slot)
@@ -147,102 +159,105 @@ static void member_gone(uint32_t slot)
     }
     view_leave(&ol->state, slot);
     ol->member[slot].connected = false;
-    tell_backup(slot, false, false);
+    SIM_POINT();
+    tell_backup(slot, false);
 }
 
 static void cut_arrived(const struct message *message)
 {
     struct ol *ol = &sim.ol;
-    if (!ol->promoting || (int)message->slot != ol->state.master ||
-        message->incarnation != ol->state.member[message->slot].incarnation)
+    struct view_state *view = &ol->state;
+    if (!view->promoting || (int)message->slot != view->master ||
+        message->name.view != view->view)
         return;
-    ol_begin(message->slot, ol->state.view, message->incarnation, &message->cut);
+    ol_begin(message->slot, view->view, message->incarnation, &message->cut);
     SIM_POINT();
-    ol->promoting = false;
-    send_type(ol->state.master, MSG_GO);
-    tell_view();
+    view_begun(view);
+    SIM_POINT();
+    send_type(view->master, MSG_GO);
     memset(ol->limit, 0, sizeof(ol->limit));
+    tell_view();
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        if (present(slot) && (int)slot != ol->state.master)
-            send_type((int)slot, MSG_NEW_VIEW);
+        if (!present(slot) || (int)slot == view->master)
+            continue;
+        send_type((int)slot, MSG_NEW_VIEW);
+        tell_backup(slot, false);
     }
-    tell_all_backups();
 }
 
 /* ---- who comes ------------------------------------------------------------------------------ */
 
-static void rejoin(uint32_t slot, const struct message *hello)
+static void begin_first_view(uint32_t slot)
 {
-    struct ol *ol = &sim.ol;
-    cover(COVER_REJOINED);
-    if (ol->base.epoch) {
-        const struct message committed = committed_message();
-        send((int)slot, &committed);
-    }
-    if ((int)slot != ol->state.master) {
-        if (hello->view < ol->state.view && !ol->promoting)
-            send_type((int)slot, MSG_NEW_VIEW);
-        return;
-    }
-    if (ol->promoting) {
-        promote((int)slot);
-    } else if (hello->view < ol->state.view) {
-        promote((int)slot); /* its cut is the same again */
-        send_type((int)slot, MSG_GO);
-    }
-    tell_all_backups();
+    struct snapshot_cut start = {0};
+    for (uint32_t w = 0; w < SIM_WORKERS; w++)
+        start.next_input[w] = 1;
+    ol_begin(slot, sim.ol.state.view, sim.ol.state.member[slot].incarnation, &start);
+    tell_view();
 }
 
 static void admit(uint32_t slot, const struct message *hello)
 {
-    struct ol *ol = &sim.ol;
-    bool active, heir = ol->base.epoch && base_same(hello->name, ol->base);
-    if (ol->state.master < 0 && ol->state.view && !heir) {
-        ol->member[slot].waiting = true;
-        ol->member[slot].base = hello->name;
-        ol->member[slot].pid = hello->pid;
+    struct view_state *view = &sim.ol.state;
+    bool active;
+    if (!view_admit(view, slot, &active))
         return;
-    }
-    if (!view_admit(&ol->state, slot, &active))
-        return;
-    ol->state.member[slot].eligible = heir;
-    ol->pid[slot] = hello->pid;
-    sim.proc[slot].watched = ol->state.member[slot].incarnation;
+    view_holds(view, slot, hello->name.view, hello->name.epoch);
+    sim.ol.pid[slot] = hello->pid;
+    sim.proc[slot].watched = view->member[slot].incarnation;
+    SIM_POINT();
     const struct message welcome = {.type = MSG_WELCOME, .active = active};
     send((int)slot, &welcome);
     if (active) {
-        struct snapshot_cut start = {0};
-        for (uint32_t w = 0; w < SIM_WORKERS; w++)
-            start.next_input[w] = 1;
-        ol_begin(slot, ol->state.view, ol->state.member[slot].incarnation, &start);
-        tell_view();
+        begin_first_view(slot);
         tell_all_backups();
-    } else if (ol->state.master < 0) {
-        fail_over();
-    } else {
-        tell_backup(slot, true, false);
+    } else if (!view->promoting) {
+        tell_backup(slot, false);
     }
+}
+
+/* The same process on a new connection: it gets what it may have missed. */
+static void rejoin(uint32_t slot, const struct message *hello)
+{
+    struct view_state *view = &sim.ol.state;
+    bool master = (int)slot == view->master;
+    const struct message welcome = {
+        .type = MSG_WELCOME, .active = master && !view->promoting, .rejoined = true};
+    cover(COVER_REJOINED);
+    send((int)slot, &welcome);
+    if (master && view->promoting) {
+        promote();
+        return;
+    }
+    if (view->base_epoch) {
+        const struct message committed = committed_message();
+        send((int)slot, &committed);
+    }
+    if (!master) {
+        if (hello->view != view->view && !view->promoting)
+            send_type((int)slot, MSG_NEW_VIEW);
+        tell_backup(slot, false);
+        return;
+    }
+    if (hello->view != view->view || !hello->active)
+        send_type((int)slot, MSG_GO);
+    tell_all_backups();
 }
 
 static void hello(uint32_t slot, const struct message *message)
 {
     struct ol *ol = &sim.ol;
+    const struct view_member *member = &ol->state.member[slot];
     ol->member[slot] = (struct ol_member){.connected = true, .heard_ns = sim.now_ns};
-    if (message->incarnation == 0 && present(slot) && ol->pid[slot] == message->pid) {
-        /* It was admitted, and has not heard of it. */
-        const struct message welcome = {.type = MSG_WELCOME,
-                                        .active = ol->state.view == 1 &&
-                                                  (int)slot == ol->state.master};
-        send((int)slot, &welcome);
+    bool same = member->present &&
+                (message->incarnation ? message->incarnation == member->incarnation
+                                      : message->pid == ol->pid[slot]);
+    if (same)
         rejoin(slot, message);
-    } else if (message->incarnation == 0) {
+    else if (message->incarnation)
+        fence_out((int)slot);
+    else
         admit(slot, message);
-    } else if (present(slot) && ol->state.member[slot].incarnation == message->incarnation) {
-        rejoin(slot, message);
-    } else {
-        const struct message fenced = {.type = MSG_FENCED, .view = ol->state.view};
-        channel_send(&sim.to_proc[slot], &fenced);
-    }
 }
 
 /* ---- commits, credit, silence --------------------------------------------------------------- */
@@ -250,57 +265,54 @@ static void hello(uint32_t slot, const struct message *message)
 static void try_commit(void)
 {
     struct ol *ol = &sim.ol;
-    struct view_pending *pending = &ol->state.pending;
-    if (!pending->valid || ol->promoting)
+    struct view_state *view = &ol->state;
+    if (view->promoting || view->heir || !view_ready(view))
         return;
-    if (!ol_try_commit(&pending->cut)) {
+    const struct view_pending pending = view->pending;
+    if (!ol_covers(&pending.cut)) {
         cover(COVER_COMMIT_LATER);
         return;
     }
-    ol->base = (struct base_name){pending->view, pending->epoch};
-    ol->cut = pending->cut;
+    view_commit(view);
+    ol->cut = pending.cut;
+    ol->forgotten = ol->holding = false;
     oracle_committed(&ol->cut);
-    view_commit(&ol->state);
-    ol->holding = false;
     if (!world_drained())
         sim_progress();
+    SIM_POINT();
+    ol_trim(&ol->cut);
     const struct message committed = committed_message();
     for (int slot = 0; slot < (int)SIM_SLOTS; slot++) {
         SIM_POINT();
-        if (present((uint32_t)slot))
+        if (present((uint32_t)slot) && (view->member[slot].eligible || slot == view->master))
             send(slot, &committed);
     }
     send_il(&committed);
 }
 
-static void on_prepared(const struct message *message)
+static void on_prepared(uint32_t slot, const struct message *message)
 {
-    struct ol *ol = &sim.ol;
-    if (base_same(message->name, ol->base)) {
-        const struct message committed = committed_message();
-        send((int)message->slot, &committed);
-        return;
+    const struct message committed = committed_message();
+    switch (view_prepared(&sim.ol.state, slot, message->incarnation, message->name.view,
+                          message->name.epoch, &message->cut)) {
+    case VIEW_STALE:
+        break;
+    case VIEW_LATE:
+        cover(COVER_PREPARED_LATE);
+        send((int)slot, &committed);
+        break;
+    case VIEW_PENDING:
+        if (PLANTED(P_IL_TRIMS_ON_PREPARED) || PLANTED(P_COMMIT_WITHOUT_OL)) {
+            const struct message early = {
+                .type = MSG_COMMITTED, .name = message->name, .cut = message->cut};
+            send_il(&early);
+        }
+        try_commit();
     }
-    if (!view_prepared(&ol->state, message->slot, message->incarnation, message->name.view,
-                       message->name.epoch, &message->cut))
-        return;
-    if (PLANTED(P_IL_TRIMS_ON_PREPARED) || PLANTED(P_COMMIT_WITHOUT_OL)) {
-        const struct message early = {
-            .type = MSG_COMMITTED, .name = message->name, .cut = message->cut};
-        send_il(&early);
-    }
-    try_commit();
 }
 
-static void ask_for_snapshot(void)
-{
-    if (sim.now_ns - sim.ol.asked_ns < ASK_NS)
-        return;
-    sim.ol.asked_ns = sim.now_ns;
-    send_type(sim.ol.state.master, MSG_SNAPSHOT);
-}
-
-static void give_credit(void)
+/* Returns whether a log is half full. */
+static bool give_credit(void)
 {
     struct ol *ol = &sim.ol;
     struct message credit = {.type = MSG_CREDIT};
@@ -310,13 +322,62 @@ static void give_credit(void)
         pressed |= credit_pressed(x);
         credit.limit[w] = credit_limit(x, ol->progress[w], sim.needs.max_pals, CREDIT_SLACK);
     }
-    if (pressed)
-        ask_for_snapshot();
     if (!ol->il_connected || memcmp(credit.limit, ol->limit, sizeof(credit.limit)) == 0 ||
         sim.to_il.tail - sim.to_il.head > SIM_CHANNEL / 2)
-        return;
+        return pressed;
     memcpy(ol->limit, credit.limit, sizeof(ol->limit));
     send_il(&credit);
+    return pressed;
+}
+
+static bool alone(void)
+{
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        if (present(slot) && (int)slot != sim.ol.state.master)
+            return false;
+    }
+    return sim.ol.state.master >= 0;
+}
+
+/* The master is alone and a log half full: the base, which only lies in a file, is given up. */
+static void forget_logs(void)
+{
+    struct ol *ol = &sim.ol;
+    if (!(ol->state.base_epoch || ol->forgotten) || !alone() ||
+        sim.now_ns - ol->forgot_ns < ASK_NS)
+        return;
+    ol->forgot_ns = sim.now_ns;
+    view_forget(&ol->state);
+    ol->forgotten = true;
+    cover(COVER_FORGOTTEN);
+    SIM_POINT();
+    uint64_t pals[SIM_WORKERS], outputs[SIM_WORKERS];
+    (void)ol_release_all();
+    release_forget(&ol->release, pals, outputs);
+    struct message forget = {.type = MSG_COMMITTED};
+    memcpy(forget.cut.next_input, ol->progress, sizeof(ol->progress));
+    send_il(&forget);
+}
+
+static void look_at_logs(void)
+{
+    struct ol *ol = &sim.ol;
+    bool pressed = give_credit() || ol->il_pressed;
+    ol->il_pressed = false;
+    if (!pressed)
+        return;
+    if (sim.now_ns - ol->asked_ns >= ASK_NS) {
+        ol->asked_ns = sim.now_ns;
+        send_type(ol->state.master, MSG_SNAPSHOT);
+    }
+    forget_logs();
+}
+
+static uint64_t patience_ns(uint32_t slot)
+{
+    if ((int)slot != sim.ol.state.master)
+        return 5 * DETECT_NS;
+    return sim.ol.state.promoting ? 20 * DETECT_NS : DETECT_NS;
 }
 
 static void look_for_silence(void)
@@ -324,16 +385,20 @@ static void look_for_silence(void)
     struct ol *ol = &sim.ol;
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
         const struct proc *proc = &sim.proc[slot];
-        bool beats = proc->alive && !proc->stopped && sim.now_ns >= proc->mute_until_ns &&
-                     sim.now_ns >= sim.from_proc[slot].cut_until_ns;
-        if (beats)
+        if (proc->alive && !proc->stopped && sim.now_ns >= proc->mute_until_ns &&
+            sim.now_ns >= sim.from_proc[slot].cut_until_ns)
             ol->member[slot].heard_ns = sim.now_ns;
+        if (!present(slot) || sim.now_ns - ol->member[slot].heard_ns < patience_ns(slot))
+            continue;
+        ol->member[slot].heard_ns = sim.now_ns;
+        if ((int)slot == ol->state.master) {
+            master_failed(false);
+        } else {
+            cover(COVER_BACKUP_SILENT);
+            fence_out((int)slot);
+            member_gone(slot);
+        }
     }
-    int master = ol->state.master;
-    if (master < 0 || ol->promoting || sim.now_ns - ol->member[master].heard_ns < DETECT_NS)
-        return;
-    ol->member[master].heard_ns = sim.now_ns;
-    master_failed(false);
 }
 
 /* ---- messages ------------------------------------------------------------------------------- */
@@ -345,12 +410,12 @@ static void on_message(uint32_t slot, const struct message *message)
         hello(slot, message);
         break;
     case MSG_PREPARED:
-        on_prepared(message);
+        on_prepared(slot, message);
         break;
     case MSG_REJECTED:
         if (present(slot) && (int)slot != sim.ol.state.master &&
             message->incarnation == sim.ol.state.member[slot].incarnation)
-            tell_backup(slot, true, true);
+            tell_backup(slot, true);
         break;
     case MSG_CUT:
         cut_arrived(message);
@@ -364,14 +429,13 @@ static void on_il_message(const struct message *message)
 {
     struct ol *ol = &sim.ol;
     if (message->type == MSG_PRESSED) {
-        ask_for_snapshot();
+        ol->il_pressed = true;
         return;
     }
     ol->il_connected = true;
     memset(ol->limit, 0, sizeof(ol->limit));
-    if (ol->view)
-        tell_view();
-    if (ol->base.epoch) {
+    tell_view();
+    if (ol->state.base_epoch) {
         const struct message committed = committed_message();
         send_il(&committed);
     }
@@ -384,9 +448,8 @@ static void on_death(const struct message *message)
         member_gone(message->slot);
 }
 
-void ol_control(void)
+static void read_messages(void)
 {
-    struct ol *ol = &sim.ol;
     const struct message *message = channel_take(&sim.deaths);
     if (message) {
         struct message copy = *message;
@@ -405,27 +468,25 @@ void ol_control(void)
         on_il_message(&copy);
         sim.worked = true;
     }
-    for (uint32_t slot = 0; slot < SIM_SLOTS && ol->flowing; slot++) {
-        if (ol->member[slot].waiting) {
-            ol->member[slot].waiting = false;
-            admit(slot, &(struct message){.name = ol->member[slot].base, .pid = ol->member[slot].pid});
-        }
-    }
+}
+
+void ol_control(void)
+{
+    const struct view_state *view = &sim.ol.state;
+    read_messages();
     look_for_silence();
+    await_heir();
     try_commit();
-    /* The master died before this snapshot's commit, which made a backup eligible. */
-    if (ol->state.view && ol->state.master < 0 && view_eligible(&ol->state) >= 0)
-        fail_over();
-    if (ol->state.view && !ol->promoting && ol->flowing)
-        give_credit();
+    if (view->view && !view->promoting && !view->heir && sim.ol.flowing)
+        look_at_logs();
 }
 
 /* Nobody is connected yet; who died meanwhile is found dead. */
 void ol_control_start(void)
 {
     struct ol *ol = &sim.ol;
-    ol->il_connected = false;
-    ol->asked_ns = sim.now_ns;
+    ol->il_connected = ol->il_pressed = false;
+    ol->asked_ns = ol->forgot_ns = sim.now_ns;
     memset(ol->limit, 0, sizeof(ol->limit));
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
         ol->member[slot] = (struct ol_member){.heard_ns = sim.now_ns};
@@ -433,10 +494,9 @@ void ol_control_start(void)
         if (!present(slot))
             continue;
         if (!proc->alive || proc->watched != ol->state.member[slot].incarnation) {
-            const struct message death = {
-                .type = MSG_DEATH,
-                .slot = slot,
-                .incarnation = ol->state.member[slot].incarnation};
+            const struct message death = {.type = MSG_DEATH,
+                                          .slot = slot,
+                                          .incarnation = ol->state.member[slot].incarnation};
             channel_send(&sim.deaths, &death);
         }
     }

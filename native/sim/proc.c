@@ -168,7 +168,8 @@ void proc_start(uint32_t slot)
     proc->uid = ++sim.uids;
     proc->incarnation = proc->watched = 0;
     proc->view = 0;
-    proc->active = proc->promised = false;
+    proc->active = false;
+    proc->promised_view = 0;
     proc->link = 0;
     proc->committed = proc->pending = -1;
     proc->committed_name = (struct base_name){0};
@@ -216,22 +217,38 @@ void proc_exit(struct proc *proc)
 
 /* ---- promotion ---------------------------------------------------------------------------- */
 
+/* The working copy becomes the base that the OL names, and stays it. */
+static void settle_on(struct proc *proc, struct base_name base)
+{
+    struct standby *standby = &proc->standby;
+    if (PLANTED(P_PROMOTE_PREPARED) && standby_prepared(standby).epoch)
+        return;
+    if (!base_same(standby_base(standby), base)) {
+        (void)standby_commit(standby, base);
+        cover(COVER_BASE_BY_PROMOTION);
+    }
+    cover_if(standby_prepared(standby).epoch != 0, COVER_BASE_ROLLED_BACK);
+    standby_roll_back(standby);
+    struct base_name held = standby_base(standby);
+    if (!base_same(held, base))
+        sim_fail("I6", "promoted with snapshot %llu of view %u, held: %llu of view %u",
+                 (unsigned long long)base.epoch, base.view, (unsigned long long)held.epoch,
+                 held.view);
+}
+
 static void promote(struct proc *proc, const struct message *message)
 {
-    if (proc->active || !proc->standby.head)
+    if (proc->active || message->view < proc->promised_view)
         return;
-    struct base_name before = standby_base(&proc->standby);
-    if (!PLANTED(P_PROMOTE_PREPARED) || !standby_prepared(&proc->standby).epoch) {
-        if (!standby_commit(&proc->standby, message->name))
-            sim_fail("I6", "promoted with snapshot %llu of view %u, held: %llu of view %u",
-                     (unsigned long long)message->name.epoch, message->name.view,
-                     (unsigned long long)before.epoch, before.view);
-        cover_if(!base_same(before, message->name), COVER_BASE_BY_PROMOTION);
-        cover_if(standby_prepared(&proc->standby).epoch != 0, COVER_BASE_ROLLED_BACK);
-        standby_roll_back(&proc->standby);
+    if (message->view == proc->promised_view) { /* told again: the answer is the same */
+        proc_send(proc, &proc->cut);
+        return;
     }
+    settle_on(proc, message->name);
+    cover_if(base_same(sim.promoted_base, message->name), COVER_BASE_SECOND_CRASH);
+    sim.promoted_base = message->name;
     struct replay *replay = &proc->replay;
-    struct message cut = {.type = MSG_CUT};
+    struct message cut = {.type = MSG_CUT, .name = {.view = message->view}};
     uint64_t *at = proc->replay_pals, stored[SIM_WORKERS];
     for (uint32_t w = 0; w < sim.config.workers; w++) {
         uint64_t count = message->limit[w];
@@ -248,14 +265,13 @@ static void promote(struct proc *proc, const struct message *message)
         cut.cut.pals[w] = proc->arena->cursors[w].pals + kept;
         cut.cut.next_input[w] = proc->arena->cursors[w].next_input;
         if (kept < message->limit[w]) {
-            uint64_t first = replay->log[w][kept];
-            (void)first;
             cover_if(kept + 1 < message->limit[w] && (replay->log[w][kept + 1] & PAL_INSIDE),
                      COVER_CUT_DROPS_SECTION);
         }
     }
     oracle_cut(cut.cut.pals, stored);
-    proc->promised = true;
+    proc->promised_view = message->view;
+    proc->cut = cut;
     proc_send(proc, &cut);
     if (replay_prepare(replay, arena_seq(proc->arena)))
         sim_fail("I6", "the cut contradicts itself");
@@ -263,12 +279,11 @@ static void promote(struct proc *proc, const struct message *message)
 
 static void go(struct proc *proc, uint32_t view)
 {
-    if (proc->active || !proc->promised)
+    if (proc->active || proc->promised_view != view)
         return;
     bool anything = !replay_done(&proc->replay);
     cover_if(!anything, COVER_EMPTY_REPLAY);
     proc->view = view;
-    proc->promised = false;
     proc->committed = proc->pending = -1;
     proc->committed_name = (struct base_name){0};
     proc->epoch = 0;
@@ -285,9 +300,11 @@ static void go(struct proc *proc, uint32_t view)
 
 static void welcome(struct proc *proc, const struct message *message)
 {
+    bool new = proc->incarnation == 0;
     proc->incarnation = message->incarnation;
-    proc->view = u64_max(proc->view, message->view);
-    if (!message->active || proc->active)
+    if (!message->rejoined || new)
+        proc->view = message->view;
+    if (!message->active || !new)
         return;
     proc->active = true;
     for (uint32_t w = 0; w < sim.config.workers; w++)
@@ -334,7 +351,8 @@ static void on_message(struct proc *proc, const struct message *message)
 
 static void hello(struct proc *proc)
 {
-    struct message message = {.type = MSG_HELLO, .pid = proc->uid};
+    struct message message = {
+        .type = MSG_HELLO, .pid = proc->uid, .active = proc->active};
     message.name = standby_base(&proc->standby);
     proc->link = sim.world_link;
     proc_send(proc, &message);

@@ -169,7 +169,7 @@ static void fail_stalled(const char *what)
     sim.violated = true;
     snprintf(sim.invariant, sizeof(sim.invariant), "live");
     int at = snprintf(sim.violation, sizeof(sim.violation), "%s: view %u, master %d%s%s; ", what,
-                      ol->state.view, ol->state.master, ol->promoting ? ", promoting" : "",
+                      ol->state.view, ol->state.master, ol->state.promoting ? ", promoting" : "",
                       view_eligible(&ol->state) >= 0 ? ", protected" : "");
     for (uint32_t w = 0; w < sim.config.workers && at < 200; w++)
         at += snprintf(sim.violation + at, sizeof(sim.violation) - (size_t)at,
@@ -238,6 +238,8 @@ static void choose_program(void)
     FTMB_ASSERT(sim.program->nf->needs(sim.params, sim.config.workers, &sim.needs, why));
     FTMB_ASSERT(sim.config.burst * sim.needs.max_pals <= FTMB_BURST * 64);
     sim.config.frame_pals += sim.program->section_pals;
+    sim.config.window += sim.config.burst * (sim.needs.max_pals + 1) + 1;
+    FTMB_ASSERT(sim.config.window <= SIM_WINDOW);
 }
 
 /* Frames that an earlier schedule left behind: the pool is new. */
@@ -265,6 +267,7 @@ static void reset(const struct sim_config *config)
     sim.violated = false;
     sim.trace_hash = seed;
     sim.world_link = 1;
+    sim.promoted_base = (struct base_name){0};
     draw_switch();
     oracle_reset();
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {

@@ -74,7 +74,8 @@ struct proc {
     uint32_t watched;     /* incarnation that the OL's death watch has for it, 0: none */
     uint32_t view;
     bool active;
-    bool promised; /* prepared a replay, waits for GO */
+    uint32_t promised_view; /* has answered its promotion into that view */
+    struct message cut;     /* with this */
     uint32_t link; /* generation of the OL's sockets that it is connected to */
 
     struct arena *arena;
@@ -134,9 +135,6 @@ struct il {
 
 struct ol_member {
     bool connected;
-    bool waiting; /* said hello while nobody could give it the state */
-    uint32_t pid;
-    struct base_name base; /* that it named */
     uint64_t heard_ns;
 };
 
@@ -148,13 +146,12 @@ struct ol {
     struct release release;
     uint8_t *memory;
     struct view_state state;
-    struct base_name base;
     struct snapshot_cut cut; /* of the base */
-    bool promoting;          /* waits for the new master's cut */
+    bool forgotten;          /* the base was given up */
     uint32_t pid[SIM_SLOTS]; /* of the members */
     bool flowing;
     uint32_t slot, view, incarnation; /* that frames are taken from */
-    uint64_t start[SIM_WORKERS];      /* next_input with which that view began */
+    uint64_t start[SIM_WORKERS]; /* next_input with which that view began */
     uint64_t progress[SIM_WORKERS]; /* next_input that the master told */
     bool holding;                     /* (planted) */
     /* Dies with it. */
@@ -164,7 +161,8 @@ struct ol {
     bool il_connected;
     struct frame *leaving[FTMB_BURST];
     uint32_t leaving_count;
-    uint64_t asked_ns;
+    uint64_t asked_ns, forgot_ns;
+    bool il_pressed;
     uint32_t polls;
 };
 
@@ -192,6 +190,7 @@ struct sim {
     uint32_t until_switch; /* SIM_POINTs before the next switch */
     uint64_t progress_ns;  /* when something last went forward */
     bool worked;           /* the actor resumed last did something */
+    struct base_name promoted_base; /* of the latest promotion */
     uint32_t world_link; /* generation of the OL's sockets */
     bool violated;
     char violation[256];

@@ -172,7 +172,7 @@ static void receive(struct proc *proc, struct parcel *parcel)
     struct standby *standby = &proc->standby;
     const struct delta_head *head = (const struct delta_head *)parcel->bytes;
     struct base_name name = {head->view, head->epoch};
-    if (head->view != proc->view || !proc->incarnation || proc->promised)
+    if (head->view != proc->view || !proc->incarnation || proc->promised_view)
         return; /* of an ended view, or not yet of this process's */
     if (base_same(standby_prepared(standby), name)) {
         tell(proc, MSG_PREPARED, standby_delta(standby));

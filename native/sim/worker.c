@@ -26,7 +26,7 @@ static uint32_t room_needed(void)
 
 static bool has_room(const struct worker *worker)
 {
-    return stream_tx_unacked(&worker->out) + room_needed() <= SIM_WINDOW;
+    return stream_tx_unacked(&worker->out) + room_needed() <= sim.config.window;
 }
 
 static void append(struct worker *worker, struct frame *frame)
@@ -189,6 +189,9 @@ static void run_input(struct worker *worker, const struct frame *frame)
     struct ftmb_ctx *ctx = &worker->ctx;
     const struct wire_input *in = (const struct wire_input *)frame->bytes;
     oracle_input(worker, in);
+    bool logged = ctx->replay && ctx->replay->cursor[ctx->worker].position <
+                                     ctx->replay->count[ctx->worker];
+    uint32_t appended = ctx->pal_count;
     worker->in_packet = true;
     ctx->now_ns = in->stamp_ns;
     ctx->cursor->now_ns = in->stamp_ns;
@@ -203,6 +206,7 @@ static void run_input(struct worker *worker, const struct frame *frame)
             sim.program->nf->tick(ctx);
     }
     worker->in_packet = false;
+    cover_if(logged && ctx->pal_count != appended, COVER_CUT_IN_PACKET);
     sim_note(ctx->cursor->pals);
 }
 

@@ -84,8 +84,7 @@ static struct proc *master(void)
 
 static bool loggers_up(void)
 {
-    return sim.ol.alive && !sim.ol.stopped && sim.il.alive && !sim.il.stopped &&
-           sim.il.view == sim.ol.state.view;
+    return sim.ol.alive && !sim.ol.stopped && sim.il.alive && !sim.il.stopped;
 }
 
 static struct proc *find_backup(bool eligible)
@@ -104,8 +103,8 @@ static struct proc *find_backup(bool eligible)
 static bool is_protected(void)
 {
     const struct proc *m = master();
-    return loggers_up() && m && m->alive && !m->stopped && m->active && !sim.ol.promoting &&
-           m->view == sim.ol.state.view && sim.now_ns >= m->mute_until_ns &&
+    return loggers_up() && m && m->alive && !m->stopped && m->active &&
+           !sim.ol.state.promoting && sim.il.view == sim.ol.state.view && m->view == sim.ol.state.view && sim.now_ns >= m->mute_until_ns &&
            find_backup(true);
 }
 
@@ -117,10 +116,12 @@ static bool may_strike(enum fault_kind kind)
     switch (kind) {
     case FAULT_KILL_AGAIN: /* recovers from the base that promotion left in the slot */
         return loggers_up() && m && m->alive && !m->stopped && sim.ol.state.view > 1 &&
-               (sim.ol.promoting || !find_backup(true)) && m->standby.head &&
-               base_same(standby_base(&m->standby), sim.ol.base);
+               (sim.ol.state.promoting || !m->active || m->committed < 0) &&
+               (find_backup(true) || sim.ol.state.member[m->slot].holder);
+    case FAULT_KILL_OL_PROMOTING:
+        return loggers_up() && sim.ol.state.promoting;
     case FAULT_KILL_NEWCOMER:
-        return loggers_up() && m && m->active && sim.ol.base.epoch && find_backup(false);
+        return loggers_up() && m && m->active && sim.ol.state.base_epoch && find_backup(false);
     default:
         return is_protected();
     }
@@ -138,14 +139,14 @@ static void cover_kill(const struct proc *proc)
     cover_if(atomic_load(&proc->stop) != 0, COVER_KILL_WHILE_CUTTING);
     cover_if(sim.ol.state.pending.valid, COVER_KILL_PREPARED);
     cover_if(replaying, COVER_KILL_IN_REPLAY);
-    cover_if(sim.ol.promoting, COVER_KILL_PROMOTING);
+    cover_if(sim.ol.state.promoting, COVER_KILL_PROMOTING);
 }
 
-static void stop_master(struct proc *proc)
+static void stop(struct proc *proc, uint64_t at_most_ms)
 {
     proc->stopped = true;
-    memory.continue_ns[proc->slot] = sim.now_ns + SIM_MS + rng_below(&sim.faults, 6000000);
-    cover(COVER_STOP_MASTER);
+    memory.continue_ns[proc->slot] =
+        sim.now_ns + SIM_MS + rng_below(&sim.faults, (uint32_t)(at_most_ms * SIM_MS));
     world_actors_changed();
 }
 
@@ -158,7 +159,7 @@ static void cut_lanes(struct lane (*lanes)[SIM_WORKERS], uint32_t slot, uint64_t
 static void strike_loggers(enum fault_kind kind)
 {
     uint64_t again_ns = sim.now_ns + 20 * SIM_US + rng_below(&sim.faults, 1000000);
-    if (kind == FAULT_KILL_OL) {
+    if (kind == FAULT_KILL_OL || kind == FAULT_KILL_OL_PROMOTING) {
         cover(COVER_KILL_OL);
         ol_kill();
         memory.ol_ns = again_ns;
@@ -187,7 +188,12 @@ static void strike(enum fault_kind kind)
         proc_kill(m);
         break;
     case FAULT_STOP_MASTER:
-        stop_master(m);
+        cover(COVER_STOP_MASTER);
+        stop(m, 6);
+        break;
+    case FAULT_STOP_BACKUP:
+        cover(COVER_STOP_BACKUP);
+        stop(find_backup(true), 30);
         break;
     case FAULT_STALL_MASTER:
         m->mute_until_ns = until_ns + 3 * SIM_MS;
@@ -265,11 +271,6 @@ void world_died(const struct proc *proc)
     channel_send(&sim.deaths, &death);
 }
 
-void world_fenced(int slot)
-{
-    (void)slot;
-}
-
 /* A dead one's slot is filled again when the view goes on, or when a heir is wanted there. */
 static bool may_start(uint32_t slot)
 {
@@ -277,7 +278,7 @@ static bool may_start(uint32_t slot)
     const struct proc *m = master();
     if (!ol->alive || ol->stopped || ol->state.member[slot].present)
         return false;
-    return !m || (m->active && !ol->promoting && ol->view == ol->state.view);
+    return !m || (m->active && !ol->state.promoting && ol->view == ol->state.view);
 }
 
 static void run_fleet(void)

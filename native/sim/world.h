@@ -17,7 +17,6 @@ void world_accepted(void);
 bool world_drained(void);
 
 void world_died(const struct proc *proc);
-void world_fenced(int slot);
 /* Is everything done that was to be done, and quiet? */
 bool world_finished(void);
 
