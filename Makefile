@@ -7,7 +7,7 @@
 #   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check sanitize fuzz model reproduce trials report clean distclean
+.PHONY: help setup build test check sim sanitize fuzz model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12

@@ -202,6 +202,8 @@ bool release_covers(const struct release *release, const uint64_t *pals, const u
 {
     for (uint32_t w = 0; w < release->workers; w++) {
         const struct release_worker *x = &release->worker[w];
+        if (pals[w] < x->pal_base || outputs[w] < x->out_base)
+            return false;
         if (PLANTED(P_COMMIT_PALS_ONLY)) {
             if (atomic_load(&x->stored) < pals[w])
                 return false;

@@ -128,7 +128,8 @@ void *release_next(struct release *release, uint32_t w);
  * fence discards what is held, and a replay from this base will not produce them again. */
 void release_commit(struct release *release, const uint64_t *pals, const uint64_t *outputs);
 
-/* Has everything before this cut arrived and, outputs, left? Then it may be committed. */
+/* Has everything before this cut arrived and, outputs, left? Then it may be committed. Not if it
+ * lies before what was forgotten: its logs are gone. */
 bool release_covers(const struct release *release, const uint64_t *pals, const uint64_t *outputs);
 
 /* Forget all that is stored and released; says up to where. Only while no base exists. */

@@ -4,12 +4,11 @@
 static enum fault_kind draw_fault(struct rng *rng)
 {
     static const uint8_t weight[FAULT_KINDS] = {
-        [FAULT_KILL_MASTER] = 8,   [FAULT_KILL_AGAIN] = 4,   [FAULT_STOP_MASTER] = 2,
-        [FAULT_STALL_MASTER] = 2,  [FAULT_KILL_BACKUP] = 2,  [FAULT_KILL_NEWCOMER] = 2,
-        [FAULT_STOP_BACKUP] = 1,
-        [FAULT_KILL_OL] = 4,       [FAULT_KILL_IL] = 3,      [FAULT_STOP_OL] = 1,
-        [FAULT_KILL_OL_PROMOTING] = 2,
-        [FAULT_CUT_IL] = 1,        [FAULT_CUT_OL] = 1,       [FAULT_CUT_CONTROL] = 1,
+        [FAULT_KILL_MASTER] = 8,  [FAULT_KILL_AGAIN] = 4,        [FAULT_STOP_MASTER] = 2,
+        [FAULT_STALL_MASTER] = 2, [FAULT_KILL_BACKUP] = 2,       [FAULT_KILL_NEWCOMER] = 2,
+        [FAULT_STOP_BACKUP] = 1,  [FAULT_KILL_OL] = 4,           [FAULT_KILL_IL] = 3,
+        [FAULT_STOP_OL] = 1,      [FAULT_KILL_OL_PROMOTING] = 2, [FAULT_CUT_IL] = 1,
+        [FAULT_CUT_OL] = 1,       [FAULT_CUT_CONTROL] = 1,
     };
     uint32_t total = 0;
     for (uint32_t i = 0; i < FAULT_KINDS; i++)
@@ -68,8 +67,8 @@ struct sim_config config_draw(uint64_t seed, const struct sim_options *options)
     static const uint16_t every[6] = {2, 4, 8, 20, 60, 300};
     struct rng rng = rng_stream(seed, 0);
     struct sim_config config = {.seed = seed, .packets = 200, .max_switches = UINT64_MAX};
-    config.program = rng_below(&rng, 2) ? PROGRAM_RANDOM
-                                        : (enum program_kind)rng_between(&rng, 1, PROGRAMS - 1);
+    config.program =
+        rng_below(&rng, 2) ? PROGRAM_RANDOM : (enum program_kind)rng_between(&rng, 1, PROGRAMS - 1);
     config.workers = rng_between(&rng, 2, 4);
     config.variables = rng_between(&rng, 2, 6);
     config.backups = rng_between(&rng, 1, 2);

@@ -6,7 +6,13 @@
 
 #define SIM_MAX_FAULTS 6u
 
-enum program_kind { PROGRAM_RANDOM, PROGRAM_NAT, PROGRAM_MONITOR, PROGRAMS, PROGRAM_ALL = PROGRAMS };
+enum program_kind {
+    PROGRAM_RANDOM,
+    PROGRAM_NAT,
+    PROGRAM_MONITOR,
+    PROGRAMS,
+    PROGRAM_ALL = PROGRAMS
+};
 
 enum fault_kind {
     FAULT_KILL_MASTER,
@@ -48,7 +54,7 @@ struct sim_config {
     bool reads_locked;
     bool batch;
     uint32_t burst;
-    uint32_t window; /* frames of a worker under way, above what one burst may need */
+    uint32_t window;       /* frames of a worker under way, above what one burst may need */
     uint32_t frame_pals;   /* capacity of a PAL frame, above the longest section */
     uint32_t log_pals;     /* per worker, power of two */
     uint32_t log_outputs;  /* likewise */

@@ -19,6 +19,7 @@
     X(REFUSED_CREDIT, "input refused: no credit")                                                  \
     X(TICK, "tick input")                                                                          \
     X(WINDOW_FULL, "worker waits for room in its window")                                          \
+    X(WINDOW_REPLAY, "worker goes on in a replay with its window nearly full")                     \
     X(HELD, "output held for a PAL that is missing")                                               \
     X(COMMIT, "snapshot committed")                                                                \
     X(COMMIT_LATER, "snapshot prepared before its cut had arrived")                                \
@@ -57,6 +58,7 @@
     X(BASE_ROLLED_BACK, "prepared delta rolled back at a promotion")                               \
     X(BASE_BY_PROMOTION, "prepared delta turns out committed at a promotion")                      \
     X(BASE_FROM_FILE, "new process finds the base in its slot")                                    \
+    X(BASE_WAS_PREPARED, "new process finds what was committed as a prepared delta")               \
     X(OTHER_BACKUP, "other backup takes over after a second crash")                                \
     X(HEIR_WANTED, "view without master until a process holds the base")                           \
     X(PREPARED_LATE, "backup prepares what was committed meanwhile")                               \

@@ -31,16 +31,16 @@ struct command {
 };
 
 static const struct option long_options[] = {
-    {"seeds", required_argument, NULL, 'n'},    {"seed-base", required_argument, NULL, 'b'},
-    {"seed", required_argument, NULL, 's'},     {"jobs", required_argument, NULL, 'j'},
-    {"program", required_argument, NULL, 'p'},  {"plant", required_argument, NULL, 'x'},
-    {"plants", no_argument, NULL, 'X'},         {"limit", required_argument, NULL, 'l'},
-    {"covered", no_argument, NULL, 'c'},        {"twice", no_argument, NULL, '2'},
-    {"json", required_argument, NULL, 'o'},     {"trace", no_argument, NULL, 't'},
-    {"packets", required_argument, NULL, 'P'},  {"workers", required_argument, NULL, 'W'},
-    {"backups", required_argument, NULL, 'B'},  {"fault-mask", required_argument, NULL, 'F'},
-    {"order", required_argument, NULL, 'O'},    {"switches", required_argument, NULL, 'S'},
-    {"clean-links", no_argument, NULL, 'C'},    {NULL, 0, NULL, 0},
+    {"seeds", required_argument, NULL, 'n'},   {"seed-base", required_argument, NULL, 'b'},
+    {"seed", required_argument, NULL, 's'},    {"jobs", required_argument, NULL, 'j'},
+    {"program", required_argument, NULL, 'p'}, {"plant", required_argument, NULL, 'x'},
+    {"plants", no_argument, NULL, 'X'},        {"limit", required_argument, NULL, 'l'},
+    {"covered", no_argument, NULL, 'c'},       {"twice", no_argument, NULL, '2'},
+    {"json", required_argument, NULL, 'o'},    {"trace", no_argument, NULL, 't'},
+    {"packets", required_argument, NULL, 'P'}, {"workers", required_argument, NULL, 'W'},
+    {"backups", required_argument, NULL, 'B'}, {"fault-mask", required_argument, NULL, 'F'},
+    {"order", required_argument, NULL, 'O'},   {"switches", required_argument, NULL, 'S'},
+    {"clean-links", no_argument, NULL, 'C'},   {NULL, 0, NULL, 0},
 };
 
 static _Noreturn void usage(const char *why)

@@ -29,12 +29,13 @@ struct message {
     uint32_t slot;
     uint32_t view; /* of the sender */
     uint32_t incarnation;
-    uint32_t pid;  /* HELLO */
-    bool active;   /* WELCOME */
-    bool present;  /* BACKUP */
-    bool refused;  /* BACKUP: it refused a delta */
-    bool rejoined; /* WELCOME */
-    struct base_name name; /* HELLO, BACKUP, PREPARED, COMMITTED, PROMOTE */
+    uint32_t pid;              /* HELLO */
+    bool active;               /* WELCOME */
+    bool present;              /* BACKUP */
+    bool refused;              /* BACKUP: it refused a delta */
+    bool rejoined;             /* WELCOME */
+    struct base_name prepared; /* HELLO */
+    struct base_name name;     /* HELLO, BACKUP, PREPARED, COMMITTED, PROMOTE */
     struct snapshot_cut cut;
     uint64_t limit[FTMB_MAX_WORKERS]; /* CREDIT; PROMOTE: PALs of each worker */
 };

@@ -76,12 +76,11 @@ static void take_pals(uint32_t w, const struct wire_pals *frame)
 static bool take_output(uint32_t w, struct frame *frame)
 {
     const struct wire_output *out = (const struct wire_output *)frame->bytes;
-    uint64_t hash =
-        hash_bytes(out->head.port, frame->bytes + wire_output_bytes(sim.config.workers),
-                   out->head.length);
+    uint64_t hash = hash_bytes(out->head.port, frame->bytes + wire_output_bytes(sim.config.workers),
+                               out->head.length);
     uint64_t duplicates = sim.ol.release.duplicates;
-    switch (release_output(&sim.ol.release, w, out->number, out->vector, frame, hash,
-                           out->head.seq)) {
+    switch (
+        release_output(&sim.ol.release, w, out->number, out->vector, frame, hash, out->head.seq)) {
     case RELEASE_OK:
         return true;
     case RELEASE_DUPLICATE:
@@ -191,8 +190,7 @@ void ol_fence(void)
     struct ol *ol = &sim.ol;
     ol->flowing = false;
     for (uint32_t w = 0; w < sim.config.workers; w++)
-        cover_if(sim.ol_to[ol->slot][w].head != sim.ol_to[ol->slot][w].tail,
-                 COVER_VIEW_IN_FLIGHT);
+        cover_if(sim.ol_to[ol->slot][w].head != sim.ol_to[ol->slot][w].tail, COVER_VIEW_IN_FLIGHT);
     release_fence(&ol->release, discard, NULL);
 }
 
@@ -296,8 +294,7 @@ void ol_start(bool first)
         /* The base was recorded; its trimming may have been cut off. */
         if (ol->state.base_epoch)
             release_commit(&ol->release, ol->cut.pals, ol->cut.outputs);
-        ol->flowing =
-            ol->state.master >= 0 && !ol->state.promoting && ol->view == ol->state.view;
+        ol->flowing = ol->state.master >= 0 && !ol->state.promoting && ol->view == ol->state.view;
     }
     drop_early();
     for (uint32_t w = 0; w < sim.config.workers; w++) {

@@ -84,9 +84,8 @@ static void tell_all_backups(void)
 static struct message committed_message(void)
 {
     const struct view_state *view = &sim.ol.state;
-    return (struct message){.type = MSG_COMMITTED,
-                            .name = {view->base_view, view->base_epoch},
-                            .cut = sim.ol.cut};
+    return (struct message){
+        .type = MSG_COMMITTED, .name = {view->base_view, view->base_epoch}, .cut = sim.ol.cut};
 }
 
 static void promote(void)
@@ -167,8 +166,7 @@ static void cut_arrived(const struct message *message)
 {
     struct ol *ol = &sim.ol;
     struct view_state *view = &ol->state;
-    if (!view->promoting || (int)message->slot != view->master ||
-        message->name.view != view->view)
+    if (!view->promoting || (int)message->slot != view->master || message->name.view != view->view)
         return;
     ol_begin(message->slot, view->view, message->incarnation, &message->cut);
     SIM_POINT();
@@ -202,12 +200,18 @@ static void admit(uint32_t slot, const struct message *hello)
     bool active;
     if (!view_admit(view, slot, &active))
         return;
-    view_holds(view, slot, hello->name.view, hello->name.epoch);
+    if (!view_holds(view, slot, hello->name.view, hello->name.epoch) &&
+        view_holds(view, slot, hello->prepared.view, hello->prepared.epoch))
+        cover(COVER_BASE_WAS_PREPARED);
     sim.ol.pid[slot] = hello->pid;
     sim.proc[slot].watched = view->member[slot].incarnation;
     SIM_POINT();
     const struct message welcome = {.type = MSG_WELCOME, .active = active};
     send((int)slot, &welcome);
+    if (view->member[slot].eligible) { /* it may only have prepared it */
+        const struct message committed = committed_message();
+        send((int)slot, &committed);
+    }
     if (active) {
         begin_first_view(slot);
         tell_all_backups();
@@ -249,9 +253,9 @@ static void hello(uint32_t slot, const struct message *message)
     struct ol *ol = &sim.ol;
     const struct view_member *member = &ol->state.member[slot];
     ol->member[slot] = (struct ol_member){.connected = true, .heard_ns = sim.now_ns};
-    bool same = member->present &&
-                (message->incarnation ? message->incarnation == member->incarnation
-                                      : message->pid == ol->pid[slot]);
+    bool same =
+        member->present && (message->incarnation ? message->incarnation == member->incarnation
+                                                 : message->pid == ol->pid[slot]);
     if (same)
         rejoin(slot, message);
     else if (message->incarnation)
@@ -343,8 +347,7 @@ static bool alone(void)
 static void forget_logs(void)
 {
     struct ol *ol = &sim.ol;
-    if (!(ol->state.base_epoch || ol->forgotten) || !alone() ||
-        sim.now_ns - ol->forgot_ns < ASK_NS)
+    if (!(ol->state.base_epoch || ol->forgotten) || !alone() || sim.now_ns - ol->forgot_ns < ASK_NS)
         return;
     ol->forgot_ns = sim.now_ns;
     view_forget(&ol->state);
@@ -494,9 +497,8 @@ void ol_control_start(void)
         if (!present(slot))
             continue;
         if (!proc->alive || proc->watched != ol->state.member[slot].incarnation) {
-            const struct message death = {.type = MSG_DEATH,
-                                          .slot = slot,
-                                          .incarnation = ol->state.member[slot].incarnation};
+            const struct message death = {
+                .type = MSG_DEATH, .slot = slot, .incarnation = ol->state.member[slot].incarnation};
             channel_send(&sim.deaths, &death);
         }
     }

@@ -11,7 +11,7 @@ struct plant {
     const char *name;
     const char *from; /* row of the protocol's review, or what it stands for */
     enum program_kind program;
-    bool model;  /* the simulator has no such code: native/model finds it */
+    bool model; /* the simulator has no such code: native/model finds it */
 };
 
 #define NET PROGRAM_NAT
@@ -39,8 +39,8 @@ static const struct plant plants[] = {
     {P_ONLY_WRITES_GATED, "only-writes-gated", "only writes gated (cow)", ANY, true},
     {P_FLIP_IN_REPLAY, "flip-in-replay", "flip during replay", ANY, false},
     {P_CUT_SPLITS_SECTIONS, "cut-splits-sections", "cut splits sections, frames whole", ANY, false},
-    {P_FRAME_SPLITS_SECTIONS, "frame-splits-sections",
-     "sections whole in the cut, frames split", ANY, false},
+    {P_FRAME_SPLITS_SECTIONS, "frame-splits-sections", "sections whole in the cut, frames split",
+     ANY, false},
     {P_EARLY_UNLOCK, "early-unlock", "early unlock", ANY, false},
     {P_OL_FORGETS_PALS, "ol-forgets-pals",
      "OL restart without hold (here: goes on without the PALs of its file)", ANY, false},
@@ -51,14 +51,14 @@ static const struct plant plants[] = {
      "spin: line claim, entry appended before the CAS (cow)", ANY, true},
     {P_LINE_STAMP_FIRST, "line-stamp-first", "spin: line claim, CAS before the save (cow)", ANY,
      true},
-    {P_LINE_NO_WAIT, "line-no-wait",
-     "spin: line claim, streamer does not wait for the entry (cow)", ANY, true},
+    {P_LINE_NO_WAIT, "line-no-wait", "spin: line claim, streamer does not wait for the entry (cow)",
+     ANY, true},
     {P_BUMP_ONCE, "bump-once", "spin: version bumped once", ANY, false},
     {P_NAT_PORT_TWICE, "nat-port-twice", "function: NAT port released twice", NET, false},
     {P_NAT_MAPPING_CHANGES, "nat-mapping-changes", "function: NAT mapping changed", NET, false},
     {P_NF_CLOCK, "nf-clock", "function: time read from a clock", ANY, false},
-    {P_MONITOR_LOST_UPDATE, "monitor-lost-update",
-     "function: counter read outside of its section", PROGRAM_MONITOR, false},
+    {P_MONITOR_LOST_UPDATE, "monitor-lost-update", "function: counter read outside of its section",
+     PROGRAM_MONITOR, false},
     {P_NAT_NO_SECOND_LOOK, "nat-no-second-look",
      "function: NAT does not search again under the lock", NET, false},
     {P_NAT_PORT_OUTSIDE_SECTION, "nat-port-outside-section",
@@ -80,8 +80,10 @@ static const struct plant plants[] = {
      "H2: silence fences without an eligible backup", ANY, false},
     {P_DELTA_ON_UNCOMMITTED, "delta-on-uncommitted",
      "H7: an aborted snapshot's lines are left out of the next", ANY, false},
-    {P_IL_TRIMS_ON_PREPARED, "il-trims-on-prepared", "C1(c): IL trims on something else than a commit",
-     ANY, false},
+    {P_REPLAY_WAITS_FOR_ROOM, "replay-waits-for-room",
+     "found by the simulator: a worker waits for room in a replay", ANY, false},
+    {P_IL_TRIMS_ON_PREPARED, "il-trims-on-prepared",
+     "C1(c): IL trims on something else than a commit", ANY, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 
@@ -133,7 +135,9 @@ static void write_json(FILE *out, const struct plant *plant, const struct result
             plant->id, plant->name);
     json_string(out, plant->from);
     fprintf(out, ", \"found_by\": \"%s\", \"schedules\": %llu, \"seconds\": %.2f, \"what\": ",
-            plant->model ? "model" : result->schedules ? "sim" : "none",
+            plant->model        ? "model"
+            : result->schedules ? "sim"
+                                : "none",
             (unsigned long long)result->schedules, result->seconds);
     char what[300];
     snprintf(what, sizeof(what), "%s%s%s", result->violation.invariant,

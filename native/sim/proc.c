@@ -351,9 +351,9 @@ static void on_message(struct proc *proc, const struct message *message)
 
 static void hello(struct proc *proc)
 {
-    struct message message = {
-        .type = MSG_HELLO, .pid = proc->uid, .active = proc->active};
+    struct message message = {.type = MSG_HELLO, .pid = proc->uid, .active = proc->active};
     message.name = standby_base(&proc->standby);
+    message.prepared = standby_prepared(&proc->standby);
     proc->link = sim.world_link;
     proc_send(proc, &message);
 }

@@ -67,7 +67,7 @@ static uint32_t seen_count, seen_run;
 
 static void nat_packet(struct packet_in *packet)
 {
-    static const uint8_t flags[8] = {TCP_SYN, TCP_ACK, TCP_ACK, TCP_ACK,
+    static const uint8_t flags[8] = {TCP_SYN, TCP_ACK, TCP_ACK,           TCP_ACK,
                                      TCP_ACK, TCP_ACK, TCP_FIN | TCP_ACK, TCP_RST};
     struct rng *rng = &sim.traffic;
     struct program_flow flow = {.destination = 0xcb007101u + rng_below(rng, 3),

@@ -238,7 +238,7 @@ static void choose_program(void)
     FTMB_ASSERT(sim.program->nf->needs(sim.params, sim.config.workers, &sim.needs, why));
     FTMB_ASSERT(sim.config.burst * sim.needs.max_pals <= FTMB_BURST * 64);
     sim.config.frame_pals += sim.program->section_pals;
-    sim.config.window += sim.config.burst * (sim.needs.max_pals + 1) + 1;
+    sim.config.window += sim_room(sim.config.burst) + sim_room(1);
     FTMB_ASSERT(sim.config.window <= SIM_WINDOW);
 }
 
@@ -273,8 +273,8 @@ static void reset(const struct sim_config *config)
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
         sim.file[slot].used = false;
         for (uint32_t w = 0; w < SIM_WORKERS; w++) {
-            struct lane *lane[4] = {&sim.il_to[slot][w], &sim.il_from[slot][w],
-                                    &sim.ol_to[slot][w], &sim.ol_from[slot][w]};
+            struct lane *lane[4] = {&sim.il_to[slot][w], &sim.il_from[slot][w], &sim.ol_to[slot][w],
+                                    &sim.ol_from[slot][w]};
             for (uint32_t i = 0; i < 4; i++) {
                 lane[i]->head = lane[i]->tail = 0;
                 lane[i]->cut_until_ns = 0;

@@ -38,8 +38,8 @@ static void drop_faults(struct search *search)
     struct sim_options all = search->best;
     all.fault_mask = -1;
     struct sim_config config = config_draw(search->seed, &all);
-    int64_t mask = search->best.fault_mask >= 0 ? search->best.fault_mask
-                                                : (1ll << config.faults) - 1;
+    int64_t mask =
+        search->best.fault_mask >= 0 ? search->best.fault_mask : (1ll << config.faults) - 1;
     for (uint32_t i = config.faults; i-- > 0;) {
         if (!(mask & (1ll << i)))
             continue;
@@ -111,9 +111,9 @@ void shrink_command(char *out, size_t size, uint64_t seed, const struct sim_opti
     const struct {
         const char *name;
         int64_t value;
-    } number[] = {{"packets", options->packets},   {"backups", options->backups},
-                  {"workers", options->workers},   {"fault-mask", options->fault_mask},
-                  {"order", options->order},       {"switches", options->max_switches}};
+    } number[] = {{"packets", options->packets}, {"backups", options->backups},
+                  {"workers", options->workers}, {"fault-mask", options->fault_mask},
+                  {"order", options->order},     {"switches", options->max_switches}};
     for (size_t i = 0; i < sizeof(number) / sizeof(number[0]); i++) {
         if (number[i].value >= 0 && at < size)
             at += (size_t)snprintf(out + at, size - at, " --%s %lld", number[i].name,

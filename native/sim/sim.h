@@ -48,9 +48,9 @@ struct worker {
     uint64_t progress_sent;
     struct frame *outputs[FTMB_BURST];
     uint32_t output_count;
-    uint64_t ghost[SIM_WORKERS];   /* what this worker truly depends on */
-    uint64_t early[SIM_WORKERS];   /* (planted) counts as before the packet */
-    bool in_packet;                /* for coverage: a kill here cuts a packet */
+    uint64_t ghost[SIM_WORKERS]; /* what this worker truly depends on */
+    uint64_t early[SIM_WORKERS]; /* (planted) counts as before the packet */
+    bool in_packet;              /* for coverage: a kill here cuts a packet */
     _Atomic uint32_t state;
 };
 
@@ -66,7 +66,7 @@ struct backup {
 
 struct proc {
     bool alive;
-    bool stopped; /* SIGSTOP: keeps everything, does nothing */
+    bool stopped;           /* SIGSTOP: keeps everything, does nothing */
     uint64_t mute_until_ns; /* its heart-beats are late, nothing else (a false suspicion) */
     uint32_t uid;           /* never used again */
     uint32_t slot;
@@ -76,7 +76,7 @@ struct proc {
     bool active;
     uint32_t promised_view; /* has answered its promotion into that view */
     struct message cut;     /* with this */
-    uint32_t link; /* generation of the OL's sockets that it is connected to */
+    uint32_t link;          /* generation of the OL's sockets that it is connected to */
 
     struct arena *arena;
     struct arena *image[2];
@@ -151,8 +151,8 @@ struct ol {
     uint32_t pid[SIM_SLOTS]; /* of the members */
     bool flowing;
     uint32_t slot, view, incarnation; /* that frames are taken from */
-    uint64_t start[SIM_WORKERS]; /* next_input with which that view began */
-    uint64_t progress[SIM_WORKERS]; /* next_input that the master told */
+    uint64_t start[SIM_WORKERS];      /* next_input with which that view began */
+    uint64_t progress[SIM_WORKERS];   /* next_input that the master told */
     bool holding;                     /* (planted) */
     /* Dies with it. */
     struct stream_rx in[SIM_WORKERS];
@@ -187,11 +187,11 @@ struct sim {
     uint32_t uids;
     uint32_t run; /* number of the schedule in this process */
     uint64_t switches;
-    uint32_t until_switch; /* SIM_POINTs before the next switch */
-    uint64_t progress_ns;  /* when something last went forward */
-    bool worked;           /* the actor resumed last did something */
+    uint32_t until_switch;          /* SIM_POINTs before the next switch */
+    uint64_t progress_ns;           /* when something last went forward */
+    bool worked;                    /* the actor resumed last did something */
     struct base_name promoted_base; /* of the latest promotion */
-    uint32_t world_link; /* generation of the OL's sockets */
+    uint32_t world_link;            /* generation of the OL's sockets */
     bool violated;
     char violation[256];
     char invariant[8];
@@ -241,6 +241,12 @@ void il_kill(void);
 bool il_offer(const struct packet_in *packet);
 void ol_start(bool first);
 void ol_kill(void);
+
+/* Stream frames that so many inputs may need. */
+static inline uint32_t sim_room(uint32_t inputs)
+{
+    return inputs * (sim.needs.max_pals + sim.needs.max_outputs) + 1;
+}
 
 /* ol_control.c */
 void ol_control(void);

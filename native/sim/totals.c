@@ -90,8 +90,7 @@ static void show_progress(const struct plan *plan, const struct totals *job, dou
     double seconds = wall_seconds() - start, rate = (double)done / (seconds > 0 ? seconds : 1);
     fprintf(stderr, "\r%llu of %llu schedules, %.0f/s, %llu violations, %.0f s left ",
             (unsigned long long)done, (unsigned long long)plan->seeds, rate,
-            (unsigned long long)violations,
-            rate > 0 ? (double)(plan->seeds - done) / rate : 0.0);
+            (unsigned long long)violations, rate > 0 ? (double)(plan->seeds - done) / rate : 0.0);
 }
 
 static void wait_for_jobs(const struct plan *plan, const pid_t *pid, struct totals *job)
@@ -171,15 +170,15 @@ int totals_json(const char *path, const struct plan *plan, const struct totals *
     FILE *out = fopen(path, "w");
     if (!out)
         return errno;
-    fprintf(out,
-            "{\"version\": 1, \"kind\": \"sim\", \"seed_base\": %llu, \"schedules\": %llu, "
-            "\"packets\": %llu, \"crashes\": %llu, \"seconds\": %.1f, \"trace_hash\": \"%016llx\",\n"
-            " \"release\": {\"max\": %llu, \"exact\": %llu},\n \"programs\": {",
-            (unsigned long long)plan->base, (unsigned long long)totals->schedules,
-            (unsigned long long)totals->packets, (unsigned long long)totals->crashes, seconds,
-            (unsigned long long)totals->hash,
-            (unsigned long long)(totals->schedules - totals->exact),
-            (unsigned long long)totals->exact);
+    fprintf(
+        out,
+        "{\"version\": 1, \"kind\": \"sim\", \"seed_base\": %llu, \"schedules\": %llu, "
+        "\"packets\": %llu, \"crashes\": %llu, \"seconds\": %.1f, \"trace_hash\": \"%016llx\",\n"
+        " \"release\": {\"max\": %llu, \"exact\": %llu},\n \"programs\": {",
+        (unsigned long long)plan->base, (unsigned long long)totals->schedules,
+        (unsigned long long)totals->packets, (unsigned long long)totals->crashes, seconds,
+        (unsigned long long)totals->hash, (unsigned long long)(totals->schedules - totals->exact),
+        (unsigned long long)totals->exact);
     for (uint32_t i = 0; i < PROGRAMS; i++)
         fprintf(out, "%s\"%s\": %llu", i ? ", " : "", programs[i],
                 (unsigned long long)totals->programs[i]);

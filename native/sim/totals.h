@@ -31,8 +31,8 @@ struct plan {
     uint64_t base;
     uint64_t seeds;
     uint32_t jobs;
-    bool twice;    /* each schedule again: the same must happen */
-    bool progress; /* a line on the terminal */
+    bool twice;          /* each schedule again: the same must happen */
+    bool progress;       /* a line on the terminal */
     uint32_t stop_after; /* violations; 0: go on to the end */
     struct sim_options options;
 };

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/framing.h"
+#include "core/room.h"
 #include "sim/oracle.h"
 #include "sim/program.h"
 #include "sim/sim.h"
@@ -18,15 +19,10 @@ static struct frame *head_frame(struct worker *worker, enum wire_type type, uint
     return frame;
 }
 
-static uint32_t room_needed(void)
+static uint32_t may_take(const struct worker *worker)
 {
-    uint32_t pals = sim.config.burst * sim.needs.max_pals;
-    return pals + sim.config.burst + 1;
-}
-
-static bool has_room(const struct worker *worker)
-{
-    return stream_tx_unacked(&worker->out) + room_needed() <= sim.config.window;
+    return room_inputs(stream_tx_unacked(&worker->out), sim.config.window, sim.config.burst,
+                       sim_room(sim.config.burst), sim_room(1), room_log_left(&worker->ctx));
 }
 
 static void append(struct worker *worker, struct frame *frame)
@@ -55,8 +51,8 @@ static void flush(struct worker *worker)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     for (uint32_t from = 0; from < ctx->pal_count;) {
-        uint32_t to = framing_end(ctx->pals, from, ctx->pal_count, sim.config.frame_pals,
-                                  sim.config.batch);
+        uint32_t to =
+            framing_end(ctx->pals, from, ctx->pal_count, sim.config.frame_pals, sim.config.batch);
         append_pals(worker, from, to);
         from = to;
     }
@@ -126,7 +122,7 @@ static void housekeeping(struct worker *worker, bool idle)
     if (stream_rx_ack_due(&worker->in, stream_rx_taken(&worker->in), idle))
         acknowledge(worker, &sim.il_from[slot][w]);
     uint64_t told = worker->ctx.cursor->next_input - worker->progress_sent;
-    if ((told >= PROGRESS_EVERY || (idle && told)) && has_room(worker))
+    if ((told >= PROGRESS_EVERY || (idle && told)) && may_take(worker))
         append_pals(worker, 0, 0);
     if (idle && stream_tx_probe_due(&worker->out, sim.now_ns))
         probe(worker, &sim.ol_to[slot][w]);
@@ -189,8 +185,8 @@ static void run_input(struct worker *worker, const struct frame *frame)
     struct ftmb_ctx *ctx = &worker->ctx;
     const struct wire_input *in = (const struct wire_input *)frame->bytes;
     oracle_input(worker, in);
-    bool logged = ctx->replay && ctx->replay->cursor[ctx->worker].position <
-                                     ctx->replay->count[ctx->worker];
+    bool logged =
+        ctx->replay && ctx->replay->cursor[ctx->worker].position < ctx->replay->count[ctx->worker];
     uint32_t appended = ctx->pal_count;
     worker->in_packet = true;
     ctx->now_ns = in->stamp_ns;
@@ -242,19 +238,20 @@ static void enter_packet(struct worker *worker)
 }
 
 /* The next inputs: those that came before their turn first. Returns frames looked at. */
-static uint32_t take_burst(struct worker *worker, struct frame **burst, uint32_t *taken)
+static uint32_t take_burst(struct worker *worker, struct frame **burst, uint32_t inputs,
+                           uint32_t *taken)
 {
     struct lane *lane = &sim.il_to[worker->proc->slot][worker->ctx.worker];
     struct frame *frame;
     uint32_t count = 0;
     *taken = 0;
-    while (*taken < sim.config.burst && (frame = stream_rx_early(&worker->in)) != NULL) {
+    while (*taken < inputs && (frame = stream_rx_early(&worker->in)) != NULL) {
         stream_rx_take_early(&worker->in);
         cover(COVER_TAKEN_EARLY);
         burst[(*taken)++] = frame;
         count++;
     }
-    for (; count < sim.config.burst && (frame = lane_take(lane)) != NULL; count++) {
+    for (; count < inputs && (frame = lane_take(lane)) != NULL; count++) {
         enum stream_verdict verdict = take_input(worker, frame);
         if (verdict == STREAM_TAKE)
             burst[(*taken)++] = frame;
@@ -264,10 +261,10 @@ static uint32_t take_burst(struct worker *worker, struct frame **burst, uint32_t
     return count;
 }
 
-static bool run_burst(struct worker *worker)
+static bool run_burst(struct worker *worker, uint32_t inputs)
 {
     struct frame *burst[FTMB_BURST];
-    uint32_t taken, count = take_burst(worker, burst, &taken);
+    uint32_t taken, count = take_burst(worker, burst, inputs, &taken);
     if (count == 0)
         return false;
     for (uint32_t i = 0; i < taken; i++) {
@@ -292,11 +289,10 @@ void worker_main(void *self)
         bool work = send(worker);
         if (worker->ctx.replay && replay_done(worker->ctx.replay))
             leave_replay(worker);
-        bool ran = false;
-        if (has_room(worker))
-            ran = run_burst(worker);
-        else
-            cover(COVER_WINDOW_FULL);
+        uint32_t inputs = may_take(worker);
+        bool ran = inputs && run_burst(worker, inputs);
+        cover_if(!inputs, COVER_WINDOW_FULL);
+        cover_if(ran && inputs < sim.config.burst, COVER_WINDOW_REPLAY);
         if (ran)
             send(worker);
         housekeeping(worker, !ran);

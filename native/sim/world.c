@@ -103,9 +103,9 @@ static struct proc *find_backup(bool eligible)
 static bool is_protected(void)
 {
     const struct proc *m = master();
-    return loggers_up() && m && m->alive && !m->stopped && m->active &&
-           !sim.ol.state.promoting && sim.il.view == sim.ol.state.view && m->view == sim.ol.state.view && sim.now_ns >= m->mute_until_ns &&
-           find_backup(true);
+    return loggers_up() && m && m->alive && !m->stopped && m->active && !sim.ol.state.promoting &&
+           sim.il.view == sim.ol.state.view && m->view == sim.ol.state.view &&
+           sim.now_ns >= m->mute_until_ns && find_backup(true);
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */
