@@ -2,11 +2,12 @@
 #   TIER=full            the long evaluation (make reproduce, make trials)
 #   OF="crash latency"   the experiments to run (make trials)
 #   TESTS="-k name"      words for pytest (make test)
+#   RUNS=20000           executions of each fuzz target (make fuzz)
 #   FIX=1                repair the formatting (make check)
 #   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check sanitize model reproduce trials report clean distclean
+.PHONY: help setup build test check sanitize fuzz model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -22,6 +23,9 @@ test: build ## all tests: C, Python, real processes
 
 sanitize: setup ## the C tests under address, undefined-behaviour and thread sanitizers
 	@envs/sanitize.sh
+
+fuzz: setup ## every decoder, RUNS executions each (default 1000000)
+	@RUNS=$(RUNS) envs/fuzz.sh
 
 check: setup ## format, static analysis, types
 	@envs/check.sh

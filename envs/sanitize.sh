@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds with sanitizers and runs the C tests under them, DPDK's apart (it is not instrumented).
+# Builds with sanitizers and runs the C tests under them: without DPDK's, which is not instrumented,
+# and without processes that are to die, whose death a sanitizer would change.
 # Usage: envs/sanitize.sh [asan] [tsan]; words after -- go to `meson test`.
 #   asan   addresses and undefined behaviour, in results/build/asan
 #   tsan   data races, in results/build/tsan
@@ -28,7 +29,7 @@ for kind in "${kinds[@]}"; do
         wrapper=(--wrapper "setarch -R")
     fi
     say "C tests under $kind (log: $build/meson-logs/testlog.txt)"
-    meson test -C "$build" --no-rebuild --no-suite dpdk --print-errorlogs --quiet \
+    meson test -C "$build" --no-rebuild --no-suite dpdk --no-suite deaths --print-errorlogs --quiet \
         "${wrapper[@]}" "$@" || status=1
 done
 exit $status

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ftmb.events import LOUD_FAILURES
-from ftmb.faults import Fault
-from ftmb.measure import Stats
-from ftmb.record import Check, Latency, Log, Packets, Snapshot
+from ftmb.events import LOUD_FAILURES, Event
+from ftmb.measure import Stats, event_counts
+from ftmb.memory import Flatness
+from ftmb.record import Check, FaultRecord, Latency, Log, Packets, Snapshot
 from ftmb.recovery import Recovery
 from ftmb.spec import TrialSpec
 
@@ -26,14 +26,16 @@ def _check(name: str, ok: bool, figure: float | int | None, detail: str) -> Chec
 
 
 def _traffic_checks(counts: Packets, one_for_one: bool) -> list[Check]:
-    wrong = abs(counts.lost) + counts.duplicated
+    # A killed output logger may take along what it had in hand: it counts that, before it does.
+    beyond = counts.lost - min(max(counts.lost, 0), counts.lost_in_hand)
+    hand = f", at most {counts.lost_in_hand} of them in hand" if counts.lost_in_hand else ""
     checks = [
         _check(
             "exactly_once",
-            counts.lost == 0 and counts.duplicated == 0,
-            wrong,
+            beyond == 0 and counts.duplicated == 0,
+            abs(beyond) + counts.duplicated,
             f"{counts.outputs_produced} outputs, {counts.delivered} delivered, "
-            f"{counts.lost} lost, {counts.duplicated} duplicated",
+            f"{counts.lost} lost{hand}, {counts.duplicated} duplicated",
         ),
         _check(
             "order",
@@ -105,15 +107,26 @@ def _bound_checks(log: Log) -> list[Check]:
     ]
 
 
-def _recovered_check(faults: Sequence[Fault], recovery: Sequence[Recovery]) -> Check:
-    kills = [fault for fault in faults if fault.happened]
-    back = sum(entry.total_ms is not None for entry in recovery if entry.t0_ns is not None)
-    return _check(
-        "recovered",
-        back == len(kills),
-        back,
-        f"{back} of {len(kills)} failovers reached their first new output",
-    )
+def _outcome_check(faults: Sequence[FaultRecord]) -> Check:
+    """Whether each incident ended as docs/FAULTS.md promises."""
+    ended = {f.incident: f for f in faults if f.incident is not None}
+    good = sum(bool(fault.guaranteed) for fault in ended.values())
+    detail = f"{good} of {len(ended)} faults ended as guaranteed"
+    for number, fault in ended.items():
+        if not fault.guaranteed:
+            what = f"{fault.do} {fault.role} at {fault.at_s:.3f} s"
+            detail += f"; {what} (incident {number}): {', '.join(fault.missing)}"
+            break
+    return _check("outcome", good == len(ended), len(ended) - good, detail)
+
+
+def _poison_check(events: Sequence[Event]) -> Check:
+    named = [event for event in events if event.name == "poison"]
+    detail = "no input was named"
+    if named:
+        fields = named[0].fields
+        detail = f"worker {fields.get('worker')}, input {fields.get('input')}"
+    return _check("poison", len(named) == 1, len(named), detail)
 
 
 def _nf_checks(spec: TrialSpec, stats: Stats) -> list[Check]:
@@ -138,6 +151,13 @@ def _loud_check(events: dict[str, int]) -> Check:
     return _check("loud_failures", not seen, sum(seen.values()), detail)
 
 
+def memory_check(flatness: Flatness | None) -> list[Check]:
+    """Whether memory stayed flat; no verdict where the run was too short to tell."""
+    if flatness is None:
+        return []
+    return [_check("memory_flat", flatness.flat, flatness.worst_kb, flatness.detail)]
+
+
 def checks(
     spec: TrialSpec,
     stats: Stats,
@@ -145,11 +165,14 @@ def checks(
     log: Log | None,
     snapshot: Snapshot | None,
     recovery: Sequence[Recovery],
-    faults: Sequence[Fault],
-    events: dict[str, int],
+    faults: Sequence[FaultRecord],
+    seen: Sequence[Event],
 ) -> list[Check]:
-    """All verdicts that the trial's figures allow. events: counts of events by name."""
+    """All verdicts that the trial's figures allow."""
+    events = event_counts(seen)
     found = [_loud_check(events)]
+    if "poison" in spec.expect:
+        found.append(_poison_check(seen))
     if counts is not None:
         one_for_one = spec.nf.name in ONE_FOR_ONE and spec.ft.mode != "floor"
         found += _traffic_checks(counts, one_for_one)
@@ -162,8 +185,8 @@ def checks(
         found.append(_digest_check(stats.replicas, events))
     if log is not None:
         found += _bound_checks(log)
-    if faults:
-        found.append(_recovered_check(faults, recovery))
+    if any(fault.incident is not None for fault in faults):
+        found.append(_outcome_check(faults))
     return found
 
 
@@ -172,19 +195,21 @@ def validity(
     stats: Stats,
     counts: Packets | None,
     latency: Latency | None,
-    recovery: Sequence[Recovery],
-    faults: Sequence[Fault],
+    strays: Sequence[Recovery],
     trouble: Sequence[str],
+    events: dict[str, int],
 ) -> bool | str:
     """True, or every reason why the figures must not be used, joined by `; `.
 
-    trouble: what went wrong while the trial ran (a process died, the workload did not finish).
+    strays: failovers that no fault explains. trouble: what went wrong while the trial ran (a
+    process died, the workload did not finish, a fault did not happen). events: their counts.
     """
     reasons = list(trouble)
-    for fault in faults:
-        if not fault.happened:
-            why = fault.problem or "the run ended before"
-            reasons.append(f"the fault at {fault.at_s:.3f} s did not happen: {why}")
+    if "poison" in spec.expect:
+        # The run ends there by intention; what it would have shown at its end does not exist.
+        if not events.get("poison"):
+            reasons.append("no input killed two masters (no `poison` event)")
+        return "; ".join(reasons) if reasons else True
     traffic = stats.traffic
     if traffic is None:
         reasons.append("the generator reported nothing")
@@ -200,7 +225,7 @@ def validity(
         reasons.append("no replica, or more than one, was active at the end")
     if latency is not None and latency.count == 0:
         reasons.append("no latency samples")
-    if any(entry.t0_ns is None for entry in recovery):
+    if strays and "false_suspicion" not in spec.expect:
         reasons.append("a failover that no fault named")
     if counts is None and not reasons:
         reasons.append("no packet counts")

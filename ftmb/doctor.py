@@ -39,7 +39,8 @@ PACKAGES = (
 LIBRARIES = {"libdpdk": "libdpdk-dev", "jansson": "libjansson-dev", "libpcap": "libpcap-dev"}
 # Loggers, master and backup: packet buffers, both logs at the defaults, arena and two copies.
 NEEDED_MB = 3 * MEMORY_MB + 1024
-NEEDED_SHM_MB = 512
+# Both logs at the defaults, and a base for each replica.
+NEEDED_DIR_MB = 1024
 
 
 @dataclass(frozen=True)
@@ -113,22 +114,21 @@ def _memory() -> Finding:
     return Finding("memory", "missing", f"{free} MB available, {NEEDED_MB} needed", remedy)
 
 
-def _shared_memory() -> Finding:
-    try:
-        stat = os.statvfs("/dev/shm")
-    except OSError:
-        return Finding(
-            "/dev/shm", "missing", "no such directory", "sudo mount -t tmpfs tmpfs /dev/shm"
-        )
+def _runtime_directory() -> Finding:
+    """Where a trial keeps its sockets and what survives its processes: logs, view, bases."""
+    base = lock.runtime_bases()[0]
+    stat = os.statvfs(base)
     free = stat.f_bavail * stat.f_frsize >> 20
-    if free >= NEEDED_SHM_MB:
-        return Finding("/dev/shm", "ok", f"{free} MB free")
-    return Finding(
-        "/dev/shm",
-        "missing",
-        f"{free} MB free, {NEEDED_SHM_MB} needed",
-        "sudo mount -o remount,size=2G /dev/shm",
-    )
+    found = f"{base}, {free} MB free"
+    if free < NEEDED_DIR_MB:
+        remedy = "sudo mount -o remount,size=4G /dev/shm"
+        if base != lock.SHARED_MEMORY:
+            remedy = f"free some room in {base}, or sudo mount -t tmpfs tmpfs {lock.SHARED_MEMORY}"
+        return Finding("runtime directory", "missing", f"{found}, {NEEDED_DIR_MB} needed", remedy)
+    if not lock.on_tmpfs(base):
+        remedy = f"sudo mount -t tmpfs tmpfs {lock.SHARED_MEMORY}"
+        return Finding("runtime directory", "note", f"{found}; a disk, a write may wait", remedy)
+    return Finding("runtime directory", "ok", f"{found}, in memory")
 
 
 def _huge_pages() -> Finding:
@@ -193,7 +193,7 @@ def examine() -> list[Finding]:
         _binary(),
         _cores(),
         _memory(),
-        _shared_memory(),
+        _runtime_directory(),
         _huge_pages(),
         _clock(),
         _governor(),

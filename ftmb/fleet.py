@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 from ftmb import events, node
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
-from ftmb.faults import Fault, Schedule
+from ftmb.faults import Schedule
+from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
+from ftmb.memory import Sampler
 from ftmb.node import Plan
 from ftmb.process import ENDED, NodeProcess, State
 from ftmb.progress import TrialProgress
+from ftmb.roster import Roster
 from ftmb.signals import held
 from ftmb.spec import TrialSpec
 
@@ -24,9 +28,13 @@ from ftmb.spec import TrialSpec
 SETTLE_S = 0.3
 # ftmb-node's exit code for "my peer is gone": a follower, never the cause.
 PEER_GONE = 5
-# After the drain: how long a failover may still take; after `finish`: how long stopping may.
+# After the drain: how long a failover, and then protection, may still take; after `finish`: how
+# long stopping may.
 RESUME_S = 5.0
+PROTECT_S = 20.0
 FINISH_S = 20.0
+# The run ends with these events: orderly, or because an input kills every master.
+ENDS = ("drained", "poison")
 
 
 class Died(Exception):  # noqa: N818
@@ -58,51 +66,64 @@ class Fleet:
         self.schedule = Schedule.of(spec)
         self.events: list[Event] = []
         self.processes: dict[str, NodeProcess] = {}
-        self.slots: list[str] = []
-        self.master_slot = 0
+        self.roster = Roster(plan, self._working)
+        self.injector = Injector(self.schedule, self.roster, self.processes, spec.traffic.seed)
         self.seen: set[str] = set()
         self.deaths: list[Died] = []
         self._program, self._nf, self._traffic = program, nf, traffic
         self._runtime, self._progress = runtime, progress
         self._inbox: queue.Queue[Event] = queue.Queue()
-        self._owed: list[Fault] = []  # faults whose dead slot waits for a fresh replica
-        self._generation = 1
+        self.memory = Sampler(runtime.path)
+        self._generations: Counter[str] = Counter()
+        self._leaving = False  # `finish` was sent: nothing is started any more
+
+    def _working(self, name: str) -> bool:
+        return name in self.processes and self.processes[name].working
 
     # -- starting ---------------------------------------------------------------------------
 
-    def _launch(self, tree: dict[str, Any]) -> NodeProcess:
+    def _launch(self, tree: dict[str, Any]) -> Event:
         path = node.write_spec(tree, self.out)
         name = str(tree["process"])
         with held():
             process = NodeProcess(self._program, path, name, self.out, self._inbox)
             self.processes[name] = process
         self._runtime.add(name, process.pid)
-        self.events.append(events.own("spawn", name, pid=process.pid))
-        return process
+        process.outdated = "false_suspicion" in self.spec.expect
+        spawn = events.own("spawn", name, pid=process.pid)
+        self.events.append(spawn)
+        return spawn
 
-    def _launch_replica(self, name: str, slot: int) -> None:
+    def _fresh_name(self, base: str) -> str:
+        """`r0`, then `r0-2`, `r0-3`, ..."""
+        self._generations[base] += 1
+        count = self._generations[base]
+        return base if count == 1 else f"{base}-{count}"
+
+    def _launch_replica(self, slot: int) -> Event:
+        name = self._fresh_name(f"r{slot}")
         tree = node.replica_spec(
             name, slot, self.spec, self.plan, self._nf, self._runtime.path, self.out
         )
-        self._launch(tree)
+        return self._launch(tree)
+
+    def _launch_loggers(self, group: str) -> None:
+        """The process that holds the roles of `group`, and from now on is who they are."""
+        name = self._fresh_name(group)
+        for role, holder in self.plan.processes.items():
+            if holder == group:
+                self.roster.loggers[role] = name
+        spec, plan, run_dir = self.spec, self.plan, self._runtime.path
+        self._launch(
+            node.logger_spec(group, name, spec, plan, self._nf, run_dir, self.out, self._traffic)
+        )
 
     def start(self) -> None:
         """Replicas first, then the loggers, which connect to them."""
         for slot in range(self.plan.replicas):
-            self.slots.append(f"r{slot}")
-            self._launch_replica(self.slots[slot], slot)
+            self._launch_replica(slot)
         for name in self.plan.logger_names():
-            self._launch(
-                node.logger_spec(
-                    name,
-                    self.spec,
-                    self.plan,
-                    self._nf,
-                    self._runtime.path,
-                    self.out,
-                    self._traffic,
-                )
-            )
+            self._launch_loggers(name)
 
     def wait_ready(self) -> None:
         """Until every process is ready and, in mode ftmb, protected. Raises FtmbError."""
@@ -148,17 +169,18 @@ class Fleet:
         """
         while not done():
             now_ns = time.monotonic_ns()
-            fault = self.schedule.due(now_ns)
-            if fault is not None:
-                self._inject(fault)
+            happened = self.injector.step(now_ns)
+            if happened is not None:
+                self._note(happened)
                 continue
             left = deadline - now_ns / 1e9
             if left <= 0:
                 return False
-            due_ns = self.schedule.next_due_ns()
+            due_ns = self.injector.next_ns()
             if due_ns is not None:
                 left = min(left, (due_ns - now_ns) / 1e9)
             self._progress.tick()
+            self._sample(now_ns)
             try:
                 event = self._inbox.get(timeout=max(0.0, min(left, 0.25)))
             except queue.Empty:
@@ -166,31 +188,53 @@ class Fleet:
             self._handle(event)
         return True
 
+    def _sample(self, now_ns: int) -> None:
+        living = {name: p.pid for name, p in self.processes.items() if p.state not in ENDED}
+        self.memory.tick(now_ns, living, self.roster.calm_ns is not None)
+
+    def _note(self, happened: Event) -> None:
+        """A fault was injected, or has ended."""
+        self.events.append(happened)
+        if happened.name == "fault":
+            faults = self.schedule.happened
+            self._progress.faults(len(faults))
+            self._progress.note(in_words(faults[-1], len(faults)))
+            self._look()
+
     def _handle(self, event: Event) -> None:
         self.events.append(event)
         process = self.processes[event.process]
+        self.roster.take(event)
+        self.seen.add(event.name)
         match event.name:
             case "exit":
-                if not process.note_exit(event.integer("code", -1)):
-                    self.deaths.append(death := Died(self._culprit(process)))
-                    raise death
+                self._ended(process, event.integer("code", -1))
             case "ready" if process.state is State.STARTING:
                 process.become(State.READY)
                 if self.schedule.window_start_ns is not None:
-                    process.become(State.RUNNING)  # a fresh replica joins a running trial
-            case "view" if "slot" in event.fields:
-                self.master_slot = event.integer("slot")
-            case "replay_done" if event.process in self.slots:
-                self.master_slot = self.slots.index(event.process)
+                    process.become(State.RUNNING)  # a fresh process joins a running trial
             case "window_start":
                 # The event follows its time by one look at the clock; `at_ns` is the time.
                 self.schedule.window_start_ns = event.integer("at_ns", event.t_ns)
                 self._progress.window(self.spec.duration_s)
             case "drained" | "window_end":
                 self._progress.stage("draining")
-            case "resumed":
-                self._replace_dead()
-        self.seen.add(event.name)
+        self.injector.hear(event)
+        self._replace_dead()
+        self._look()
+
+    def _look(self) -> None:
+        self.roster.look(time.monotonic_ns(), not self.injector.disturbed)
+
+    def _ended(self, process: NodeProcess, code: int) -> None:
+        by_poison = "poison" in self.spec.expect and code < 0
+        if not process.note_exit(code) and not by_poison and not self._poisoned():
+            self.deaths.append(death := Died(self._culprit(process)))
+            raise death
+
+    def _poisoned(self) -> bool:
+        """True once the run has come to the end that the spec expects of a poison input."""
+        return "poison" in self.spec.expect and "poison" in self.seen
 
     def _culprit(self, first: NodeProcess) -> NodeProcess:
         """Of the processes that end about now, the one that did not merely follow another."""
@@ -208,44 +252,28 @@ class Fleet:
                     ended.append(process)
         return next((p for p in ended if p.exit_code != PEER_GONE), first)
 
-    # -- faults -----------------------------------------------------------------------------
-
-    def _inject(self, fault: Fault) -> None:
-        name = self.slots[self.master_slot]
-        process = self.processes[name]
-        if process.state is not State.RUNNING:
-            fault.problem = f"no master was alive then ({name} is {process.state.value})"
-            return
-        fault.t0_ns = process.kill()
-        fault.process, fault.pid, fault.slot = name, process.pid, self.master_slot
-        self.events.append(
-            Event(
-                fault.t0_ns,
-                "ftmb",
-                "fault",
-                {
-                    "do": fault.spec.do,
-                    "role": fault.spec.role,
-                    "process": name,
-                    "slot": self.master_slot,
-                    "at_s": fault.at_s,
-                },
-            )
-        )
-        self._progress.note(f"killed the master {name} (pid {process.pid})")
-        if fault.spec.protect_again:
-            self._owed.append(fault)
-
     def _replace_dead(self) -> None:
-        """Fresh replicas for dead slots, once the failover is over: starting one costs time on
-        the same CPUs, and no recovery should pay for it."""
-        for fault in self._owed:
-            assert fault.slot is not None
-            self._generation += 1
-            name = f"r{fault.slot}-{self._generation}"
-            self.slots[fault.slot] = name
-            self._launch_replica(name, fault.slot)
-        self._owed.clear()
+        """Fresh processes for dead ones: a logger at once, all wait for it. A replica once the
+        failover is over, since starting one costs time on the same CPUs and no recovery should
+        pay for it; but at once where the output logger wants one that holds the base."""
+        if self.schedule.window_start_ns is None or self._leaving or self._poisoned():
+            return
+        for group in self.plan.logger_names():
+            role = next(r for r, holder in self.plan.processes.items() if holder == group)
+            if self.processes[self.roster.loggers[role]].ended:
+                self._launch_loggers(group)
+        for slot, name in enumerate(self.roster.slots):
+            wanted = slot in self.roster.heirs or "failover" not in self.roster.amiss
+            if self.processes[name].ended and wanted and not self._withheld(slot, name):
+                spawn = self._launch_replica(slot)
+                self.roster.joins(slot, spawn.process, spawn.t_ns)
+
+    def _withheld(self, slot: int, name: str) -> bool:
+        """True if the fault that ended `name` is to leave its slot empty."""
+        causes = [f for f in self.schedule.faults if f.process == name]
+        if causes and not all(fault.spec.protect_again for fault in causes):
+            self.roster.withheld.add(slot)
+        return slot in self.roster.withheld
 
     # -- the run ----------------------------------------------------------------------------
 
@@ -257,28 +285,35 @@ class Fleet:
         length = spec.warmup_s + spec.duration_s + spec.drain_s
         deadline = time.monotonic() + length + 30 + 0.2 * length
         try:
-            if not self.pump(lambda: "drained" in self.seen, deadline):
+            if not self.pump(lambda: not self.seen.isdisjoint(ENDS), deadline):
                 last = "window_end" if "window_end" in self.seen else "window_start"
                 missing = "drained" if last in self.seen else last
                 return [f"the workload did not finish in time (no `{missing}` event)"]
-            return self._settle()
+            return [] if self._poisoned() else self._settle()
         except Died as death:
             return [str(death)]
+        finally:
+            self.events += self.injector.stop()
 
     def _settle(self) -> list[str]:
-        """Let a failover and the start of a fresh replica come to their end before `finish`."""
-
-        def resumed() -> bool:
-            kills = sum(fault.happened for fault in self.schedule.faults)
-            return sum(event.name == "resumed" for event in self.events) >= kills
-
+        """Let what was hit come back before `finish`: outputs, loggers, protection."""
+        self.events += self.injector.stop()
+        self._look()
+        amiss = self.roster.amiss
         trouble = []
-        if not self.pump(resumed, time.monotonic() + RESUME_S):
+        if not self.pump(lambda: "failover" not in amiss, time.monotonic() + RESUME_S):
             trouble.append("a failover did not end before the run did (no `resumed` event)")
         deadline = time.monotonic() + self.spec.setup_timeout_s
         if not self.pump(lambda: not self._not_ready(), deadline):
-            trouble.append(f"the fresh replica {self._not_ready()[0]} never became ready")
+            trouble.append(f"the fresh process {self._not_ready()[0]} never became ready")
+        if trouble or not self.schedule.happened:
+            return trouble
+        # Left unprotected, a record is still good: what the fault was to show is judged there.
+        self.pump(self._protected, time.monotonic() + PROTECT_S)
         return trouble
+
+    def _protected(self) -> bool:
+        return self.roster.calm_ns is not None or bool(self.roster.withheld)
 
     def finish(self) -> list[str]:
         """Stop all and collect their statistics. Returns what went wrong, in words.
@@ -288,8 +323,9 @@ class Fleet:
         before all have reported, so that no link loses its other end while it is in use.
         """
         self._progress.stage("collecting statistics")
+        self._leaving = True
         deadline = time.monotonic() + FINISH_S
-        loggers = self.plan.logger_names()
+        loggers = list(dict.fromkeys(self.roster.loggers.values()))
         self._tell_finish(loggers)
         trouble = self._pump_through(lambda: not self._unreported(), deadline)
         replicas = [name for name in self.processes if name not in loggers]
@@ -325,7 +361,7 @@ class Fleet:
         reported = {event.fields.get("role") for event in self.events if event.name == "stats"}
         return [
             role
-            for role, name in self.plan.processes.items()
+            for role, name in self.roster.loggers.items()
             if role not in reported and not self.processes[name].ended
         ]
 

@@ -116,9 +116,27 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def on_tmpfs(path: Path) -> bool:
+    """Whether what is written there stays in memory."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        device = path.stat().st_dev
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    lines = (line.split() for line in mounts.splitlines())
+    return any(f[2] == number and f[f.index("-") + 1] == "tmpfs" for f in lines)
+
+
 def runtime_bases() -> list[Path]:
-    """Where runtime directories are made: $XDG_RUNTIME_DIR if it can be used, else /tmp."""
+    """Where runtime directories are made, the best first: in memory, since logs and bases are
+    mapped there and a write must never wait for a disk; else $XDG_RUNTIME_DIR, else /tmp."""
     bases = []
+    if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) and on_tmpfs(SHARED_MEMORY):
+        bases.append(SHARED_MEMORY)
     given = os.environ.get("XDG_RUNTIME_DIR")
     if given and len(given) <= LONGEST_DIR - 20 and os.access(given, os.W_OK | os.X_OK):
         bases.append(Path(given))

@@ -60,14 +60,18 @@ def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
     if traffic is None or active is None:
         return None
     produced, delivered = int(active["outputs"]), int(traffic["delivered"])
+    refused = il["refused"] if il else 0
+    accepted = il["accepted"] if il else active["inputs"]
     return Packets(
         offered=traffic["offered"],
-        refused_before_log=il["refused"] if il else 0,
-        accepted=il["accepted"] if il else active["inputs"],
+        refused_before_log=refused,
+        accepted=accepted,
         dropped_by_nf=active["dropped_by_nf"],
         outputs_produced=produced,
         delivered=delivered,
         lost=produced - delivered,
+        lost_in_hand=int((stats.ol or {}).get("lost_in_hand", 0)),
+        lost_before_log=traffic["offered"] - accepted - refused,
         duplicated=traffic["duplicated"],
         reordered=traffic["reordered"],
         # Beyond repair, with the wrong addresses, or not to be recognised at all.

@@ -62,6 +62,9 @@ def _processes(spec: TrialSpec) -> dict[str, str]:
     roles = _roles(spec.ft.mode)
     if isinstance(spec.processes, Processes):
         return {role: getattr(spec.processes, role) for role in roles}
+    if any(role in ("il", "ol") for fault in spec.faults for role in fault.roles):
+        # What is killed or stopped must not take the generator or the other logger with it.
+        return {"traffic": "gen", "il": "il", "ol": "ol"}
     name = "traffic" if roles == ("traffic",) else "loggers"
     return dict.fromkeys(roles, name)
 
@@ -103,12 +106,14 @@ def _ft_section(spec: TrialSpec) -> dict[str, Any]:
         "engine": ft.snapshot.engine,
         "period_ms": ft.snapshot.period_ms,
         "detect_ms": ft.detect_ms,
+        "heir_ms": ft.heir_ms,
+        "peer_ms": ft.peer_ms,
         "check": ft.check,
     }
 
 
 def _common(spec: TrialSpec, plan: Plan, nf: dict[str, Any], run_dir: Path, out: Path) -> Any:
-    return {
+    tree = {
         "version": 1,
         "dir": str(run_dir),
         "out": str(out),
@@ -123,6 +128,11 @@ def _common(spec: TrialSpec, plan: Plan, nf: dict[str, Any], run_dir: Path, out:
         "when_full": "wait" if spec.traffic.rate_pps == "max" else "refuse",
         "groups": plan.processes,
     }
+    if spec.links.lie:
+        tree["links"] = {"seed": spec.traffic.seed} | {
+            name: link.model_dump() for name, link in spec.links if link.lies
+        }
+    return tree
 
 
 def traffic_section(spec: TrialSpec, prepared: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -146,6 +156,7 @@ def traffic_section(spec: TrialSpec, prepared: dict[str, Any], out: Path) -> dic
 
 
 def logger_spec(
+    group: str,
     name: str,
     spec: TrialSpec,
     plan: Plan,
@@ -154,15 +165,15 @@ def logger_spec(
     out: Path,
     traffic: dict[str, Any],
 ) -> dict[str, Any]:
-    """Node spec of a process that holds traffic or loggers."""
+    """Node spec of the process `name`, which holds traffic or loggers as the plan's `group`."""
     by_cpu: dict[int, list[str]] = {}
     for role, process in plan.processes.items():
-        if process == name:
+        if process == group:
             by_cpu.setdefault(getattr(plan.placement, role), []).append(role)
     tree = _common(spec, plan, nf, run_dir, out)
     tree["process"] = name
     tree["lcores"] = [{"cpu": cpu, "roles": roles} for cpu, roles in by_cpu.items()]
-    if name == plan.traffic_name:
+    if group == plan.traffic_name:
         tree["noise_cpus"] = plan.cpus
         tree["traffic"] = traffic
     return dict(tree)

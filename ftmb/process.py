@@ -1,7 +1,8 @@
 """A started ftmb-node: its states, its events, its end.
 
 A process is in one state at a time. Only `kill` (a fault) and `stop` (our own clean-up) end it by
-intention; every other end is unexpected unless `finish` was sent and it ended with code 0.
+intention; every other end is unexpected unless `finish` was sent and it ended with code 0, or a
+fault made it one of the past, and it ended because it was fenced.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ EXIT_MEANING = {
     3: "cannot set up",
     4: "protocol: divergence or state lost",
     5: "peer gone or no progress",
+    6: "fenced",
 }
+FENCED = 6
 
 
 class State(enum.Enum):
@@ -69,6 +72,8 @@ class NodeProcess:
         self._inbox = inbox
         self.state = State.STARTING
         self.exit_code: int | None = None
+        self.paused = False
+        self.outdated = False  # its view may end while it lives: then it is right to end, fenced
         self.started_ns = time.monotonic_ns()
         try:
             with self.stderr_path.open("wb") as stderr:
@@ -130,12 +135,31 @@ class NodeProcess:
         os.kill(self.pid, signal.SIGKILL)
         return t0_ns
 
+    def pause(self) -> int:
+        """A fault: SIGSTOP to this process alone. Returns the CLOCK_MONOTONIC ns just before."""
+        self.paused = True
+        t0_ns = time.monotonic_ns()
+        os.kill(self.pid, signal.SIGSTOP)
+        return t0_ns
+
+    def go_on(self) -> None:
+        """The end of a pause. One that ended meanwhile is not reaped yet, so the pid is its own."""
+        self.paused = False
+        if self._child.returncode is None:
+            os.kill(self.pid, signal.SIGCONT)
+
+    @property
+    def working(self) -> bool:
+        """True while it runs, neither paused nor about to end."""
+        return self.state is State.RUNNING and not self.paused
+
     def note_exit(self, code: int) -> bool:
         """Take note of an `exit` event. True if the end was expected."""
         self.exit_code = code
         if self.state in (State.KILLED, State.STOPPED):
             return True
         expected = self.state is State.FINISHING and code == 0
+        expected |= self.outdated and code == FENCED
         self.become(State.EXITED)
         return expected
 

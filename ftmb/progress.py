@@ -55,6 +55,10 @@ class TrialProgress:
         self._window_ns = (start, max(1, round(length_s * 1e9)))
         self._bar.update(self._task, total=1.0, completed=0.0)
 
+    def faults(self, count: int) -> None:
+        """So many faults were injected by now."""
+        self._bar.update(self._task, description=f"measuring, faults so far: {count}")
+
     def tick(self) -> None:
         """Redraw the bar of the window, if there is one."""
         if self._window_ns and self._live:

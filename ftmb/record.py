@@ -9,8 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ftmb.errors import SpecError
+from ftmb.memory import Memory
+from ftmb.model import Model
 from ftmb.recovery import Recovery
-from ftmb.spec import Model, TrialSpec
+from ftmb.spec import TrialSpec
 
 RECORD_NAME = "record.json"
 
@@ -25,6 +27,12 @@ class Packets(Model):
     outputs_produced: int = Field(description="by the master, across failovers, each once")
     delivered: int = Field(description="distinct packets that reached the sink")
     lost: int = Field(description="outputs_produced - delivered, after the drain")
+    lost_in_hand: int = Field(
+        description="at most so many of them were on their way out of an output logger when it died"
+    )
+    lost_before_log: int = Field(
+        description="offered, neither accepted nor refused: they met a dead input logger, as a wire"
+    )
     duplicated: int
     reordered: int = Field(description="within a flow")
     corrupted: int = Field(description="checksum, payload or addresses wrong, or not recognisable")
@@ -90,12 +98,26 @@ class Log(Model):
 class FaultRecord(Model):
     do: str
     role: str
-    at_s: float = Field(description="planned, seconds into the window")
+    at_s: float = Field(description="planned, seconds into the window; else when it happened")
     t0_ns: int | None = Field(description="CLOCK_MONOTONIC just before; null: it did not happen")
+    end_ns: int | None = Field(description="when what was stopped or cut went on")
     process: str | None
     pid: int | None
     slot: int | None
+    link: str | None
     problem: str | None = Field(description="why it did not happen")
+    incident: int | None = Field(
+        description="faults with the same number hit before the first of them was recovered from; "
+        "what follows is of all of them together"
+    )
+    guaranteed: bool | None = Field(description="the events are those that are guaranteed")
+    missing: list[str] = Field(description="what was to happen and did not, or the other way")
+    recovered_ms: float | None = Field(
+        description="first fault to the first new output, or to a logger's return; null: there "
+        "was nothing to recover, or it did not"
+    )
+    protected_again_ms: float | None = Field(description="first fault to full protection")
+    outage_ms: float | None = Field(description="longest gap at the sink; 0: none of note")
 
 
 class Window(Model):
@@ -181,6 +203,7 @@ class Record(Model):
     noise: dict[str, Noise] | None
     snapshot: Snapshot | None = Field(description="null but in mode ftmb")
     log: Log | None = Field(description="null but in mode ftmb")
+    memory: Memory | None = Field(description="null: the run ended within a second")
     nf: dict[str, float] = Field(description="counters of the network function")
     faults: list[FaultRecord]
     recovery: list[Recovery] | None = Field(description="one per failover; null without")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from ftmb.events import Event
-from ftmb.spec import Model
+from ftmb.model import Model
 
 NS_PER_MS = 1e6
 

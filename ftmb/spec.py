@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import random
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ftmb.errors import SpecError
-
-
-class Model(BaseModel):
-    """Base of all models here: unknown keys refused, values fixed once checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from ftmb.fault_spec import FaultSpec, LinkSpec, LinksSpec, RepeatSpec
+from ftmb.model import Model
 
 
 class NfSpec(BaseModel):
@@ -51,6 +46,16 @@ class FtSpec(Model):
     pal_batch: bool = Field(True, description="PALs of a burst share a frame")
     snapshot: SnapshotSpec = Field(default_factory=SnapshotSpec)
     detect_ms: int = Field(100, ge=5, description="silence after which the master is suspected")
+    heir_ms: int = Field(
+        20_000,
+        ge=0,
+        le=3_600_000,
+        description="master dead, nobody eligible: how long a process that holds the base is "
+        "waited for",
+    )
+    peer_ms: int = Field(
+        20_000, ge=1, le=3_600_000, description="how long a dead logger's return is waited for"
+    )
     check: bool = Field(True, description="compare the state digests of master and backup")
 
 
@@ -109,20 +114,11 @@ class LogSpec(Model):
         return self
 
 
-class FaultSpec(Model):
-    do: Literal["kill"] = Field("kill", description="kill: SIGKILL")
-    role: Literal["master"] = Field("master", description="who it happens to")
-    at_s: float | Literal["random"] = Field(
-        description="seconds into the window; random: in its middle 80 %, by traffic.seed"
-    )
-    protect_again: bool = Field(True, description="start a fresh backup after the failover")
-
-
 class TrialSpec(Model):
     nf: NfSpec = Field(default_factory=NfSpec)
     ft: FtSpec = Field(default_factory=FtSpec)
     workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
-    backups: int = Field(1, ge=1, le=1, description="standby replicas (mode ftmb)")
+    backups: int = Field(1, ge=1, le=3, description="standby replicas (mode ftmb)")
     testbed: Literal["local"] = Field("local", description="all processes on this machine")
     idle: Literal["auto", "yield", "poll"] = Field(
         "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
@@ -134,21 +130,34 @@ class TrialSpec(Model):
     duration_s: float = Field(5, gt=0, le=86400, description="the measured window")
     drain_s: float = Field(2, ge=0, le=3600, description="time for late packets after the window")
     log: LogSpec = Field(default_factory=LogSpec)
+    links: LinksSpec = Field(default_factory=LinksSpec, description="what links do to frames")
     faults: list[FaultSpec] = Field(default_factory=list, description="what happens, and when")
+    expect: list[Literal["false_suspicion", "poison"]] = Field(
+        default_factory=list,
+        description="what would else make the record invalid: failovers without a fault; the stop "
+        "by an input that kills every master",
+    )
     setup_timeout_s: float = Field(60, gt=0, description="until all are ready and protected")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrialSpec:
         for index, fault in enumerate(self.faults):
-            if fault.at_s != "random" and not 0 <= fault.at_s < self.duration_s:
+            at_s = fault.at_s
+            if at_s not in (None, "random") and not 0 <= float(at_s) < self.duration_s:
                 raise ValueError(
-                    f"faults.{index}.at_s is {fault.at_s}, outside the window of "
+                    f"faults.{index}.at_s is {at_s}, outside the window of "
                     f"{self.duration_s} s (duration_s)"
                 )
+            self._separate(index, fault)
         if self.faults and self.ft.mode != "ftmb":
             raise ValueError(
                 f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "
                 "use ft.mode ftmb, or take the faults out"
+            )
+        if self.links.lie and self.ft.mode != "ftmb":
+            raise ValueError(
+                f"links: with ft.mode {self.ft.mode} nothing sends a lost frame again; "
+                "use ft.mode ftmb, or take the links out"
             )
         if isinstance(self.placement, Placement) and len(self.placement.workers) != self.workers:
             raise ValueError(
@@ -157,17 +166,19 @@ class TrialSpec(Model):
             )
         return self
 
-    def fault_times_s(self) -> list[float]:
-        """When each fault happens, in seconds into the window, `random` drawn by the seed."""
-        times = []
-        for index, fault in enumerate(self.faults):
-            if fault.at_s == "random":
-                # One generator per fault: adding a fault leaves the others where they were.
-                draw = random.Random(f"{self.traffic.seed}:{index}").uniform(0.1, 0.9)
-                times.append(draw * self.duration_s)
-            else:
-                times.append(fault.at_s)
-        return times
+    def _separate(self, index: int, fault: FaultSpec) -> None:
+        """A logger that is killed or stopped must not take another role with it."""
+        if not isinstance(self.processes, Processes):
+            return
+        names = self.processes.model_dump()
+        for role in fault.roles:
+            others = [other for other, name in names.items() if name == names.get(role)]
+            if len(others) > 1:
+                others.remove(role)
+                raise ValueError(
+                    f"faults.{index}: {role} shares its process with {' and '.join(others)}; give "
+                    "it one of its own in processes, or set processes to auto"
+                )
 
 
 class _UniqueLoader(yaml.SafeLoader):
@@ -233,6 +244,11 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "traffic": TrafficSpec,
         "log": LogSpec,
         "faults": FaultSpec,
+        "repeat": RepeatSpec,
+        "links": LinksSpec,
+        "il": LinkSpec,
+        "ol": LinkSpec,
+        "state": LinkSpec,
         "snapshot": SnapshotSpec,
         "placement": Placement,
         "processes": Processes,
@@ -300,6 +316,10 @@ def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
     return parse(tree, str(path))
 
 
+# Models behind a key that is a list or may be null: their keys are listed all the same.
+LISTED: dict[str, type[BaseModel]] = {"faults": FaultSpec, "repeat": RepeatSpec}
+
+
 def defaults() -> list[tuple[str, Any, str]]:
     """Every key with its default and what it means: (dotted key, default, description)."""
     rows: list[tuple[str, Any, str]] = []
@@ -311,13 +331,10 @@ def defaults() -> list[tuple[str, Any, str]]:
                 walk(inner, f"{prefix}{name}.")
                 continue
             default = field.get_default(call_default_factory=True, validated_data={})
-            if name == "faults":
-                rows.append((f"{prefix}{name}", default, field.description or ""))
-                for key, part in FaultSpec.model_fields.items():
-                    given = "(none)" if part.is_required() else part.default
-                    rows.append((f"{prefix}{name}[].{key}", given, part.description or ""))
-                continue
-            rows.append((f"{prefix}{name}", default, field.description or ""))
+            given = "(none)" if field.is_required() else default
+            rows.append((f"{prefix}{name}", given, field.description or ""))
+            if name in LISTED and not isinstance(default, float):  # a link repeats by a share
+                walk(LISTED[name], f"{prefix}{name}{'[]' if name == 'faults' else ''}.")
 
     walk(TrialSpec, "")
     return rows

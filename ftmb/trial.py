@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftmb import checks, environment, events, measure, node, record
+from ftmb import checks, environment, events, measure, memory, node, outcome, record
 from ftmb.describe import Description, check_workers, describe, nf_config, node_path
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
+from ftmb.events import Event
 from ftmb.faults import Fault
 from ftmb.fleet import Fleet
 from ftmb.lock import RuntimeDir, machine_lock, refuse_left_overs
@@ -28,6 +29,7 @@ FILES = {
     "histogram": "histogram.json",
     "timeline": "timeline.csv",
     "samples": "samples.bin",
+    "memory": "memory.csv",
 }
 
 
@@ -80,17 +82,36 @@ def _make_out(out: Path) -> Path:
     return out
 
 
-def _fault_record(fault: Fault) -> FaultRecord:
-    return FaultRecord(
-        do=fault.spec.do,
-        role=fault.spec.role,
-        at_s=fault.at_s,
-        t0_ns=fault.t0_ns,
-        process=fault.process,
-        pid=fault.pid,
-        slot=fault.slot,
-        problem=fault.problem,
-    )
+def _fault_records(
+    spec: TrialSpec, faults: list[Fault], events: list[Event], gaps: Any
+) -> list[FaultRecord]:
+    """What was to happen and what did, with the outcome of the incident that each belongs to."""
+    number = {id(f): i for i, group in enumerate(outcome.incidents(faults)) for f in group}
+    found = iter(outcome.outcomes(spec, faults, events, gaps))
+    records = []
+    for fault in faults:
+        result = next(found) if fault.happened else None
+        records.append(
+            FaultRecord(
+                do=fault.spec.do,
+                role=fault.role,
+                at_s=fault.at_s,
+                t0_ns=fault.t0_ns,
+                end_ns=fault.end_ns,
+                process=fault.process,
+                pid=fault.pid,
+                slot=fault.slot,
+                link=fault.link,
+                problem=fault.problem,
+                incident=number.get(id(fault)),
+                guaranteed=not result.missing if result else None,
+                missing=list(result.missing) if result else [],
+                recovered_ms=result.recovered_ms if result else None,
+                protected_again_ms=result.protected_again_ms if result else None,
+                outage_ms=result.outage_ms if result else None,
+            )
+        )
+    return records
 
 
 def _first_ns(fleet: Fleet, name: str) -> int | None:
@@ -122,17 +143,25 @@ def build_record(
     stats = measure.Stats.of(fleet.events)
     gaps = stats.traffic.get("gaps") if stats.traffic else None
     faults = fleet.schedule.faults
-    times = [fault.t0_ns for fault in faults if fault.t0_ns is not None]
+    times = outcome.failover_times(spec, faults, fleet.events)
     failovers = recoveries(fleet.events, times, gaps)
+    told = _fault_records(spec, faults, fleet.events, gaps)
     counts = measure.packets(spec, stats)
     latency = measure.latency(spec, stats)
     start_ns = fleet.schedule.window_start_ns or 0
     snapshot = measure.snapshot(spec, fleet.events, start_ns)
     log = measure.log(spec, stats, fleet.events)
     by_name = measure.event_counts(fleet.events)
+    end_ns = _first_ns(fleet, "window_end")
+    sizes = memory.inside(fleet.memory.samples, start_ns, end_ns)
+    flatness = None if end_ns is None else memory.flatness(sizes, start_ns, end_ns)
+    verdicts = checks.checks(spec, stats, counts, log, snapshot, failovers, told, fleet.events)
+    verdicts += checks.memory_check(flatness)
     delivered_pps, offered_pps = measure.rates(stats)
-    valid = checks.validity(spec, stats, counts, latency, failovers, faults, trouble)
-    told = {
+    strays = outcome.strays(spec, faults, failovers)
+    trouble = [*trouble, *fleet.schedule.missing()]
+    valid = checks.validity(spec, stats, counts, latency, strays, trouble, by_name)
+    data_plane = {
         "scheduler": (stats.traffic or {}).get("scheduler"),
         "niceness": next((e.integer("niceness", 0) for e in fleet.events if e.name == "ready"), 0),
     }
@@ -141,10 +170,10 @@ def build_record(
         valid=valid if isinstance(valid, str) else True,
         started=started,
         spec=spec.model_dump() | {"nf": prepared.nf},
-        environment=machine.model_copy(update=told),
+        environment=machine.model_copy(update=data_plane),
         versions=versions,
         setup=_setup(fleet),
-        window=Window(start_ns=start_ns, end_ns=_first_ns(fleet, "window_end")),
+        window=Window(start_ns=start_ns, end_ns=end_ns),
         packets=counts,
         throughput_pps=delivered_pps,
         offered_pps=offered_pps,
@@ -153,10 +182,11 @@ def build_record(
         noise=measure.noise(stats),
         snapshot=snapshot,
         log=log,
+        memory=memory.summary(sizes),
         nf=measure.nf_counters(stats),
-        faults=[_fault_record(fault) for fault in faults],
+        faults=told,
         recovery=failovers or None,
-        checks=checks.checks(spec, stats, counts, log, snapshot, failovers, faults, by_name),
+        checks=verdicts,
         events=by_name,
         stats=[{"process": e.process, **e.fields} for e in fleet.events if e.name == "stats"],
         files={key: name for key, name in FILES.items() if (fleet.out / name).exists()},
@@ -200,6 +230,8 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
                 fleet.close()
                 runtime.remove()
                 events.write(out / FILES["events"], fleet.events)
+                start_ns = fleet.schedule.window_start_ns or 0
+                memory.write(out / FILES["memory"], fleet.memory.samples, start_ns)
         result = build_record(prepared, fleet, trouble, machine, versions, started)
         record.write(result, out)
     if fleet.deaths:

@@ -179,6 +179,7 @@ def make_record(
         "noise": {str(cpu): noise(rng) for cpu in (0, 1)},
         "snapshot": snapshot(effective, rng) if protected else None,
         "log": log(reached, effective) if protected else None,
+        "memory": None,
         "nf": {"mappings": 10_000},
         "faults": [],
         "recovery": make_recovery(effective, start_ns, rng),
@@ -200,7 +201,8 @@ def checks() -> list[dict[str, Any]]:
 
 def packets(count: int) -> dict[str, int]:
     """Counts of a run in which nothing went wrong."""
-    zero = ("refused_before_log", "dropped_by_nf", "lost", "duplicated", "reordered", "corrupted")
+    zero = ("refused_before_log", "dropped_by_nf", "lost", "lost_in_hand", "lost_before_log",
+            "duplicated", "reordered", "corrupted")  # fmt: skip
     same = ("offered", "accepted", "outputs_produced", "delivered")
     return {**dict.fromkeys(same, count), **dict.fromkeys(zero, 0)}
 

@@ -93,3 +93,31 @@ def test_words_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["trial", "x.yaml"])
     assert caught.value.code == 2
+
+
+def test_the_runtime_directory_is_told_with_its_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = finding("runtime directory")
+    assert str(tmp_path) in found.found
+    assert found.status == ("ok" if lock.on_tmpfs(tmp_path) else "note")
+    monkeypatch.setattr(doctor, "NEEDED_DIR_MB", 1 << 40)
+    found = finding("runtime directory")
+    assert found.status == "missing"
+    assert "needed" in found.found
+    assert found.remedy
+
+
+def test_runtime_directories_lie_in_memory_where_they_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    if lock.on_tmpfs(Path("/dev/shm")):
+        assert lock.runtime_bases() == [Path("/dev/shm"), Path("/tmp")]
+    assert not lock.on_tmpfs(Path("/proc"))
+    assert not lock.on_tmpfs(tmp_path / "absent")
+    monkeypatch.setattr(lock, "SHARED_MEMORY", tmp_path / "absent")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc")
+    assert lock.runtime_bases()[-1] == Path("/tmp")
+    assert Path("/dev/shm") not in lock.runtime_bases()

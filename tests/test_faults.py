@@ -43,6 +43,108 @@ def test_a_fault_with_a_problem_is_not_tried_again() -> None:
     fault.problem = "no master"
     assert plan.due(3000 * MS) is None
     assert not fault.happened
+    assert plan.missing() == ["the fault at 1.000 s did not happen: no master"]
+
+
+def of(duration_s: float = 10, seed: int = 1, **fault: Any) -> Schedule:
+    """The schedule of one fault, whose window starts at 0."""
+    tree = {"duration_s": duration_s, "faults": [fault], "traffic": {"seed": seed}}
+    plan = Schedule.of(spec.parse(tree))
+    plan.window_start_ns = 0
+    return plan
+
+
+def test_random_times_follow_the_seed_and_stay_in_the_middle() -> None:
+    draws = [of(seed=seed, at_s="random").next_due_ns() or 0 for seed in range(200)]
+    assert draws == [of(seed=seed, at_s="random").next_due_ns() for seed in range(200)]
+    assert len(set(draws)) == len(draws)
+    assert 1000 * MS <= min(draws) < 1500 * MS
+    assert 8500 * MS < max(draws) <= 9000 * MS
+
+
+def test_a_fault_after_an_event_waits_for_it() -> None:
+    plan = of(after="replay_start", delay_ms=5)
+    plan.hear(Event(10 * MS, "loggers", "fenced"))
+    assert plan.next_due_ns() is None
+    plan.hear(Event(20 * MS, "r1", "replay_start"))
+    assert plan.next_due_ns() == 25 * MS
+    assert plan.due(25 * MS) is not None
+    plan.hear(Event(30 * MS, "r0", "replay_start"))
+    assert plan.next_due_ns() is None, "once"
+
+
+def test_events_before_the_window_start_nothing() -> None:
+    plan = of(after="protected")
+    plan.window_start_ns = None
+    plan.hear(Event(10 * MS, "loggers", "protected"))
+    plan.window_start_ns = 20 * MS
+    assert plan.next_due_ns() is None
+    assert plan.missing() == ["the fault after protected did not happen: the run ended before"]
+
+
+def test_a_repeated_fault_after_an_event_does_not_answer_itself() -> None:
+    plan = of(after="replay_start", repeat={"every_s": [2, 2]})
+    plan.hear(Event(100 * MS, "r1", "replay_start"))
+    assert plan.due(100 * MS) is not None
+    plan.hear(Event(200 * MS, "r0", "replay_start"))  # what it caused
+    assert plan.due(300 * MS) is None
+    plan.hear(Event(2200 * MS, "r1", "replay_start"))
+    assert plan.due(2200 * MS) is not None
+
+
+def test_repeated_faults_wait_until_all_is_well_and_then_a_drawn_time() -> None:
+    plan = of(role="master", repeat={"every_s": [0.1, 0.3]})
+    assert plan.next_due_ns(None) is None
+    first = plan.next_due_ns(500 * MS) or 0
+    assert 600 * MS <= first <= 800 * MS
+    fault = plan.due(first, 500 * MS)
+    assert fault is not None
+    fault.t0_ns = first
+    assert plan.next_due_ns(None) is None
+    second = plan.next_due_ns(3000 * MS) or 0
+    assert 3100 * MS <= second <= 3300 * MS
+    assert second - 3000 * MS != first - 500 * MS
+
+
+def test_the_last_repetition_leaves_time_to_recover() -> None:
+    plan = of(role="master", repeat={"every_s": [0, 0]})
+    assert plan.next_due_ns(6600 * MS) == 6600 * MS
+    assert plan.next_due_ns(6700 * MS) is None
+    assert of(30, role="master", repeat={"every_s": [0, 0]}).next_due_ns(25_900 * MS)
+
+
+def test_repetitions_are_counted() -> None:
+    plan = of(role="backup", when="any", at_s=1.0, repeat={"every_s": [1, 1], "count": 3})
+    times = []
+    while (when := plan.next_due_ns()) is not None:
+        fault = plan.due(when)
+        assert fault is not None
+        fault.t0_ns = when
+        times.append(when // MS)
+    assert times == [1000, 2000, 3000]
+    assert plan.missing() == []
+    few = of(role="backup", when="any", repeat={"every_s": [3, 3], "count": 3})
+    few.due(3000 * MS)
+    assert few.missing() == ["the repeated fault 0 happened 2 times too few"]
+
+
+def test_roles_are_drawn_by_the_seed() -> None:
+    def drawn(seed: int) -> list[str]:
+        fault = {"role": ["master", "il", "ol"], "when": "any", "repeat": {"every_s": [0.1, 0.1]}}
+        plan = of(seed=seed, **fault)
+        found = []
+        while (when := plan.next_due_ns()) is not None:
+            found.append(getattr(plan.due(when), "role", ""))
+        return found
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert set(drawn(1)) == {"master", "il", "ol"}
+
+
+def test_a_stopped_schedule_is_silent() -> None:
+    plan = of(at_s=1.0)
+    plan.stopped = True
+    assert plan.due(2000 * MS) is None
 
 
 def failover(view: int, t0: int) -> list[Event]:

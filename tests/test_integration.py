@@ -113,7 +113,7 @@ def test_undisturbed(trial: RunFtmb, nf: str, mode: str) -> None:
 def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:
     record = sound(trial, spec(nf={"name": nf}, ft=ft, faults=[KILL]))
     assert_exactly_once(record)
-    assert {"exactly_once", "equal_replay", "conservation", "recovered"} <= {
+    assert {"exactly_once", "equal_replay", "conservation", "outcome"} <= {
         check["name"] for check in record["checks"]
     }
     (recovery,) = record["recovery"]
@@ -332,7 +332,7 @@ def running_trial(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def children(parent: int) -> list[int]:
     """The data-plane processes that `parent` started."""
     found = []
-    for pid in processes_naming(NODE.name):
+    for pid in processes_naming(str(NODE)):
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
         except OSError:

@@ -33,8 +33,9 @@ def test_node_specs_hold_what_each_process_needs(tmp_path: Path) -> None:
         checked, {"template": "t", "capture": "", "inside": "x"}, tmp_path
     )
     assert section["rate_pps"] == 0
-    gen = node.logger_spec("gen", checked, plan, {"name": "nat"}, tmp_path, tmp_path, section)
-    both = node.logger_spec("loggers", checked, plan, {"name": "nat"}, tmp_path, tmp_path, section)
+    dirs = (tmp_path, tmp_path)
+    gen = node.logger_spec("gen", "gen", checked, plan, {"name": "nat"}, *dirs, section)
+    both = node.logger_spec("loggers", "loggers", checked, plan, {"name": "nat"}, *dirs, section)
     assert gen["lcores"] == [{"cpu": 0, "roles": ["traffic"]}]
     assert both["lcores"] == [{"cpu": 0, "roles": ["il", "ol"]}]
     assert "traffic" in gen
@@ -42,3 +43,20 @@ def test_node_specs_hold_what_each_process_needs(tmp_path: Path) -> None:
     assert gen["when_full"] == both["when_full"] == "wait"
     one = node.replica_spec("r1", 1, checked, plan, {"name": "nat"}, tmp_path, tmp_path)
     assert one["lcores"] == [{"cpu": 1, "roles": ["worker:0"]}, {"cpu": 1, "roles": ["worker:1"]}]
+
+
+def test_a_logger_that_may_be_hit_has_a_process_of_its_own() -> None:
+    alone = {"traffic": "gen", "il": "il", "ol": "ol"}
+    for role in ("il", "ol"):
+        checked = spec.parse({"faults": [{"do": "stop", "role": role, "at_s": 1}]})
+        assert node.make_plan(checked, [0, 1]).processes == alone
+    cut = spec.parse({"faults": [{"do": "cut", "role": "il-master", "at_s": 1}]})
+    assert set(node.make_plan(cut, [0, 1]).processes.values()) == {"loggers"}
+
+
+def test_links_stand_in_the_spec_only_if_they_lie(tmp_path: Path) -> None:
+    for text, expected in (({}, None), ({"links": {"il": {"drop": 0.1}}}, {"seed", "il"})):
+        checked = spec.parse(text)
+        plan = node.make_plan(checked, [0, 1])
+        tree = node.replica_spec("r1", 1, checked, plan, {"name": "nat"}, tmp_path, tmp_path)
+        assert (set(tree["links"]) if "links" in tree else None) == expected

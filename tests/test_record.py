@@ -12,8 +12,10 @@ import pytest
 from ftmb import checks, measure, record, spec
 from ftmb.errors import SpecError
 from ftmb.events import Event
-from ftmb.faults import Fault, Schedule
+from ftmb.faults import Schedule
 from ftmb.measure import Stats
+from ftmb.record import FaultRecord
+from ftmb.recovery import recoveries
 
 SCHEMAS = Path(__file__).parents[1] / "ftmb" / "schemas"
 
@@ -47,7 +49,7 @@ OL = {"pals": 196, "pal_bytes": 1568, "hash_mismatches": 0, "duplicates_dropped"
 
 
 def judged(
-    text: dict[str, Any] | None = None, faults: list[Fault] | None = None,
+    text: dict[str, Any] | None = None, faults: list[FaultRecord] | None = None,
     events: dict[str, int] | None = None, trouble: list[str] | None = None, **parts: Any,
 ) -> tuple[dict[str, str], bool | str]:  # fmt: skip
     """Verdicts by name, and validity, of a run with these statistics."""
@@ -61,9 +63,12 @@ def judged(
     taken = [Event(1, "r0", "snapshot", {"pause_ns": 7}), Event(2, "loggers", "commit", {})]
     snapshot = measure.snapshot(checked, taken, 0)
     latency = measure.latency(checked, stats)
-    given = faults or []
-    found = checks.checks(checked, stats, counts, log, snapshot, [], given, events or {})
-    valid = checks.validity(checked, stats, counts, latency, [], given, trouble or [])
+    seen = [Event(3, "r1", name) for name, count in (events or {}).items() for _ in range(count)]
+    seen += parts.get("seen", [])
+    found = checks.checks(checked, stats, counts, log, snapshot, [], faults or [], seen)
+    by_name = measure.event_counts(seen)
+    strays = parts.get("strays", [])
+    valid = checks.validity(checked, stats, counts, latency, strays, trouble or [], by_name)
     return {check.name: check.verdict for check in found}, valid
 
 
@@ -132,10 +137,56 @@ def test_one_late_packet_in_a_hundred_is_still_valid() -> None:
 
 def test_a_fault_that_did_not_happen_invalidates() -> None:
     text = {"faults": [{"at_s": 1.5}]}
-    faults = Schedule.of(spec.parse(text)).faults
-    _, valid = judged(text, faults)
+    schedule = Schedule.of(spec.parse(text))
+    _, valid = judged(text, trouble=schedule.missing())
     assert isinstance(valid, str)
     assert "1.500 s did not happen" in valid
+
+
+def fault(incident: int, *missing: str, **changes: Any) -> FaultRecord:
+    tree: dict[str, Any] = {
+        "do": "kill", "role": "master", "at_s": 1.0, "t0_ns": 5, "end_ns": None, "process": "r0",
+        "pid": 7, "slot": 0, "link": None, "problem": None, "incident": incident,
+        "guaranteed": not missing, "missing": list(missing), "recovered_ms": 1.0,
+        "protected_again_ms": 2.0, "outage_ms": 3.0,
+    }  # fmt: skip
+    return FaultRecord.model_validate(tree | changes)
+
+
+def test_an_outcome_that_was_not_guaranteed_fails_its_check() -> None:
+    assert judged(faults=[fault(0), fault(0), fault(1)])[0]["outcome"] == "pass"
+    assert judged(faults=[fault(0), fault(1, "no failover")])[0]["outcome"] == "fail"
+
+
+def test_what_an_output_logger_had_in_hand_may_be_lost() -> None:
+    hand = {"ol": OL | {"lost_in_hand": 2}}
+    assert judged(traffic=traffic(delivered=88), **hand)[0]["exactly_once"] == "pass"
+    assert judged(traffic=traffic(delivered=87), **hand)[0]["exactly_once"] == "fail"
+    assert judged(traffic=traffic(delivered=91), **hand)[0]["exactly_once"] == "fail"
+    assert judged(traffic=traffic(duplicated=1), **hand)[0]["exactly_once"] == "fail"
+
+
+def test_what_met_a_dead_input_logger_is_counted() -> None:
+    stats = Stats(traffic(offered=107), IL, OL, [replica()])
+    counts = measure.packets(spec.parse({}), stats)
+    assert counts is not None
+    assert (counts.lost_before_log, counts.refused_before_log, counts.accepted) == (7, 2, 98)
+
+
+def test_a_failover_that_no_fault_named_invalidates_unless_expected() -> None:
+    (stray,) = recoveries([Event(5, "loggers", "fenced", {"view": 2})], [], [])
+    assert "a failover that no fault named" in str(judged(strays=[stray])[1])
+    assert judged({"expect": ["false_suspicion"]}, strays=[stray])[1] is True
+
+
+def test_a_named_poison_input_is_a_success() -> None:
+    text = {"expect": ["poison"]}
+    named = [Event(9, "loggers", "poison", {"worker": 1, "input": 17})]
+    verdicts, valid = judged(text, seen=named, traffic=None)
+    assert (verdicts["poison"], valid) == ("pass", True)
+    verdicts, valid = judged(text)
+    assert verdicts["poison"] == "fail"
+    assert "no input killed two masters" in str(valid)
 
 
 def test_rate_max_has_no_latency_and_no_lateness() -> None:

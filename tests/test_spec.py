@@ -49,7 +49,30 @@ def test_an_empty_spec_is_all_defaults(tmp_path: Path) -> None:
         ("log: {pals: 1000000}", ["pals", "power of two"]),
         ("faults: [{do: kill, role: master, at_s: 7}]", ["at_s is 7", "window of 5"]),
         ("faults: [{do: burn, role: master, at_s: 1}]", ["faults.0.do", "burn"]),
-        ("faults: [{do: kill, role: master}]", ["faults.0.at_s"]),
+        ("faults: [{do: kill, role: master}]", ["faults.0", "at_s is missing"]),
+        ("faults: [{at_s: 1, after: fenced}]", ["at_s and after exclude each other"]),
+        ("faults: [{at_s: 1, delay_ms: 5}]", ["delay_ms goes with after"]),
+        ("faults: [{do: cut, role: master, at_s: 1}]", ["do: cut needs", "a link", "not master"]),
+        ("faults: [{do: stop, role: il-master, at_s: 1}]", ["do: stop needs", "master, backup"]),
+        ("faults: [{role: maestro, at_s: 1}]", ["faults.0.role", "'master', 'backup'"]),
+        ("faults: [{role: [], at_s: 1}]", ["role is an empty list"]),
+        ("faults: [{do: stop, at_s: 1, for_s: 0}]", ["for_s", "greater than 0"]),
+        ("faults: [{repeat: {every_s: [2, 1]}}]", ["every_s is [shortest, longest]"]),
+        ("faults: [{repeat: {every_s: [1]}}]", ["faults.0.repeat.every_s"]),
+        ("faults: [{repeat: {every_s: [1, 2], cont: 1}}]", ["unknown key", "mean count?"]),
+        (
+            "{processes: {traffic: a, il: b, ol: b}, faults: [{do: stop, role: ol, at_s: 1}]}",
+            ["ol shares its process with il", "processes to auto"],
+        ),
+        (
+            "{processes: {traffic: a, il: a, ol: b}, faults: [{role: [ol, il], at_s: 1}]}",
+            ["il shares its process with traffic"],
+        ),
+        ("links: {il: {drop: 0.6}}", ["links.il.drop", "less than or equal to 0.5"]),
+        ("links: {il: {dorp: 0.1}}", ["links.il.dorp", "did you mean drop?"]),
+        ("{links: {ol: {drop: 0.1}}, ft: {mode: none}}", ["links", "use ft.mode ftmb"]),
+        ("expect: [wonders]", ["expect.0", "wonders"]),
+        ("{backups: 4}", ["backups"]),
         ("{ft: {mode: none}, faults: [{at_s: 1}]}", ["nothing survives", "ft.mode none"]),
         ("{backups: 0}", ["backups"]),
         ("placement: {traffic: 0, il: 0, ol: 0, workers: [1]}", ["1 CPUs for 2 workers"]),
@@ -106,23 +129,13 @@ def test_a_wrong_set_is_refused(tmp_path: Path, assignment: str, words: str) -> 
     assert words in complaint(tmp_path, "{workers: 1, faults: [{at_s: 1}]}", assignment)
 
 
-def test_random_times_follow_the_seed_and_stay_in_the_middle(tmp_path: Path) -> None:
-    text = "{duration_s: 10, faults: [{at_s: random}, {at_s: random}]}"
-    first = load(tmp_path, text, "traffic.seed=1").fault_times_s()
-    assert first == load(tmp_path, text, "traffic.seed=1").fault_times_s()
-    draws = [
-        t for s in range(200) for t in load(tmp_path, text, f"traffic.seed={s}").fault_times_s()
-    ]
-    assert len(set(draws)) == len(draws)
-    assert 1.0 <= min(draws) < 1.5
-    assert 8.5 < max(draws) <= 9.0
-
-
 def test_every_key_has_a_default_listed_and_explained() -> None:
     rows = {key: (default, text) for key, default, text in spec.defaults()}
     assert rows["ft.snapshot.period_ms"][0] == 100
     assert rows["traffic.profile"][0] == "udp64"
     assert rows["faults[].protect_again"][0] is True
+    assert rows["faults[].repeat.count"][0] is None
+    assert rows["links.il.drop"][0] == rows["links.state.repeat"][0] == 0
     assert all(text for _, text in rows.values())
 
 

@@ -9,75 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
+from conftest import CRASH, FAKE, SPEC, Run, one_line, running
 
-from ftmb import cli, events, fleet, lock, record, trial
+from ftmb import events, fleet, lock, record
 
-FAKE = Path(__file__).with_name("fake_node.py")
-SPEC: dict[str, Any] = {
-    "warmup_s": 0.02, "duration_s": 0.4, "drain_s": 0.05, "setup_timeout_s": 20,
-    "idle": "yield",
-}  # fmt: skip
-CRASH = SPEC | {"faults": [{"do": "kill", "role": "master", "at_s": 0.1}]}
-Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine of its own for every test: lock, runtime directory, data plane."""
-    runtime = tmp_path / "run"
-    runtime.mkdir()
-    monkeypatch.setattr(lock, "LONGEST_DIR", 90)  # pytest's directories are deep
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    monkeypatch.setattr(lock, "runtime_bases", lambda: [runtime])
-    monkeypatch.setenv("FTMB_LOCK", str(tmp_path / "lock"))
-    monkeypatch.setenv("FTMB_NODE", str(FAKE))
-    prepared = {"template": "t.pcap", "capture": "", "inside": "10.0.0.0/8"}
-    monkeypatch.setattr(trial, "_profile", lambda *_: prepared)
-    yield
-    assert not list(runtime.iterdir()), "a runtime directory was left behind"
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """run(spec, misbehaviour) -> exit code, record, stderr; and nothing is left running."""
-
-    def go(tree: dict[str, Any], misbehave: dict[str, str] | None = None, *words: str) -> Any:
-        monkeypatch.setenv("FAKE_NODE", json.dumps(misbehave or {}))
-        path = tmp_path / "spec.yaml"
-        path.write_text(json.dumps(tree), encoding="utf-8")  # JSON is YAML
-        out = tmp_path / "out"
-        code = cli.main(["trial", str(path), "--out", str(out), "--lock-wait", "0", *words])
-        path = out / "record.json"
-        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        assert not running(out), "processes were left running"
-        return code, result, capsys.readouterr().err
-
-    return go
-
-
-def running(out: Path) -> list[int]:
-    """Living processes whose command line names a node spec in `out`."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(out).encode() + b"/" in line:
-            found.append(int(entry.name))
-    return found
-
-
-def one_line(err: str) -> str:
-    assert err.startswith("ftmb: ")
-    assert err.count("\n") == 1, err
-    return err
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_a_normal_run_writes_a_valid_record(run: Run, tmp_path: Path) -> None:
@@ -121,7 +61,7 @@ def test_a_crash_is_survived_and_taken_apart(run: Run) -> None:
     assert entry["detect_ms"] >= 0
     assert entry["packets_replayed"] == 70
     assert entry["outage_ms"] > 0
-    assert {c["name"]: c["verdict"] for c in result["checks"]}["recovered"] == "pass"
+    assert {c["name"]: c["verdict"] for c in result["checks"]}["outcome"] == "pass"
 
 
 def test_a_fresh_replica_takes_the_dead_slot(run: Run, tmp_path: Path) -> None:
@@ -148,7 +88,7 @@ def test_a_failover_that_does_not_end_is_told(run: Run, monkeypatch: pytest.Monk
     assert code == 0
     assert result is not None
     assert "a failover did not end" in result["valid"]
-    assert {c["name"]: c["verdict"] for c in result["checks"]}["recovered"] == "fail"
+    assert {c["name"]: c["verdict"] for c in result["checks"]}["outcome"] == "fail"
     assert result["recovery"][0]["total_ms"] is None
 
 

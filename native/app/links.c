@@ -73,7 +73,7 @@ static void open_replica_ends(struct node_links *links, const struct node_config
     unsigned w = config->workers;
     char file[NODE_NAME_BYTES];
     /* Unacknowledged outputs stay in the buffers that their inputs came in. */
-    struct rte_mempool *in = pool("in", w * (WORKER_WINDOW + LINK_FRAMES));
+    struct rte_mempool *in = pool("in", w * (WORKER_WINDOW + STREAM_EARLY + LINK_FRAMES));
     struct rte_mempool *acks = pool("acks", w * LINK_FRAMES);
     links->worker_pool = pool("frames", w * (WORKER_WINDOW + LINK_FRAMES));
     snprintf(file, sizeof(file), "il-%u", config->slot);
@@ -135,7 +135,7 @@ void links_open(struct node_links *links, const struct node_config *config, stru
     }
     if (roles.ol) {
         links->ol_pool = pool("ol", 4096);
-        held = pool("held", w * (OL_HELD + FTMB_BURST) + 2 * LINK_AND_RING_FRAMES);
+        held = pool("held", w * (OL_HELD + FTMB_BURST + STREAM_EARLY) + 2 * LINK_AND_RING_FRAMES);
     }
     for (uint32_t slot = 0; slot < config->replicas; slot++) {
         char file[NODE_NAME_BYTES];

@@ -17,6 +17,7 @@
 
 #include "app/links.h"
 #include "app/spec.h"
+#include "io/crash.h"
 #include "io/eal.h"
 #include "io/event.h"
 #include "roles/input_logger.h"
@@ -48,6 +49,7 @@ static struct node {
 
 static void invariant_broken(const char *file, int line, const char *what)
 {
+    crash_note(0);
     die(4, "invariant broken at %s:%d: %s", file, line, what);
 }
 
@@ -275,7 +277,8 @@ int main(int argc, char **argv)
     links_open(&node.links, &node.config, node.roles);
     create_roles();
     launch();
-    if (!links_wait(&node.links, LINKS_TIMEOUT_MS))
+    /* A logger that was restarted comes back to a running system: some slots may be dead. */
+    if (!node.il.recovered && !node.ol.recovered && !links_wait(&node.links, LINKS_TIMEOUT_MS))
         die(3, "a peer did not connect within %d s", LINKS_TIMEOUT_MS / 1000);
     /* This thread only listens from here on. And when the process is killed, its last thread is the
      * one that returns the memory, milliseconds of work: let it be this one, behind all others. */

@@ -114,6 +114,10 @@ static bool presupposed(const struct replay *replay, uint64_t pal)
     if (pal_id(pal) == PAL_ID_DETERMINANT)
         return true;
     const struct replay_variable *x = &replay->variable[pal_id(pal)];
+    if (PLANTED(P_READER_NEEDS_WRITER) && !(pal & PAL_WRITE) &&
+        pal_version_since(pal, x->base) ==
+            atomic_load_explicit(&x->reads_done, memory_order_relaxed))
+        return false;
     return pal_version_since(pal, x->base) <=
            atomic_load_explicit(&x->reads_done, memory_order_relaxed);
 }
@@ -141,16 +145,37 @@ static bool truncate_worker(struct replay *replay, uint32_t w)
         at++;
     if (at == replay->count[w])
         return false;
-    while (at > 0 && (replay->log[w][at] & PAL_INSIDE))
+    while (!PLANTED(P_CUT_SPLITS_SECTIONS) && at > 0 && (replay->log[w][at] & PAL_INSIDE))
         at--;
     truncate_log(replay, w, at);
     return true;
 }
 
+/* (Planted.) Take the oldest version in the logs for the base's. */
+static inline void guess_bases(struct replay *replay)
+{
+    for (uint32_t i = 0; i < replay->touched_count; i++) {
+        uint32_t id = replay->touched[i];
+        uint64_t oldest = UINT64_MAX;
+        for (uint32_t w = 0; w < replay->workers; w++) {
+            for (uint64_t at = 0; at < replay->count[w]; at++) {
+                uint64_t pal = replay->log[w][at];
+                if (pal_id(pal) == id)
+                    oldest = u64_min(oldest, pal_version_since(pal, replay->variable[id].base));
+            }
+        }
+        replay->variable[id].base += oldest;
+    }
+}
+
 /* The end of a log is always the end of a section, because frames never end inside one. */
 int replay_cut(struct replay *replay, const _Atomic uint64_t *base_seq)
 {
+    if (PLANTED(P_NO_CUT))
+        return REPLAY_OK;
     int error = index_variables(replay, base_seq);
+    if (PLANTED(P_CUT_WITHOUT_BASE))
+        guess_bases(replay);
     if (!error)
         error = mark_present(replay);
     if (error)

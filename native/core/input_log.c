@@ -19,6 +19,18 @@ void input_log_init(struct input_log *log, void *memory, uint64_t capacity, uint
                               .next = 1};
 }
 
+bool input_log_attach(struct input_log *log, void *memory, uint64_t capacity, uint64_t records)
+{
+    if (log->capacity != capacity || log->index_mask != records - 1 || log->first == 0 ||
+        log->first > log->next || log->next - log->first > records)
+        return false;
+    log->bytes = memory;
+    log->index = (uint64_t *)((uint8_t *)memory + capacity);
+    /* Between two stores of an append or a trim these may have been apart. */
+    log->tail = log->first == log->next ? log->head : log->index[log->first & log->index_mask];
+    return log->head - log->tail <= capacity;
+}
+
 struct input_record *input_log_append(struct input_log *log, uint32_t length)
 {
     uint64_t need = align_up(sizeof(struct input_record) + length, RECORD_ALIGN);
@@ -33,7 +45,6 @@ struct input_record *input_log_append(struct input_log *log, uint32_t length)
     if (at + need - log->tail > log->capacity)
         return NULL;
     log->index[log->next & log->index_mask] = at;
-    log->next++;
     log->head = at + need;
     log->peak = u64_max(log->peak, log->head - log->tail);
     return (struct input_record *)(log->bytes + (at & (log->capacity - 1)));

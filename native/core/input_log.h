@@ -1,7 +1,10 @@
 /* The input log of one worker: a copy of every input since the committed snapshot, in order.
  *
  * A ring of bytes with an index by number. Bounded: when a record does not fit, the caller refuses
- * the input before it has a number (I5). */
+ * the input before it has a number (I5).
+ *
+ * The struct and its memory may lie in a mapping that outlives the process (input_log_attach()): a
+ * record is filled first and gets its number with one store, input_log_commit(). */
 #ifndef FTMB_CORE_INPUT_LOG_H
 #define FTMB_CORE_INPUT_LOG_H
 
@@ -32,9 +35,20 @@ struct input_log {
 uint64_t input_log_bytes(uint64_t capacity, uint64_t records);
 void input_log_init(struct input_log *log, void *memory, uint64_t capacity, uint64_t records);
 
-/* Make room for the next record and give it its number (log->next - 1 afterwards); the caller
- * fills it in. NULL: full. */
+/* The process that used this log died; take up where it stopped. Sizes as for input_log_init(), the
+ * addresses may differ. False: the memory contradicts itself. */
+bool input_log_attach(struct input_log *log, void *memory, uint64_t capacity, uint64_t records);
+
+/* Make room for the next record, whose number will be log->next; the caller fills it in, and then
+ * calls input_log_commit(). NULL: full. */
 struct input_record *input_log_append(struct input_log *log, uint32_t length);
+
+static inline void input_log_commit(struct input_log *log)
+{
+    atomic_signal_fence(memory_order_release); /* the record before the number */
+    log->next++;
+    atomic_signal_fence(memory_order_release);
+}
 
 /* Record `number`, which must be first <= number < next. */
 static inline struct input_record *input_log_get(const struct input_log *log, uint64_t number)

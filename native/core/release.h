@@ -6,7 +6,13 @@
  * worker leave in order; workers do not wait for each other otherwise.
  *
  * After a replay the new master produces the released outputs again: they are recognised by their
- * number, compared by hash, and dropped (I2, I3). Nobody else suppresses. */
+ * number, compared by hash, and dropped (I2, I3). Nobody else suppresses.
+ *
+ * The struct and its memory may lie in a mapping that outlives the process (release_attach()). Then
+ * a process may die between any two stores, so their order matters: content before the count that
+ * makes it valid, the hash and the join before `released`, `released` before the output is handed
+ * on. What is held dies with the process. It comes again, because the sender is only told that a
+ * frame arrived once it is settled: a PAL stored, an output released or dropped. */
 #ifndef FTMB_CORE_RELEASE_H
 #define FTMB_CORE_RELEASE_H
 
@@ -17,6 +23,7 @@ struct held_output {
     const uint64_t *vector; /* in the frame */
     uint64_t number;
     uint64_t hash;
+    uint64_t seq; /* of its frame in the worker's stream */
 };
 
 struct release_worker {
@@ -38,6 +45,8 @@ struct release_worker {
     uint64_t held_head; /* oldest */
     uint64_t held_tail;
     uint64_t held_peak;
+
+    uint64_t settled; /* in the stream of this view: the sender was told that all came */
 };
 
 struct release {
@@ -45,6 +54,9 @@ struct release {
     uint64_t joined[FTMB_MAX_WORKERS]; /* join of the vectors of all released outputs */
     uint64_t duplicates;
     uint64_t hash_mismatches;
+    uint64_t repeated;       /* PALs and outputs that came again after a restart */
+    _Atomic uint64_t handed; /* outputs that the ports have taken */
+    uint64_t lost_in_hand;   /* released, and a process died before it handed them on */
     struct release_worker worker[FTMB_MAX_WORKERS];
 };
 
@@ -53,21 +65,49 @@ uint64_t release_bytes(uint32_t workers, uint64_t pals, uint64_t outputs, uint64
 void release_init(struct release *release, uint32_t workers, void *memory, uint64_t pals,
                   uint64_t outputs, uint64_t held);
 
+/* The process that used this memory died; take up where it stopped. The sizes and `release` itself
+ * are those of release_init(), the addresses may differ. What it had released but not handed on is
+ * lost: counted in `lost_in_hand` (at most; the last may have been handed on). False: the memory
+ * contradicts itself. */
+bool release_attach(struct release *release, uint32_t workers, void *memory, uint64_t pals,
+                    uint64_t outputs, uint64_t held);
+
 enum release_verdict {
     RELEASE_OK,        /* stored, or held */
-    RELEASE_DUPLICATE, /* already released, same hash: drop it */
-    RELEASE_DIVERGED,  /* already released with other content: stop (I3) */
+    RELEASE_DUPLICATE, /* here already, the same: drop it */
+    RELEASE_DIVERGED,  /* here already, with other content: stop (I3) */
     RELEASE_BAD,       /* not the next number, or no room: a fault of the sender */
 };
 
-/* `count` PALs of worker w, the first with number `first`. */
+/* `count` PALs of worker w, the first with number `first`. Those that are known are skipped. */
 enum release_verdict release_pals(struct release *release, uint32_t w, uint64_t first,
                                   const uint64_t *pals, uint32_t count);
 
-/* One output of worker w. On RELEASE_OK the release keeps `frame` until release_next() hands it
- * back; `vector` points into it and has an entry per worker. */
+/* One output of worker w, in frame `seq` of its stream. On RELEASE_OK the release keeps `frame`
+ * until release_next() hands it back; `vector` points into it and has an entry per worker. */
 enum release_verdict release_output(struct release *release, uint32_t w, uint64_t number,
-                                    const uint64_t *vector, void *frame, uint64_t hash);
+                                    const uint64_t *vector, void *frame, uint64_t hash,
+                                    uint64_t seq);
+
+/* `taken` is the last frame of the worker's stream that was taken: up to which is it settled? The
+ * sender may be told that frame and no later one, after release_settle(). */
+static inline uint64_t release_settled(const struct release_worker *x, uint64_t taken)
+{
+    return x->held_head == x->held_tail ? taken : x->held[x->held_head & x->held_mask].seq - 1;
+}
+
+static inline void release_settle(struct release_worker *x, uint64_t seq)
+{
+    x->settled = seq;
+    atomic_signal_fence(memory_order_release);
+}
+
+/* The ports have taken `count` of the outputs that release_next() gave. */
+static inline void release_handed(struct release *release, uint64_t count)
+{
+    uint64_t handed = atomic_load_explicit(&release->handed, memory_order_relaxed);
+    atomic_store_explicit(&release->handed, handed + count, memory_order_release);
+}
 
 /* Room for one more held output of worker w? */
 static inline bool release_has_room(const struct release_worker *x)
@@ -76,7 +116,7 @@ static inline bool release_has_room(const struct release_worker *x)
 }
 
 /* The next output of worker w that may leave now; NULL if none. It counts as released from here
- * on, so the caller must hand it on. */
+ * on, so the caller must hand it on, and tell so by release_handed(). */
 void *release_next(struct release *release, uint32_t w);
 
 /* Everything before `pals`/`outputs` is covered by a committed snapshot: forget it. The outputs

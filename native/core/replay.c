@@ -26,8 +26,11 @@ static void finish_if_last(struct ftmb_ctx *ctx)
 
 static void take_pal(struct ftmb_ctx *ctx)
 {
+    uint64_t pal = next_pal(ctx);
     ctx->replay->cursor[ctx->worker].position++;
     ctx->cursor->pals++;
+    (void)pal;
+    SIM_PAL(ctx, pal);
 }
 
 static void expect(struct ftmb_ctx *ctx, uint64_t pal, bool write, uint32_t id)
@@ -60,6 +63,8 @@ static void wait_until_free(struct ftmb_ctx *ctx, uint32_t id)
         ctx->env->diverged(ctx->env->env, ctx->worker, "a section is longer than was logged", 0,
                            id);
     struct replay_variable *x = &ctx->replay->variable[id];
+    if (PLANTED(P_FREE_RUNS_AHEAD))
+        return;
     for (uint64_t rounds = 0; atomic_load_explicit(&x->left, memory_order_acquire); rounds++)
         ctx->env->relax(ctx->env->env, ctx->worker, rounds);
 }
@@ -79,7 +84,8 @@ bool replay_write(struct ftmb_ctx *ctx, uint32_t id)
     for (uint64_t rounds = 0;; rounds++) {
         uint64_t seq = atomic_load_explicit(&ctx->seq[id], memory_order_acquire);
         if (at_version(ctx, pal, id, seq) &&
-            atomic_load_explicit(&x->reads_done, memory_order_acquire) == reads &&
+            (PLANTED(P_WRITER_IGNORES_READERS) ||
+             atomic_load_explicit(&x->reads_done, memory_order_acquire) == reads) &&
             atomic_compare_exchange_strong_explicit(&ctx->seq[id], &seq, seq | 1,
                                                     memory_order_acq_rel, memory_order_relaxed))
             break;
@@ -92,6 +98,8 @@ bool replay_write(struct ftmb_ctx *ctx, uint32_t id)
 
 bool replay_read_begin(struct ftmb_ctx *ctx, uint32_t id, uint64_t *token)
 {
+    if (PLANTED(P_READS_NOT_LOGGED))
+        return false;
     if (!logged(ctx)) {
         wait_until_free(ctx, id);
         return false;
@@ -113,6 +121,7 @@ bool replay_read_end(struct ftmb_ctx *ctx, uint32_t id)
     struct replay_variable *x = &ctx->replay->variable[id];
     take_pal(ctx);
     atomic_fetch_add_explicit(&x->reads_done, 1, memory_order_release);
+    SIM_POINT();
     atomic_fetch_sub_explicit(&x->left, 1, memory_order_release);
     finish_if_last(ctx);
     return true;
@@ -125,6 +134,7 @@ void replay_section_done(struct ftmb_ctx *ctx)
     if (!cursor->section_logged)
         return;
     cursor->section_logged = false;
+    SIM_POINT();
     for (unsigned i = 0; i < ctx->held_count; i++)
         atomic_fetch_sub_explicit(&ctx->replay->variable[ctx->held[i]].left, 1,
                                   memory_order_release);
@@ -135,6 +145,7 @@ bool replay_determinant(struct ftmb_ctx *ctx, uint64_t *value)
 {
     if (!logged(ctx))
         return false;
+    uint64_t live = *value;
     uint64_t low = next_pal(ctx);
     if (pal_id(low) != PAL_ID_DETERMINANT)
         ctx->env->diverged(ctx->env->env, ctx->worker, "a determinant was not logged", low,
@@ -146,6 +157,8 @@ bool replay_determinant(struct ftmb_ctx *ctx, uint64_t *value)
                            PAL_ID_DETERMINANT);
     take_pal(ctx);
     *value = (low & UINT32_MAX) | ((high & UINT32_MAX) << 32);
+    if (PLANTED(P_DETERMINANT_ANEW))
+        *value = live;
     finish_if_last(ctx);
     return true;
 }

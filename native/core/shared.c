@@ -58,6 +58,8 @@ void shared_join_vector(struct ftmb_ctx *ctx, uint32_t id)
     for (uint32_t j = 0; j < ctx->workers; j++)
         ctx->deps[j] =
             u64_max(ctx->deps[j], atomic_load_explicit(&vector[j], memory_order_relaxed));
+    for (uint32_t j = 0; PLANTED(P_VECTOR_AT_ACQUIRE) && j < ctx->workers; j++)
+        atomic_store_explicit(&vector[j], ctx->deps[j], memory_order_relaxed);
 }
 
 /* Read the variable's vector before the version is validated, join it only if it was valid. */
@@ -65,8 +67,10 @@ bool shared_read_end_exact(struct ftmb_ctx *ctx, uint32_t id, uint64_t token)
 {
     _Atomic uint64_t *vector = vector_of(ctx, id);
     uint64_t copy[FTMB_MAX_WORKERS];
-    for (uint32_t j = 0; j < ctx->workers; j++)
+    for (uint32_t j = 0; j < ctx->workers; j++) {
+        SIM_POINT();
         copy[j] = atomic_load_explicit(&vector[j], memory_order_relaxed);
+    }
     if (seq_validate(&ctx->seq[id]) != token)
         return false;
     for (uint32_t j = 0; j < ctx->workers; j++)
@@ -79,6 +83,8 @@ bool shared_read_end_exact(struct ftmb_ctx *ctx, uint32_t id, uint64_t token)
 void shared_publish_vectors(struct ftmb_ctx *ctx)
 {
     ctx->deps[ctx->worker] = ctx->cursor->pals;
+    if (PLANTED(P_VECTOR_AT_ACQUIRE))
+        return;
     for (unsigned i = 0; i < ctx->held_count; i++) {
         _Atomic uint64_t *vector = vector_of(ctx, ctx->held[i]);
         for (uint32_t j = 0; j < ctx->workers; j++)
@@ -86,11 +92,34 @@ void shared_publish_vectors(struct ftmb_ctx *ctx)
     }
 }
 
+#ifdef FTMB_PLANTS
+/* All but the newest variable of a section, released before its end. */
+void shared_unlock_early(struct ftmb_ctx *ctx)
+{
+    atomic_store(&ctx->published[ctx->worker].pals, ctx->cursor->pals);
+    if (ctx->exact)
+        shared_publish_vectors(ctx);
+    SIM_SECTION_ENDS(ctx);
+    ctx->seq[ctx->held[ctx->held_count - 1]]++;
+}
+
+void shared_publish_late(struct ftmb_ctx *ctx)
+{
+    SIM_POINT();
+    if (ctx->mode != ACCESS_LOG)
+        return;
+    if (ctx->exact)
+        shared_publish_vectors(ctx);
+    atomic_store(&ctx->published[ctx->worker].pals, ctx->cursor->pals);
+}
+#endif
+
 static void append_determinant(struct ftmb_ctx *ctx, bool inside, uint32_t half)
 {
     FTMB_ASSERT(ctx->pal_count < ctx->pal_capacity);
     ctx->pals[ctx->pal_count++] = pal_make(false, inside, PAL_ID_DETERMINANT, half);
     ctx->cursor->pals++;
+    SIM_PAL(ctx, ctx->pals[ctx->pal_count - 1]);
 }
 
 /* The second half carries `inside`, so that no frame and no cut ever parts the two. */

@@ -21,6 +21,8 @@
 
 #include "core/arena.h"
 #include "core/pal.h"
+#include "core/plant.h"
+#include "core/sim_point.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define FTMB_TSAN 1
@@ -104,6 +106,19 @@ bool shared_holds(const struct ftmb_ctx *ctx, uint32_t id);
 void shared_join_vector(struct ftmb_ctx *ctx, uint32_t id);
 bool shared_read_end_exact(struct ftmb_ctx *ctx, uint32_t id, uint64_t token);
 void shared_publish_vectors(struct ftmb_ctx *ctx);
+#ifdef FTMB_PLANTS
+void shared_unlock_early(struct ftmb_ctx *ctx);
+void shared_publish_late(struct ftmb_ctx *ctx);
+#else
+static inline void shared_unlock_early(struct ftmb_ctx *ctx)
+{
+    (void)ctx;
+}
+static inline void shared_publish_late(struct ftmb_ctx *ctx)
+{
+    (void)ctx;
+}
+#endif
 bool replay_write(struct ftmb_ctx *ctx, uint32_t id);
 bool replay_read_begin(struct ftmb_ctx *ctx, uint32_t id, uint64_t *token);
 bool replay_read_end(struct ftmb_ctx *ctx, uint32_t id);
@@ -137,6 +152,7 @@ static inline void shared_append(struct ftmb_ctx *ctx, bool write, uint32_t id, 
     FTMB_ASSERT(ctx->pal_count < ctx->pal_capacity);
     ctx->pals[ctx->pal_count++] = pal_make(write, ctx->held_count != 0, id, version);
     ctx->cursor->pals++;
+    SIM_PAL(ctx, ctx->pals[ctx->pal_count - 1]);
 }
 
 /* Begin an exclusive access to variable `id`, opening a section or extending the open one. */
@@ -146,6 +162,9 @@ static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
     /* Ids in ascending order: two sections can never wait for each other. */
     FTMB_ASSERT(!ctx->held_count || id > ctx->held[ctx->held_count - 1]);
     FTMB_ASSERT(ctx->section_pals < FTMB_MAX_SECTION_PALS);
+    SIM_POINT();
+    if (PLANTED(P_EARLY_UNLOCK) && ctx->held_count)
+        shared_unlock_early(ctx);
     if (likely(!ctx->replay) || !replay_write(ctx, id)) {
         uint64_t seq = atomic_load_explicit(&ctx->seq[id], memory_order_relaxed);
         if (unlikely(seq & 1) ||
@@ -154,6 +173,7 @@ static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
             shared_wait_write(ctx, id);
             seq = atomic_load_explicit(&ctx->seq[id], memory_order_relaxed);
         }
+        SIM_POINT();
         if (ctx->mode == ACCESS_LOG)
             shared_append(ctx, true, id, seq >> 1);
     }
@@ -162,23 +182,32 @@ static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
     ctx->section_pals++;
     if (unlikely(ctx->exact))
         shared_join_vector(ctx, id);
+    SIM_WROTE(ctx, id);
+    SIM_POINT();
 }
 
 /* Release every variable of the open section, each with its next version. */
 static inline void ftmb_section_end(struct ftmb_ctx *ctx)
 {
     FTMB_ASSERT(ctx->held_count);
-    if (ctx->mode == ACCESS_LOG) {
+    SIM_POINT();
+    SIM_SECTION_ENDS(ctx);
+    if (ctx->mode == ACCESS_LOG && !PLANTED(P_PUBLISH_AFTER_UNLOCK)) {
         atomic_store_explicit(&ctx->published[ctx->worker].pals, ctx->cursor->pals,
                               memory_order_release);
         if (unlikely(ctx->exact))
             shared_publish_vectors(ctx);
     }
     for (unsigned i = 0; i < ctx->held_count; i++) {
+        SIM_POINT();
         _Atomic uint64_t *word = &ctx->seq[ctx->held[i]];
         uint64_t seq = atomic_load_explicit(word, memory_order_relaxed);
+        if (PLANTED(P_EARLY_UNLOCK) && i + 1 < ctx->held_count)
+            continue; /* released before */
         atomic_store_explicit(word, seq + 1, SEQ_RELEASE);
     }
+    if (PLANTED(P_PUBLISH_AFTER_UNLOCK))
+        shared_publish_late(ctx);
     if (unlikely(ctx->replay != NULL))
         replay_section_done(ctx);
     ctx->held_count = 0;
@@ -201,7 +230,10 @@ static inline uint64_t ftmb_read_begin(struct ftmb_ctx *ctx, uint32_t id)
     uint64_t token;
     if (unlikely(ctx->replay != NULL) && replay_read_begin(ctx, id, &token))
         return token;
+    SIM_POINT();
     uint64_t seq = atomic_load_explicit(&ctx->seq[id], memory_order_acquire);
+    if (PLANTED(P_BUMP_ONCE))
+        return seq + (seq & 1); /* as if the version had been bumped when the lock was taken */
     return likely(!(seq & 1)) ? seq : shared_wait_read(ctx, id);
 }
 
@@ -214,14 +246,22 @@ static inline bool ftmb_read_end(struct ftmb_ctx *ctx, uint32_t id, uint64_t tok
             ftmb_section_end(ctx);
         return true;
     }
-    if (unlikely(ctx->exact && ctx->mode == ACCESS_LOG)) {
+    SIM_POINT();
+    if (PLANTED(P_BUMP_ONCE)) {
+        if (((ctx->seq[id] + 1) & ~1ull) != token)
+            return false;
+    } else if (unlikely(ctx->exact && ctx->mode == ACCESS_LOG)) {
         if (!shared_read_end_exact(ctx, id, token))
             return false;
     } else if (unlikely(seq_validate(&ctx->seq[id]) != token)) {
         return false;
     }
+    SIM_READ(ctx, id);
     if (ctx->held_count)
         ctx->section_pals++;
+    SIM_POINT();
+    if (PLANTED(P_READS_NOT_LOGGED))
+        return true;
     if (unlikely(ctx->replay != NULL) && replay_read_end(ctx, id))
         return true;
     if (ctx->mode == ACCESS_LOG)
@@ -237,10 +277,12 @@ uint64_t ftmb_determinant(struct ftmb_ctx *ctx, uint64_t value);
  * packet's last access. `max`: read every published count; `exact`: the worker's own vector. */
 static inline void shared_vector(const struct ftmb_ctx *ctx, uint64_t *vector)
 {
-    for (uint32_t j = 0; j < ctx->workers; j++)
+    for (uint32_t j = 0; j < ctx->workers; j++) {
+        SIM_POINT();
         vector[j] = ctx->exact
                         ? ctx->deps[j]
                         : atomic_load_explicit(&ctx->published[j].pals, memory_order_acquire);
+    }
     vector[ctx->worker] = ctx->cursor->pals;
 }
 

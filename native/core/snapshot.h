@@ -9,7 +9,7 @@
 #include "core/arena.h"
 
 #define DELTA_MAGIC 0x4154414c45444d42ull
-#define DELTA_VERSION 1u
+#define DELTA_VERSION 2u
 #define SNAPSHOT_LINE 256u /* granularity of comparison, bytes */
 
 /* One instant at which every worker stands between two packets; counts from the start. */
@@ -25,7 +25,9 @@ struct delta_head {
     uint32_t view;
     uint64_t epoch;
     uint64_t base_epoch; /* the committed snapshot it builds on; 0: full */
-    uint64_t bytes;      /* whole delta, head included */
+    uint32_t base_view;
+    uint32_t reserved;
+    uint64_t bytes; /* whole delta, head included */
     uint64_t runs;
     uint64_t lines;    /* lines that differ */
     uint64_t checksum; /* of the whole delta, with 0 here */
@@ -60,6 +62,7 @@ uint64_t snapshot_first_difference(const struct arena *a, const struct arena *b)
 struct snapshot_name {
     uint32_t view;
     uint64_t epoch;
+    uint32_t base_view;
     uint64_t base_epoch;
 };
 

@@ -1,30 +1,52 @@
 /* A numbered stream over a link that may lose, repeat and reorder.
  *
- * The sender keeps every frame until it is acknowledged. Acknowledgements are cumulative. The
- * receiver takes frames in order only: one that lies beyond a gap is dropped and answered with an
- * acknowledgement that asks for a resend, and the sender goes back (links between roles are
- * reliable nearly always, so a reorder buffer would be paid for by all and used by none). A lost
- * last frame leaves no gap to see, so a sender with anything unacknowledged repeats its highest
- * number (PROBE) until it is answered. */
+ * The sender keeps every frame until it is settled: cumulatively acknowledged. The receiver takes
+ * frames in order; what lies beyond a gap it keeps, a window full, and its acknowledgement says
+ * which numbers are missing. The sender sends those again, and goes back only where frames lay
+ * beyond the window. A lost last frame leaves no gap to see, so a sender with anything unsettled
+ * repeats its highest number (PROBE) until it is answered.
+ *
+ * On a link that loses nothing all of this is one comparison a frame at either end. */
 #ifndef FTMB_CORE_STREAM_H
 #define FTMB_CORE_STREAM_H
 
 #include "core/base.h"
+#include "core/plant.h"
 
 #define STREAM_PROBE_NS 1000000ull      /* silence after which the highest number is repeated */
 #define STREAM_PROBE_MAX_NS 64000000ull /* ... doubling up to this */
 #define STREAM_ACK_EVERY 64u            /* frames */
+#define STREAM_EARLY 256u               /* frames beyond a gap that a receiver keeps */
+#define STREAM_EARLY_WORDS (STREAM_EARLY / 64)
+
+/* What a receiver tells about arrival; part of an acknowledgement on the wire. */
+struct stream_report {
+    uint64_t have;   /* all up to here have arrived */
+    uint64_t seen;   /* the highest number that has arrived or is known of, within the window */
+    uint64_t beyond; /* 1: frames beyond the window were dropped */
+    uint64_t
+        missing[STREAM_EARLY_WORDS]; /* bit i: have + 1 + i has not arrived, and is asked for */
+};
 
 /* Sender. Numbers count from 1; acked < cursor <= next. */
 struct stream_tx {
     uint64_t next;   /* number of the next new frame */
-    uint64_t acked;  /* everything up to here has arrived */
+    uint64_t acked;  /* everything up to here is settled */
     uint64_t cursor; /* next number to hand to the link; < next: frames wait or are sent again */
     uint64_t heard_ns;
     uint64_t probe_ns;
-    uint64_t went_back; /* `acked` at which we last went back, to do it once per gap */
-    uint64_t went_back_ns;
     uint64_t resent;
+
+    uint32_t again_count; /* frames before `cursor` that are to be sent again */
+    uint64_t again_base;
+    uint64_t again[STREAM_EARLY_WORDS]; /* bit i: again_base + i */
+    uint64_t again_ns;
+    uint64_t have;      /* the latest report's */
+    uint64_t went_back; /* where the cursor was last set back to, to do it once per gap */
+    uint64_t went_back_ns;
+    /* By number: what must have been seen since it was last sent again, before it counts as lost
+     * once more. */
+    uint64_t mark[STREAM_EARLY];
 };
 
 static inline void stream_tx_reset(struct stream_tx *tx, uint64_t first, uint64_t now_ns)
@@ -32,6 +54,7 @@ static inline void stream_tx_reset(struct stream_tx *tx, uint64_t first, uint64_
     *tx = (struct stream_tx){.next = first,
                              .acked = first - 1,
                              .cursor = first,
+                             .have = first - 1,
                              .heard_ns = now_ns,
                              .probe_ns = STREAM_PROBE_NS};
 }
@@ -41,10 +64,9 @@ static inline uint64_t stream_tx_unacked(const struct stream_tx *tx)
     return tx->next - 1 - tx->acked;
 }
 
-/* An acknowledgement came in. Returns how many more frames, after the old `acked`, are free. An
- * acknowledgement of something never sent is ignored (0). */
-static inline uint64_t stream_tx_ack(struct stream_tx *tx, uint64_t seq, bool resend,
-                                     uint64_t now_ns)
+/* Everything up to `seq` is settled. Returns how many more frames, after the old `acked`, are free.
+ * Something never sent, or settled before, is ignored (0). */
+static inline uint64_t stream_tx_settle(struct stream_tx *tx, uint64_t seq, uint64_t now_ns)
 {
     if (seq >= tx->next || seq < tx->acked)
         return 0;
@@ -54,77 +76,132 @@ static inline uint64_t stream_tx_ack(struct stream_tx *tx, uint64_t seq, bool re
     tx->probe_ns = STREAM_PROBE_NS;
     if (tx->cursor <= seq)
         tx->cursor = seq + 1;
-    bool again = tx->went_back != seq || now_ns - tx->went_back_ns > STREAM_PROBE_NS;
-    if (resend && tx->cursor > seq + 1 && again) {
-        tx->resent += tx->cursor - (seq + 1);
-        tx->cursor = seq + 1;
-        tx->went_back = seq;
-        tx->went_back_ns = now_ns;
-    }
     return freed;
+}
+
+/* A report came in: what is missing is to be sent again. Any bytes are safe. */
+void stream_tx_report(struct stream_tx *tx, const struct stream_report *report, uint64_t now_ns);
+
+uint64_t stream_tx_again(struct stream_tx *tx, uint64_t max, uint64_t *first);
+void stream_tx_sent_again(struct stream_tx *tx, uint64_t first, uint64_t count);
+
+/* What to send next: `first` and up to `max` that follow; returns how many. */
+static inline uint64_t stream_tx_run(struct stream_tx *tx, uint64_t max, uint64_t *first)
+{
+    if (unlikely(tx->again_count)) {
+        uint64_t count = stream_tx_again(tx, max, first);
+        if (count)
+            return count;
+    }
+    *first = tx->cursor;
+    return u64_min(max, tx->next - tx->cursor);
+}
+
+/* The link took the first `count` of a run. */
+static inline void stream_tx_sent(struct stream_tx *tx, uint64_t first, uint64_t count)
+{
+    if (likely(first == tx->cursor))
+        tx->cursor += count;
+    else
+        stream_tx_sent_again(tx, first, count);
 }
 
 /* Is it time to repeat the highest number? At most once per (doubling) interval. */
 static inline bool stream_tx_probe_due(struct stream_tx *tx, uint64_t now_ns)
 {
-    if (tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
+    if (PLANTED(P_NO_PROBE) || tx->acked + 1 >= tx->cursor || now_ns - tx->heard_ns < tx->probe_ns)
         return false;
     tx->heard_ns = now_ns;
     tx->probe_ns = u64_min(2 * tx->probe_ns, STREAM_PROBE_MAX_NS);
     return true;
 }
 
-enum stream_verdict { STREAM_TAKE, STREAM_DUPLICATE, STREAM_GAP };
+/* KEPT: beyond a gap; it comes back from stream_rx_early() when the gap is closed. GAP: beyond the
+ * window, to be dropped. */
+enum stream_verdict { STREAM_TAKE, STREAM_KEPT, STREAM_DUPLICATE, STREAM_GAP };
 
 struct stream_rx {
     uint64_t expected; /* number of the next frame to take */
-    uint32_t unacked;  /* frames taken since the last acknowledgement */
+    uint64_t acked;    /* the sender was told that all up to here have come */
+    uint32_t early_count;
     bool ack_now;
-    bool gap; /* the acknowledgement asks for a resend */
-    uint64_t gaps;
+    bool beyond;
+    uint64_t seen; /* >= expected: there is a gap */
+    uint64_t gaps; /* frames that came beyond a gap */
+    uint64_t asked;
     uint64_t duplicates;
+    void *early[STREAM_EARLY]; /* frames beyond the gap, by number */
 };
 
+/* No frame is kept (stream_rx_early_drop()). */
 static inline void stream_rx_reset(struct stream_rx *rx, uint64_t first)
 {
-    *rx = (struct stream_rx){.expected = first, .gaps = rx->gaps, .duplicates = rx->duplicates};
+    FTMB_ASSERT(!rx->early_count);
+    rx->expected = first;
+    rx->seen = rx->acked = first - 1;
+    rx->ack_now = rx->beyond = false;
 }
 
-static inline enum stream_verdict stream_rx_frame(struct stream_rx *rx, uint64_t seq)
+enum stream_verdict stream_rx_odd(struct stream_rx *rx, uint64_t seq, void *frame);
+
+/* Frame number `seq` came in. */
+static inline enum stream_verdict stream_rx_frame(struct stream_rx *rx, uint64_t seq, void *frame)
 {
-    if (likely(seq == rx->expected)) {
-        rx->expected++;
-        rx->unacked++;
-        rx->gap = false;
-        return STREAM_TAKE;
-    }
-    rx->ack_now = true;
-    if (seq < rx->expected) {
-        rx->duplicates++;
-        return STREAM_DUPLICATE;
-    }
-    rx->gaps++;
-    rx->gap = true;
-    return STREAM_GAP;
+    if (unlikely(seq != rx->expected || rx->early_count))
+        return stream_rx_odd(rx, seq, frame);
+    rx->expected++;
+    return STREAM_TAKE;
 }
+
+/* The next frame in order, if it came early; NULL: it did not. It is to be taken as soon as there
+ * is room for it, before further frames are received. */
+static inline void *stream_rx_early(const struct stream_rx *rx)
+{
+    return likely(!rx->early_count) ? NULL : rx->early[rx->expected % STREAM_EARLY];
+}
+
+static inline void stream_rx_take_early(struct stream_rx *rx)
+{
+    rx->early[rx->expected % STREAM_EARLY] = NULL;
+    rx->early_count--;
+    rx->expected++;
+}
+
+/* One of the kept frames, no longer kept, whatever its number; NULL: there is none. */
+void *stream_rx_early_drop(struct stream_rx *rx);
 
 /* The sender repeated its highest number. */
-static inline void stream_rx_probe(struct stream_rx *rx, uint64_t seq)
+void stream_rx_probe(struct stream_rx *rx, uint64_t seq);
+
+/* The last frame that was taken. */
+static inline uint64_t stream_rx_taken(const struct stream_rx *rx)
 {
-    rx->ack_now = true;
-    rx->gap = seq >= rx->expected;
+    return rx->expected - 1;
 }
 
-/* Should an acknowledgement go out now? `idle`: nothing came in this round. */
-static inline bool stream_rx_ack_due(const struct stream_rx *rx, bool idle)
+/* Should the sender be told now that all up to `upto` are settled? Not necessarily all that were
+ * taken: a receiver that may lose some again does not tell of those. `idle`: nothing came in this
+ * round. */
+static inline bool stream_rx_ack_due(const struct stream_rx *rx, uint64_t upto, bool idle)
 {
-    return rx->ack_now || rx->unacked >= STREAM_ACK_EVERY || (idle && rx->unacked);
+    return rx->ack_now || upto - rx->acked >= STREAM_ACK_EVERY || (idle && upto != rx->acked);
 }
 
-static inline void stream_rx_acked(struct stream_rx *rx)
+/* What the acknowledgement says. */
+void stream_rx_report(struct stream_rx *rx, struct stream_report *report);
+
+/* The acknowledgement was sent. */
+static inline void stream_rx_acked(struct stream_rx *rx, uint64_t upto)
 {
-    rx->unacked = 0;
-    rx->ack_now = false;
+    rx->acked = upto;
+    rx->ack_now = rx->beyond = false;
+}
+
+/* A receiver that was away: take frames from `first` on, and ask for them at once. */
+static inline void stream_rx_resume(struct stream_rx *rx, uint64_t first)
+{
+    stream_rx_reset(rx, first);
+    rx->ack_now = rx->beyond = true;
 }
 
 #endif

@@ -8,13 +8,15 @@
  *   TICK   IL -> replica   head, stamp                       seq: likewise, same numbering
  *   PAL    replica -> OL   head, first, progress, PALs       seq: stream sequence (from 1)
  *   OUTPUT replica -> OL   head, number, vector, then packet seq: stream sequence, same numbering
- *   ACK    either back     head (port 1: please send again)  seq: all up to here have arrived
+ *   ACK    either back     head, report of what arrived      seq: all up to here is settled
  *   PROBE  sender          head                              seq: the highest number sent so far
  */
 #ifndef FTMB_CORE_WIRE_H
 #define FTMB_CORE_WIRE_H
 
 #include "core/base.h"
+#include "core/plant.h"
+#include "core/stream.h"
 
 #include <string.h>
 
@@ -51,6 +53,11 @@ struct wire_pals {
     uint64_t pals[];
 };
 
+struct wire_ack {
+    struct wire_head head;
+    struct stream_report report;
+};
+
 struct wire_output {
     struct wire_head head;
     uint64_t number; /* of the output, per worker, from 1 */
@@ -59,6 +66,7 @@ struct wire_output {
 
 _Static_assert(sizeof(struct wire_head) == 24, "head is 24 bytes on the wire");
 _Static_assert(sizeof(struct wire_input) == 32, "input header is 32 bytes on the wire");
+_Static_assert(sizeof(struct wire_ack) == 80, "an acknowledgement is 80 bytes on the wire");
 _Static_assert(sizeof(struct wire_output) == 32, "output header is 32 bytes without its vector");
 
 #define WIRE_MAX_PALS ((1600u - sizeof(struct wire_pals)) / sizeof(uint64_t))
@@ -84,6 +92,12 @@ static inline void wire_head_put(struct wire_head *head, enum wire_type type, ui
                                .seq = seq};
 }
 
+/* Does a frame belong to this view of this process? Nothing else is ever taken (I4). */
+static inline bool wire_current(const struct wire_head *head, uint32_t view, uint32_t incarnation)
+{
+    return PLANTED(P_OLD_FRAMES) || (head->view == view && head->incarnation == incarnation);
+}
+
 /* Is this a well-formed role frame for one of `workers` workers? Any bytes are safe. */
 static inline bool wire_valid(const uint8_t *frame, uint32_t length, uint32_t workers)
 {
@@ -93,31 +107,34 @@ static inline bool wire_valid(const uint8_t *frame, uint32_t length, uint32_t wo
     memcpy(&head, frame, sizeof(head));
     if (head.magic != WIRE_MAGIC || head.version != WIRE_VERSION || head.worker >= workers)
         return false;
-    uint64_t need = sizeof(head);
+    uint64_t need = sizeof(head), most = 0; /* bytes of headers; of what follows */
     switch (head.type) {
     case WIRE_INPUT:
         need = sizeof(struct wire_input);
+        most = WIRE_MAX_PACKET;
         break;
     case WIRE_TICK:
         need = sizeof(struct wire_input);
-        if (head.length)
-            return false;
         break;
     case WIRE_PAL:
         need = sizeof(struct wire_pals);
+        most = WIRE_MAX_PALS * sizeof(uint64_t);
         if (head.length % sizeof(uint64_t))
             return false;
         break;
     case WIRE_OUTPUT:
         need = wire_output_bytes(workers);
+        most = WIRE_MAX_PACKET;
         break;
     case WIRE_ACK:
+        need = sizeof(struct wire_ack);
+        break;
     case WIRE_PROBE:
         break;
     default:
         return false;
     }
-    return head.port <= 1 && need + head.length <= length;
+    return head.port <= 1 && head.length <= most && need + head.length <= length;
 }
 
 #endif

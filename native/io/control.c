@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -101,7 +102,8 @@ int control_connect(const char *path, unsigned timeout_ms)
     if (rc != 0)
         return rc;
     for (;;) {
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        /* Non-blocking: a listener that is stopped, and has a full queue, must not hold us. */
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
         if (fd < 0)
             return -errno;
@@ -157,15 +159,19 @@ static int wait_writable(int fd)
     return rc < 0 && errno != EINTR ? -errno : 0;
 }
 
-static int send_parts(int fd, struct msghdr *message)
+static int send_parts(int fd, struct msghdr *message, bool wait)
 {
+    bool begun = false;
     int rc = 0;
 
     while (rc == 0 && message->msg_iovlen > 0) {
         ssize_t sent = sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-        if (sent >= 0)
+        if (sent >= 0) {
             advance(message, (size_t)sent);
+            begun = true;
+        } else if (errno == EAGAIN && !wait && !begun)
+            return -EAGAIN;
         else if (errno == EAGAIN)
             rc = wait_writable(fd);
         else if (errno != EINTR)
@@ -177,8 +183,7 @@ static int send_parts(int fd, struct msghdr *message)
     return rc;
 }
 
-int control_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struct iovec *body,
-                 int n)
+static int send_message(int fd, struct control_msg head, const struct iovec *body, int n, bool wait)
 {
     static uint8_t zeroes[8];
     struct iovec parts[CONTROL_MAX_PARTS + 2];
@@ -194,24 +199,91 @@ int control_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struc
         if (length > UINT32_MAX - 64)
             return -EMSGSIZE;
     }
-    header.msg = (struct control_msg){
-        .type = type, .length = (uint32_t)length, .view = view, .incarnation = inc};
+    header.msg = head;
+    header.msg.length = (uint32_t)length;
     parts[0] = (struct iovec){&header, sizeof(header)};
     parts[n + 1] = (struct iovec){zeroes, wire_size((uint32_t)length) - sizeof(header) - length};
     message.msg_iovlen = (size_t)n + 2;
-    return send_parts(fd, &message);
+    return send_parts(fd, &message, wait);
+}
+
+int control_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struct iovec *body,
+                 int n)
+{
+    const struct control_msg head = {.type = type, .view = view, .incarnation = inc};
+
+    return send_message(fd, head, body, n, true);
+}
+
+int control_try_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struct iovec *body,
+                     int n)
+{
+    const struct control_msg head = {.type = type, .view = view, .incarnation = inc};
+
+    return send_message(fd, head, body, n, false);
+}
+
+int control_queue(struct control_out *out, uint16_t type, uint32_t view, uint32_t inc,
+                  const struct iovec *body, int n)
+{
+    struct wire_header header = {.magic = MAGIC, .version = VERSION};
+    size_t length = 0;
+
+    for (int i = 0; i < n; i++)
+        length += body[i].iov_len;
+    if (length > CONTROL_LIMIT)
+        return -EMSGSIZE;
+    size_t size = wire_size((uint32_t)length);
+    if (out->capacity - out->used < size) {
+        uint8_t *data = realloc(out->data, out->used + size);
+
+        if (data == NULL)
+            return -ENOMEM;
+        out->data = data;
+        out->capacity = out->used + size;
+    }
+    header.msg = (struct control_msg){
+        .type = type, .length = (uint32_t)length, .view = view, .incarnation = inc};
+    uint8_t *at = out->data + out->used;
+    memset(at + size - 8, 0, 8); /* what is behind the body */
+    memcpy(at, &header, sizeof(header));
+    at += sizeof(header);
+    for (int i = 0; i < n; i++) {
+        memcpy(at, body[i].iov_base, body[i].iov_len);
+        at += body[i].iov_len;
+    }
+    out->used += size;
+    return 0;
+}
+
+int control_flush(int fd, struct control_out *out)
+{
+    while (out->done < out->used) {
+        ssize_t sent =
+            send(fd, out->data + out->done, out->used - out->done, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (sent >= 0)
+            out->done += (size_t)sent;
+        else if (errno == EAGAIN)
+            return 0;
+        else if (errno != EINTR)
+            return -errno;
+    }
+    out->used = out->done = 0;
+    return 1;
 }
 
 /* Bytes the message at `done` takes, as far as is known: the header's until that is complete.
  * -EPROTO when it cannot be one. */
 static int bytes_needed(const struct control_buf *b, size_t *needed)
 {
-    const struct wire_header *header = (const struct wire_header *)(b->data + b->done);
+    const struct wire_header *header;
     size_t limit = b->limit != 0 ? b->limit : CONTROL_LIMIT;
 
     *needed = sizeof(*header);
     if (b->used - b->done < sizeof(*header))
         return 0;
+    header = (const struct wire_header *)(b->data + b->done);
     if (header->magic != MAGIC || header->version != VERSION || header->msg.length > limit)
         return -EPROTO;
     *needed = wire_size(header->msg.length);

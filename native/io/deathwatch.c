@@ -20,11 +20,17 @@
 /* How long a watch thread waits before it looks for deathwatch_stop(). */
 #define SLICE_NS 50000000
 
+/* The file: the mutex, and what its holder may leave behind. */
+struct life {
+    pthread_mutex_t mutex;
+    struct crash_record crash;
+};
+
 struct watch {
     bool used;
     atomic_bool stop;
     pthread_t thread;
-    pthread_mutex_t *mutex;
+    struct life *life;
     void (*on_death)(void *arg);
     void *arg;
 };
@@ -73,20 +79,20 @@ static void *hold(void *arg)
     return NULL;
 }
 
-static int map_mutex(const char *path, int flags, pthread_mutex_t **mutex)
+static int map_life(const char *path, int flags, struct life **life)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC | flags, 0600);
     int error = 0;
 
     if (fd < 0)
         return -errno;
-    if ((flags & O_CREAT) != 0 && ftruncate(fd, sizeof(**mutex)) != 0)
+    if ((flags & O_CREAT) != 0 && ftruncate(fd, sizeof(**life)) != 0)
         error = errno;
     if (error == 0) {
-        void *at = mmap(NULL, sizeof(**mutex), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        void *at = mmap(NULL, sizeof(**life), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
         error = at == MAP_FAILED ? errno : 0;
-        *mutex = at;
+        *life = at;
     }
     close(fd);
     return -error;
@@ -108,16 +114,18 @@ static int init_mutex(pthread_mutex_t *mutex)
 int deathwatch_hold(const char *path)
 {
     struct holder holder;
+    struct life *life;
     char fresh[PATH_MAX];
     pthread_t thread;
     int rc = snprintf(fresh, sizeof(fresh), "%s.%ld", path, (long)getpid());
 
     if (rc < 0 || (size_t)rc >= sizeof(fresh))
         return -ENAMETOOLONG;
-    rc = map_mutex(fresh, O_CREAT | O_EXCL, &holder.mutex);
+    rc = map_life(fresh, O_CREAT | O_EXCL, &life);
     if (rc == 0)
-        rc = init_mutex(holder.mutex);
+        rc = init_mutex(&life->mutex);
     if (rc == 0) {
+        holder.mutex = &life->mutex;
         sem_init(&holder.locked, 0, 0);
         rc = start_thread(&thread, hold, &holder);
     }
@@ -129,7 +137,9 @@ int deathwatch_hold(const char *path)
     /* Only now under its name: a watcher never sees a mutex that is not held yet. */
     if (rc == 0 && rename(fresh, path) != 0)
         rc = -errno;
-    if (rc != 0)
+    if (rc == 0)
+        crash_arm(&life->crash);
+    else
         unlink(fresh);
     return rc;
 }
@@ -149,12 +159,12 @@ static void *watch_run(void *arg)
             until.tv_nsec -= 1000000000;
             until.tv_sec++;
         }
-        rc = pthread_mutex_clocklock(watch->mutex, CLOCK_MONOTONIC, &until);
+        rc = pthread_mutex_clocklock(&watch->life->mutex, CLOCK_MONOTONIC, &until);
     }
     /* Unlocked without being repaired, the mutex tells every other watcher ENOTRECOVERABLE, now
      * or later: death is a lasting state. */
     if (rc == EOWNERDEAD)
-        pthread_mutex_unlock(watch->mutex);
+        pthread_mutex_unlock(&watch->life->mutex);
     if (rc != ETIMEDOUT && !atomic_load(&watch->stop))
         watch->on_death(watch->arg);
     return NULL;
@@ -174,16 +184,28 @@ int deathwatch_start(const char *path, void (*on_death)(void *), void *arg)
         watch->on_death = on_death;
         watch->arg = arg;
         atomic_store(&watch->stop, false);
-        rc = map_mutex(path, 0, &watch->mutex);
+        rc = map_life(path, 0, &watch->life);
         if (rc == 0) {
             rc = start_thread(&watch->thread, watch_run, watch);
             if (rc != 0)
-                munmap(watch->mutex, sizeof(*watch->mutex));
+                munmap(watch->life, sizeof(*watch->life));
         }
         watch->used = rc == 0;
     }
     pthread_mutex_unlock(&watches_lock);
     return rc == 0 ? number : rc;
+}
+
+bool deathwatch_crash(int number, struct crash_record *record)
+{
+    const struct crash_record *left = &watches[number].life->crash;
+
+    if (atomic_load_explicit(&left->state, memory_order_acquire) != CRASH_WRITTEN)
+        return false;
+    record->signal = left->signal;
+    record->hand = left->hand;
+    atomic_store(&record->state, CRASH_WRITTEN);
+    return true;
 }
 
 void deathwatch_stop(int number)
@@ -193,7 +215,7 @@ void deathwatch_stop(int number)
     atomic_store(&watch->stop, true);
     pthread_join(watch->thread, NULL);
     pthread_mutex_lock(&watches_lock);
-    munmap(watch->mutex, sizeof(*watch->mutex));
+    munmap(watch->life, sizeof(*watch->life));
     watch->used = false;
     pthread_mutex_unlock(&watches_lock);
 }

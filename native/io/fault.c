@@ -157,7 +157,7 @@ bool fault_is_cut(const struct fault_link *link)
 static uint64_t next_random(struct fault_lane *lane)
 {
     lane->random += HASH_K0;
-    return hash_mix(lane->random, HASH_K1);
+    return hash_mix(lane->random, lane->random);
 }
 
 /* Draws one number whatever the probability is: the frames' fates do not depend on other rates. */

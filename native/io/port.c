@@ -14,6 +14,7 @@
 #include <rte_log.h>
 
 #include "io/clock.h"
+#include "io/reconnect.h"
 
 #define NAME_MAX_LENGTH 32
 #define MAX_RINGS 16
@@ -149,7 +150,10 @@ int io_open_client(const char *name, const char *path, unsigned queues, struct r
     rc = snprintf(arguments, sizeof(arguments), "iface=%s,client=1,queues=%u", path, queues);
     if (rc < 0 || (size_t)rc >= sizeof(arguments))
         return complain(ENAMETOOLONG, name, path);
-    return open_device(device, arguments, name, queues, rx_pool, port);
+    rc = open_device(device, arguments, name, queues, rx_pool, port);
+    if (rc == 0)
+        reconnect_watch(*port, path);
+    return rc;
 }
 
 static void free_ring(struct rte_ring *ring)
@@ -249,6 +253,7 @@ void io_close(uint16_t port)
     bool named = rte_eth_dev_get_name_by_port(port, device) == 0;
 
     fault_detach(port);
+    reconnect_forget(port);
     rte_eth_dev_stop(port);
     if (named)
         rte_vdev_uninit(device);

@@ -205,8 +205,10 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     struct counter *counters = counters_of(ctx->arena, monitor);
     uint32_t first = monitor->first_variable[ctx->worker];
     for (uint32_t id = first; id < first + monitor->counters; id++) {
+        uint64_t before = PLANTED(P_MONITOR_LOST_UPDATE) ? counters[id].packets : 0;
         ftmb_write(ctx, id);
-        counters[id].packets++;
+        counters[id].packets =
+            PLANTED(P_MONITOR_LOST_UPDATE) ? before + 1 : counters[id].packets + 1;
         counters[id].bytes += packet->length;
         ftmb_section_end(ctx);
     }

@@ -37,8 +37,8 @@
 #define NAT_SWEEP_GROUPS 8u
 #define NAT_REMOVALS 8u
 
-#define NAT_LOAD(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
-#define NAT_STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
+#define NAT_LOAD(field) (SIM_POINT(), __atomic_load_n(&(field), __ATOMIC_RELAXED))
+#define NAT_STORE(field, value) (SIM_POINT(), __atomic_store_n(&(field), (value), __ATOMIC_RELAXED))
 
 /* What a mapping is doing; each class has its own timeout. */
 enum nat_state {

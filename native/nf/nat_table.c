@@ -127,6 +127,11 @@ static bool remove_one(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_w
         place -= range->size;
     nat_ring(ctx->arena, nat, number)[place] = (uint16_t)(index - range->first);
     NAT_STORE(pool->spare, pool->spare + 1);
+    if (PLANTED(P_NAT_PORT_TWICE) && pool->spare < range->size) {
+        nat_ring(ctx->arena, nat, number)[place + 1 < range->size ? place + 1 : 0] =
+            (uint16_t)(index - range->first);
+        pool->spare++;
+    }
     NAT_STORE(*link, slot->next);
     NAT_STORE(slot->key, 0);
     NAT_STORE(slot->next, place);
@@ -156,6 +161,8 @@ static uint32_t pool_take(struct arena *arena, const struct nat *nat, uint32_t n
     if (pool->spare == 0)
         return NAT_NONE;
     uint32_t index = range->first + nat_ring(arena, nat, number)[pool->head];
+    if (PLANTED(P_NAT_PORT_OUTSIDE_SECTION))
+        SIM_POINT();
     pool->head = pool->head + 1 < range->size ? pool->head + 1 : 0;
     NAT_STORE(pool->spare, pool->spare - 1);
     return index;
@@ -192,6 +199,8 @@ static void touch(struct ftmb_ctx *ctx, const struct nat *nat, const struct look
                         : next_state(found->state, flow);
     NAT_STORE(slot->state, state);
     NAT_STORE(slot->last_seen, later(found->last_seen, ctx->now_ns));
+    if (PLANTED(P_NAT_MAPPING_CHANGES))
+        slot->port ^= __builtin_bswap16(1);
 }
 
 /* Bind under write access: refresh, or make a mapping.
@@ -211,6 +220,8 @@ static enum nat_verdict claim(struct ftmb_ctx *ctx, const struct nat *nat,
             continue;
         ftmb_write(ctx, group_of(bucket));
         struct lookup found = find(ctx, nat, bucket, flow->key, binding);
+        if (PLANTED(P_NAT_NO_SECOND_LOOK))
+            found.index = NAT_NONE;
         if (found.index != NAT_NONE) {
             touch(ctx, nat, &found, flow);
             ftmb_section_end(ctx);
@@ -221,7 +232,8 @@ static enum nat_verdict claim(struct ftmb_ctx *ctx, const struct nat *nat,
             ftmb_section_end(ctx);
             return NAT_CROWDED;
         }
-        ftmb_write(ctx, nat->first_pool + number);
+        if (!PLANTED(P_NAT_PORT_OUTSIDE_SECTION))
+            ftmb_write(ctx, nat->first_pool + number);
         uint32_t index = pool_take(ctx->arena, nat, number);
         if (index != NAT_NONE) {
             ftmb_write(ctx, stripe_id(nat, index));

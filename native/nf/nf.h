@@ -10,6 +10,20 @@
 
 #include "core/shared.h"
 
+#ifdef FTMB_PLANTS
+uint64_t plant_clock(void);
+uint64_t plant_random(void);
+#else
+static inline uint64_t plant_clock(void)
+{
+    return 0;
+}
+static inline uint64_t plant_random(void)
+{
+    return 0;
+}
+#endif
+
 #define NF_MAX_PARAMS 16
 
 /* Sides of a middlebox. */
@@ -85,18 +99,21 @@ static inline void ftmb_emit(struct ftmb_ctx *ctx, struct nf_packet *packet, enu
 /* Time of the input in hand: its stamp, in nanoseconds. Never the machine's clock. */
 static inline uint64_t ftmb_now(const struct ftmb_ctx *ctx)
 {
-    return ctx->now_ns;
+    return PLANTED(P_NF_CLOCK) ? plant_clock() : ctx->now_ns;
 }
 
 /* Nanoseconds since `since`, 0 if that lies ahead: stamps of different workers are not ordered. */
 static inline uint64_t ftmb_elapsed(const struct ftmb_ctx *ctx, uint64_t since)
 {
-    return ctx->now_ns > since ? ctx->now_ns - since : 0;
+    uint64_t now = ftmb_now(ctx);
+    return now > since ? now - since : 0;
 }
 
 /* Deterministic random numbers (xorshift64*), seeded in the arena, one sequence per worker. */
 static inline uint64_t ftmb_random(struct ftmb_ctx *ctx)
 {
+    if (PLANTED(P_NF_RANDOM))
+        return plant_random();
     uint64_t x = ctx->cursor->random;
     x ^= x >> 12;
     x ^= x << 25;

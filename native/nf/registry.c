@@ -2,9 +2,10 @@
 #include "nf/nf.h"
 
 extern const struct nf nf_monitor;
+extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
 
-const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat, NULL};
+const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat, &nf_mortal, NULL};
 
 const struct nf *nf_find(const char *name)
 {

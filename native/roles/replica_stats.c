@@ -41,7 +41,7 @@ static json_t *snapshot_stats(const struct snapshotter *s)
 json_t *replica_stats(struct replica *replica)
 {
     uint64_t packets = 0, ticks = 0, outputs = 0, dropped = 0, pals = 0;
-    uint64_t resent = 0, waits = 0, malformed = 0, old_view = 0, replayed = 0;
+    uint64_t resent = 0, waits = 0, bad = 0, old_view = 0, replayed = 0;
     for (uint32_t w = 0; w < replica->config->workers; w++) {
         const struct worker_cursor *cursor = &replica->arena->cursors[w];
         const struct worker *worker = &replica->workers[w];
@@ -52,11 +52,11 @@ json_t *replica_stats(struct replica *replica)
         pals += cursor->pals;
         resent += worker->out.resent;
         waits += worker->ctx.waits;
-        malformed += worker->malformed;
+        bad += worker->bad;
         old_view += worker->old_view;
         replayed += replica->group.replay.count[w];
     }
-    bool active = replica->config->mode != MODE_FTMB || replica->active;
+    bool active = replica->config->mode != MODE_FTMB || atomic_load(&replica->active);
     struct nf_sink sink = {json_object(), json_array()};
     struct nf_report report = {.self = &sink, .counter = sink_counter, .check = sink_check};
     if (active)
@@ -66,9 +66,9 @@ json_t *replica_stats(struct replica *replica)
         "replica", "slot", (int)replica->config->slot, "condition", active ? "active" : "standby",
         "inputs", (json_int_t)packets, "ticks", (json_int_t)ticks, "outputs", (json_int_t)outputs,
         "dropped_by_nf", (json_int_t)dropped, "pals", (json_int_t)pals, "resent",
-        (json_int_t)resent, "waits", (json_int_t)waits, "malformed", (json_int_t)malformed,
+        (json_int_t)resent, "waits", (json_int_t)waits, "dropped_bad", (json_int_t)bad,
         "dropped_old_view", (json_int_t)old_view, "nf", sink.counters, "nf_checks", sink.checks,
-        "snapshot", snapshot_stats(&replica->snapshotter), "digest_matched",
+        "snapshot", snapshot_stats(&replica->sender.snapshotter), "digest_matched",
         (json_int_t)replica->digests_matched, "digest_mismatched",
         (json_int_t)replica->digests_mismatched, "replay", "packets",
         (json_int_t)atomic_load(&replica->group.packets_replayed), "pals", (json_int_t)replayed);

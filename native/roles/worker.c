@@ -50,6 +50,10 @@ void worker_begin(struct worker *worker, struct replay *replay)
     uint64_t now = clock_ns();
     worker->view = worker->group->view;
     worker->incarnation = worker->group->incarnation;
+    worker->hand = (struct crash_hand){.worker = ctx->worker, .view = worker->view};
+    void *kept;
+    while ((kept = stream_rx_early_drop(&worker->in)) != NULL)
+        rte_pktmbuf_free(kept);
     stream_rx_reset(&worker->in, ctx->cursor->next_input);
     stream_tx_reset(&worker->out, 1, now);
     worker->progress_sent = ctx->cursor->next_input;
@@ -72,19 +76,15 @@ static void sleep_until_active(struct worker_group *group)
 static void park(struct worker *worker)
 {
     do {
-        atomic_store(&worker->state, WORKER_PARKED);
-        for (uint64_t rounds = 0; atomic_load(&worker->group->stop); rounds++)
+        barrier_park(&worker->state);
+        for (uint64_t rounds = 0; !barrier_lifted(&worker->group->stop); rounds++)
             rounds < 64 ? cpu_relax() : (void)sched_yield();
-        atomic_store(&worker->state, WORKER_BUSY);
-    } while (atomic_load(&worker->group->stop));
+    } while (!barrier_enter(&worker->state, &worker->group->stop));
 }
 
-/* BUSY is stored before the stop flag is looked at, and the flag before the states by whoever
- * wants a cut: so a worker that is counted as idle cannot be inside a packet. */
 static void become_busy(struct worker *worker)
 {
-    atomic_store(&worker->state, WORKER_BUSY);
-    if (unlikely(atomic_load(&worker->group->stop)))
+    if (unlikely(!barrier_enter(&worker->state, &worker->group->stop)))
         park(worker);
 }
 
@@ -136,6 +136,7 @@ static void run_input(struct worker *worker, struct rte_mbuf *m)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     const struct wire_input *in = rte_pktmbuf_mtod(m, const struct wire_input *);
+    worker->hand.input = in->head.seq;
     ctx->now_ns = in->stamp_ns;
     ctx->cursor->now_ns = in->stamp_ns;
     ctx->cursor->next_input++;
@@ -154,30 +155,31 @@ static void run_input(struct worker *worker, struct rte_mbuf *m)
         leave_replay(worker);
 }
 
-/* Is this frame the next input of the view? Others are counted and dropped. */
-static bool take_input(struct worker *worker, struct rte_mbuf *m)
+/* What becomes of a frame: taken as the next input of the view, kept until the gap before it is
+ * closed, or counted and dropped (DUPLICATE, GAP). */
+static enum stream_verdict take_input(struct worker *worker, struct rte_mbuf *m)
 {
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
     if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m), worker->ctx.workers) ||
                  head->worker != worker->ctx.worker)) {
-        worker->malformed++;
-        return false;
+        worker->bad++;
+        return STREAM_GAP;
     }
     if (worker->config->mode != MODE_FTMB)
-        return head->type == WIRE_INPUT;
-    if (unlikely(head->view != worker->view || head->incarnation != worker->incarnation)) {
+        return head->type == WIRE_INPUT ? STREAM_TAKE : STREAM_GAP;
+    if (unlikely(!wire_current(head, worker->view, worker->incarnation))) {
         worker->old_view++;
-        return false;
+        return STREAM_GAP;
     }
     if (unlikely(head->type == WIRE_PROBE)) {
         stream_rx_probe(&worker->in, head->seq);
-        return false;
+        return STREAM_GAP;
     }
     if (head->type != WIRE_INPUT && head->type != WIRE_TICK) {
-        worker->malformed++;
-        return false;
+        worker->bad++;
+        return STREAM_GAP;
     }
-    return stream_rx_frame(&worker->in, head->seq) == STREAM_TAKE;
+    return stream_rx_frame(&worker->in, head->seq, m);
 }
 
 /* Ask the processor for what the function will touch, for the whole burst before its first packet:
@@ -190,28 +192,47 @@ static void prefetch_state(struct worker *worker, struct rte_mbuf **burst, unsig
             struct wire_input *in = rte_pktmbuf_mtod(burst[i], struct wire_input *);
             struct nf_packet packet = {
                 .data = (uint8_t *)(in + 1), .length = in->head.length, .port = in->head.port};
+            worker->hand.input = in->head.seq;
             if (in->head.type == WIRE_INPUT)
                 nf->prefetch(&worker->ctx, &packet, stage);
         }
     }
 }
 
+/* The next inputs: those that came before their turn first, then from the link. Returns frames
+ * looked at; `taken` of them are in the burst. */
+static unsigned take_burst(struct worker *worker, struct rte_mbuf **burst, unsigned *taken)
+{
+    unsigned early = 0;
+    while (early < worker->burst && (burst[early] = stream_rx_early(&worker->in)) != NULL) {
+        stream_rx_take_early(&worker->in);
+        early++;
+    }
+    *taken = early;
+    if (unlikely(early == worker->burst))
+        return early;
+    uint16_t end = (uint16_t)early;
+    end += io_rx(worker->input, burst + early, (uint16_t)(worker->burst - early));
+    for (unsigned i = early; i < end; i++)
+        __builtin_prefetch(rte_pktmbuf_mtod(burst[i], void *));
+    for (unsigned i = early; i < end; i++) {
+        enum stream_verdict verdict = take_input(worker, burst[i]);
+        if (likely(verdict == STREAM_TAKE))
+            burst[(*taken)++] = burst[i];
+        else if (verdict != STREAM_KEPT)
+            rte_pktmbuf_free(burst[i]);
+    }
+    return end;
+}
+
 static unsigned run_burst(struct worker *worker)
 {
     struct rte_mbuf *burst[FTMB_BURST];
-    uint16_t count = io_rx(worker->input, burst, worker->burst);
+    unsigned taken, count = take_burst(worker, burst, &taken);
     if (count == 0)
         return 0;
-    for (uint16_t i = 0; i < count; i++)
-        __builtin_prefetch(rte_pktmbuf_mtod(burst[i], void *));
-    unsigned taken = 0;
-    for (uint16_t i = 0; i < count; i++) {
-        if (likely(take_input(worker, burst[i])))
-            burst[taken++] = burst[i];
-        else
-            rte_pktmbuf_free(burst[i]);
-    }
     become_busy(worker);
+    crash_hand = &worker->hand;
     prefetch_state(worker, burst, taken);
     for (unsigned i = 0; i < taken; i++) {
         if (unlikely(atomic_load_explicit(&worker->group->stop, memory_order_acquire)))
@@ -221,7 +242,8 @@ static unsigned run_burst(struct worker *worker)
             worker_stream_flush(worker);
     }
     worker_stream_flush(worker);
-    atomic_store_explicit(&worker->state, WORKER_IDLE, memory_order_release);
+    crash_hand = NULL;
+    barrier_leave(&worker->state);
     return count;
 }
 

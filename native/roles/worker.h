@@ -5,16 +5,16 @@
 
 #include <pthread.h>
 
+#include "core/barrier.h"
 #include "core/replay.h"
 #include "core/stream.h"
 #include "core/wire.h"
+#include "io/crash.h"
 #include "io/port.h"
 #include "roles/config.h"
 
 /* Frames kept for a resend. Also the number of outputs that may be under way to the OL. */
 #define WORKER_WINDOW 2048u
-
-enum worker_state { WORKER_IDLE, WORKER_BUSY, WORKER_PARKED };
 
 /* What the workers of one replica share. */
 struct worker_group {
@@ -40,8 +40,9 @@ struct worker {
     struct rte_mempool *pool;
     uint32_t view;
     uint32_t incarnation;
-    uint16_t burst;       /* most inputs taken at once */
-    uint32_t room_needed; /* stream frames that one burst may need */
+    uint16_t burst;         /* most inputs taken at once */
+    uint32_t room_needed;   /* stream frames that one burst may need */
+    struct crash_hand hand; /* the input in hand, for the crash record */
 
     struct stream_rx in;
     struct stream_tx out;
@@ -51,7 +52,7 @@ struct worker {
     struct rte_mbuf *outputs[FTMB_BURST]; /* of this burst, or not yet taken (modes without logs) */
     uint32_t output_count;
 
-    uint64_t malformed;
+    uint64_t bad;
     uint64_t old_view;
     uint64_t polls;
     uint64_t packets_at_promotion;

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "core/framing.h"
 #include "io/clock.h"
 
 /* Inputs after which the OL is told of progress even if they left no PAL and no output. */
@@ -70,32 +71,14 @@ static void append_pals(struct worker *worker, uint32_t from, uint32_t to)
     append(worker, m);
 }
 
-/* End of the frame that starts at `from`: as much as fits, never inside a section. Unbatched (the
- * paper's way): one access or one section a frame. */
-static uint32_t frame_end(const struct ftmb_ctx *ctx, uint32_t from, bool batch)
-{
-    uint32_t end = from + 1;
-    if (batch)
-        end = ctx->pal_count - from <= WIRE_MAX_PALS ? ctx->pal_count
-                                                     : from + (uint32_t)WIRE_MAX_PALS;
-    if (batch) {
-        while (end < ctx->pal_count && (ctx->pals[end] & PAL_INSIDE))
-            end--;
-    } else {
-        while (end < ctx->pal_count && (ctx->pals[end] & PAL_INSIDE))
-            end++;
-    }
-    FTMB_ASSERT(end > from);
-    return end;
-}
-
 void worker_stream_flush(struct worker *worker)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     if (ctx->mode != ACCESS_LOG)
         return;
     for (uint32_t from = 0; from < ctx->pal_count;) {
-        uint32_t to = frame_end(ctx, from, worker->config->pal_batch);
+        uint32_t to =
+            framing_end(ctx->pals, from, ctx->pal_count, WIRE_MAX_PALS, worker->config->pal_batch);
         append_pals(worker, from, to);
         from = to;
     }
@@ -109,17 +92,18 @@ unsigned worker_stream_send(struct worker *worker)
 {
     struct stream_tx *out = &worker->out;
     unsigned total = 0;
-    while (out->cursor < out->next) {
+    uint64_t first;
+    uint16_t count;
+    while ((count = (uint16_t)stream_tx_run(out, FTMB_BURST, &first)) != 0) {
         struct rte_mbuf *burst[FTMB_BURST];
-        uint16_t count = (uint16_t)u64_min(FTMB_BURST, out->next - out->cursor);
         for (uint16_t i = 0; i < count; i++) {
-            burst[i] = worker->kept[(out->cursor + i) & (WORKER_WINDOW - 1)];
+            burst[i] = worker->kept[(first + i) & (WORKER_WINDOW - 1)];
             rte_mbuf_refcnt_update(burst[i], 1); /* one stays with `kept` until acknowledged */
         }
         uint16_t sent = io_tx(worker->output, burst, count);
         for (uint16_t i = sent; i < count; i++)
             rte_mbuf_refcnt_update(burst[i], -1);
-        out->cursor += sent;
+        stream_tx_sent(out, first, sent);
         total += sent;
         if (sent < count)
             break;
@@ -132,15 +116,16 @@ static void take_ack(struct worker *worker, const struct rte_mbuf *m, uint64_t n
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
     if (!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m), worker->ctx.workers) ||
         head->type != WIRE_ACK || head->worker != worker->ctx.worker) {
-        worker->malformed++;
+        worker->bad++;
         return;
     }
-    if (head->view != worker->view || head->incarnation != worker->incarnation) {
+    if (!wire_current(head, worker->view, worker->incarnation)) {
         worker->old_view++;
         return;
     }
     uint64_t from = worker->out.acked + 1;
-    uint64_t freed = stream_tx_ack(&worker->out, head->seq, head->port == 1, now);
+    uint64_t freed = stream_tx_settle(&worker->out, head->seq, now);
+    stream_tx_report(&worker->out, &((const struct wire_ack *)head)->report, now);
     for (uint64_t seq = from; seq < from + freed; seq++)
         rte_pktmbuf_free(worker->kept[seq & (WORKER_WINDOW - 1)]);
 }
@@ -156,14 +141,14 @@ static bool send_one(struct io_lane lane, struct rte_mbuf *m)
 
 static void acknowledge_inputs(struct worker *worker)
 {
-    struct rte_mbuf *m = control_frame(worker, WIRE_ACK, sizeof(struct wire_head));
+    struct rte_mbuf *m = control_frame(worker, WIRE_ACK, sizeof(struct wire_ack));
     if (!m)
         return;
-    struct wire_head *head = rte_pktmbuf_mtod(m, struct wire_head *);
-    head->seq = worker->in.expected - 1;
-    head->port = worker->in.gap;
+    struct wire_ack *ack = rte_pktmbuf_mtod(m, struct wire_ack *);
+    ack->head.seq = stream_rx_taken(&worker->in);
+    stream_rx_report(&worker->in, &ack->report);
     if (send_one(worker->input, m))
-        stream_rx_acked(&worker->in);
+        stream_rx_acked(&worker->in, stream_rx_taken(&worker->in));
 }
 
 void worker_stream_housekeeping(struct worker *worker, bool idle)
@@ -175,7 +160,7 @@ void worker_stream_housekeeping(struct worker *worker, bool idle)
         take_ack(worker, burst[i], now);
         rte_pktmbuf_free(burst[i]);
     }
-    if (stream_rx_ack_due(&worker->in, idle))
+    if (stream_rx_ack_due(&worker->in, stream_rx_taken(&worker->in), idle))
         acknowledge_inputs(worker);
     uint64_t told = worker->ctx.cursor->next_input - worker->progress_sent;
     if ((told >= PROGRESS_EVERY || (idle && told)) && worker_stream_has_room(worker)) {

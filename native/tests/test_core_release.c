@@ -41,11 +41,16 @@ static void test_pals_without_gap(void)
     struct release_worker *x = &release->worker[1];
     store(release, 1, 1, 5);
     CHECK(release_pals(release, 1, 7, pals, 3) == RELEASE_BAD); /* 6 is missing */
-    CHECK(release_pals(release, 1, 5, pals, 3) == RELEASE_BAD);
+    CHECK(release_pals(release, 1, 5, pals, 3) == RELEASE_DIVERGED && x->stored == 5);
     CHECK(release_pals(release, 1, 0, pals, 1) == RELEASE_BAD && x->stored == 5);
     CHECK(release_pals(release, 1, 6, pals, 0) == RELEASE_OK && x->stored == 5); /* progress */
     CHECK(release_pals(release, 1, 6, pals, PALS - 4) == RELEASE_BAD && x->stored == 5);
-    store(release, 1, 6, PALS - 5);
+    /* A frame that comes again is skipped, one that is known in part adds the rest. */
+    uint64_t again[] = {1004, 1005, 1006};
+    CHECK(release_pals(release, 1, 4, again, 2) == RELEASE_DUPLICATE && x->stored == 5);
+    CHECK(release_pals(release, 1, 4, again, 3) == RELEASE_OK && x->stored == 6);
+    CHECK(release->repeated == 4);
+    store(release, 1, 7, PALS - 6);
     CHECK(x->stored == PALS && release_pal_room(x) == 0 && x->pal_peak == PALS);
     CHECK(release_pals(release, 1, PALS + 1, pals, 1) == RELEASE_BAD);
     /* What a commit covers makes room, and the ring goes on. */
@@ -64,9 +69,9 @@ static void test_vectors(void)
 {
     struct release *release = open_release();
     uint64_t first[W] = {2, 0, 3}, second[W] = {1, 1, 1}, other[W] = {0, 0, 0};
-    CHECK(release_output(release, 0, 1, first, &frames[1], 11) == RELEASE_OK);
-    CHECK(release_output(release, 0, 2, second, &frames[2], 12) == RELEASE_OK);
-    CHECK(release_output(release, 2, 1, other, &frames[3], 13) == RELEASE_OK);
+    CHECK(release_output(release, 0, 1, first, &frames[1], 11, 1) == RELEASE_OK);
+    CHECK(release_output(release, 0, 2, second, &frames[2], 12, 2) == RELEASE_OK);
+    CHECK(release_output(release, 2, 1, other, &frames[3], 13, 1) == RELEASE_OK);
     CHECK(release_next(release, 2) == &frames[3]); /* workers do not wait for each other */
     store(release, 0, 1, 2);
     CHECK(!release_next(release, 0));
@@ -87,17 +92,17 @@ static void test_order(void)
 {
     struct release *release = open_release();
     uint64_t blocked[W] = {0, 1, 0}, free_now[W] = {0};
-    CHECK(release_output(release, 0, 1, blocked, &frames[0], 0) == RELEASE_OK);
-    CHECK(release_output(release, 0, 2, free_now, &frames[1], 0) == RELEASE_OK);
+    CHECK(release_output(release, 0, 1, blocked, &frames[0], 0, 1) == RELEASE_OK);
+    CHECK(release_output(release, 0, 2, free_now, &frames[1], 0, 2) == RELEASE_OK);
     CHECK(!release_next(release, 0));
     store(release, 1, 1, 1);
     CHECK(release_next(release, 0) == &frames[0] && release_next(release, 0) == &frames[1]);
-    CHECK(release_output(release, 0, 4, free_now, &frames[2], 0) == RELEASE_BAD);
-    CHECK(release_output(release, 0, 2, free_now, &frames[2], 0) == RELEASE_BAD);
+    CHECK(release_output(release, 0, 4, free_now, &frames[2], 0, 4) == RELEASE_BAD);
+    CHECK(release_output(release, 0, 2, free_now, &frames[2], 0, 2) == RELEASE_DUPLICATE);
     for (uint64_t n = 3; n < 3 + HELD; n++)
-        CHECK(release_output(release, 0, n, blocked, &frames[2], 0) == RELEASE_OK);
+        CHECK(release_output(release, 0, n, blocked, &frames[2], 0, n) == RELEASE_OK);
     CHECK(!release_has_room(&release->worker[0]) && release->worker[0].held_peak == HELD);
-    CHECK(release_output(release, 0, 3 + HELD, blocked, &frames[2], 0) == RELEASE_BAD);
+    CHECK(release_output(release, 0, 3 + HELD, blocked, &frames[2], 0, 3 + HELD) == RELEASE_BAD);
     close_release(release);
 }
 
@@ -107,13 +112,15 @@ static void test_output_room(void)
     struct release *release = open_release();
     uint64_t vector[W] = {0}, pals[W] = {0}, outputs[W] = {1, 0, 0};
     for (uint64_t n = 1; n <= OUTPUTS; n++) {
-        CHECK(release_output(release, 0, n, vector, &frames[0], n) == RELEASE_OK);
+        CHECK(release_output(release, 0, n, vector, &frames[0], n, n) == RELEASE_OK);
         CHECK(release_next(release, 0) == &frames[0]);
     }
     CHECK(release_output_room(&release->worker[0]) == 0);
-    CHECK(release_output(release, 0, OUTPUTS + 1, vector, &frames[0], 1) == RELEASE_BAD);
+    CHECK(release_output(release, 0, OUTPUTS + 1, vector, &frames[0], 1, OUTPUTS + 1) ==
+          RELEASE_BAD);
     release_commit(release, pals, outputs);
-    CHECK(release_output(release, 0, OUTPUTS + 1, vector, &frames[0], 1) == RELEASE_OK);
+    CHECK(release_output(release, 0, OUTPUTS + 1, vector, &frames[0], 1, OUTPUTS + 1) ==
+          RELEASE_OK);
     close_release(release);
 }
 
@@ -132,10 +139,10 @@ static void test_fence_and_duplicates(void)
     uint64_t now[W] = {1, 0, 0}, later[W] = {1, 9, 0};
     store(release, 0, 1, 8);
     store(release, 1, 1, 3);
-    CHECK(release_output(release, 0, 1, now, &frames[0], 101) == RELEASE_OK);
-    CHECK(release_output(release, 0, 2, now, &frames[1], 102) == RELEASE_OK);
-    CHECK(release_output(release, 0, 3, later, &frames[8], 103) == RELEASE_OK);
-    CHECK(release_output(release, 1, 1, later, &frames[9], 201) == RELEASE_OK);
+    CHECK(release_output(release, 0, 1, now, &frames[0], 101, 1) == RELEASE_OK);
+    CHECK(release_output(release, 0, 2, now, &frames[1], 102, 2) == RELEASE_OK);
+    CHECK(release_output(release, 0, 3, later, &frames[8], 103, 3) == RELEASE_OK);
+    CHECK(release_output(release, 1, 1, later, &frames[9], 201, 1) == RELEASE_OK);
     CHECK(release_next(release, 0) && release_next(release, 0) && !release_next(release, 0));
     uint64_t cut[FTMB_MAX_WORKERS] = {7, 2, 0};
     CHECK_PANICS(release_truncate(release, cut)); /* held outputs would come out twice */
@@ -147,12 +154,14 @@ static void test_fence_and_duplicates(void)
     uint64_t pal = 5;
     CHECK(release_pals(release, 1, 4, &pal, 1) == RELEASE_BAD); /* 3 is of the ended view */
     CHECK(release_pals(release, 1, 3, &pal, 1) == RELEASE_OK);
-    CHECK(release_output(release, 0, 2, now, &frames[1], 102) == RELEASE_BAD);
-    CHECK(release_output(release, 0, 1, now, &frames[0], 101) == RELEASE_DUPLICATE);
-    CHECK(release_output(release, 0, 2, now, &frames[1], 999) == RELEASE_DIVERGED);
-    CHECK(release_output(release, 0, 3, now, &frames[2], 555) == RELEASE_OK); /* never released */
+    CHECK(release_output(release, 0, 2, now, &frames[1], 102, 2) == RELEASE_BAD);
+    CHECK(release_output(release, 0, 1, now, &frames[0], 101, 1) == RELEASE_DUPLICATE);
+    CHECK(release_output(release, 0, 1, now, &frames[0], 101, 1) == RELEASE_DUPLICATE);
+    CHECK(release_output(release, 0, 2, now, &frames[1], 999, 2) == RELEASE_DIVERGED);
+    CHECK(release_output(release, 0, 3, now, &frames[2], 555, 3) ==
+          RELEASE_OK); /* never released */
     CHECK(release_next(release, 0) == &frames[2] && release->worker[0].released == 3);
-    CHECK(release->duplicates == 2 && release->hash_mismatches == 1);
+    CHECK(release->duplicates == 2 && release->repeated == 1 && release->hash_mismatches == 1);
     close_release(release);
 }
 
@@ -165,7 +174,7 @@ static void test_truncate_refuses(void)
     for (uint32_t w = 0; w < W; w++)
         store(release, w, 1, 6);
     release_commit(release, base, none);
-    CHECK(release_output(release, 2, 1, vector, &frames[0], 0) == RELEASE_OK);
+    CHECK(release_output(release, 2, 1, vector, &frames[0], 0, 1) == RELEASE_OK);
     CHECK(release_next(release, 2));
     static const uint64_t bad[][FTMB_MAX_WORKERS] = {
         {3, 6, 6}, {6, 1, 6}, {6, 6, 0}, {7, 6, 6}, {6, 6, 7}};
@@ -188,7 +197,7 @@ static void test_commit(void)
     uint64_t vector[W] = {2, 0, 0}, one_less[FTMB_MAX_WORKERS] = {2, 0, 0};
     CHECK(!release_covers(release, pals, outputs));
     CHECK_PANICS(release_commit(release, pals, outputs));
-    CHECK(release_output(release, 0, 1, vector, &frames[0], 7) == RELEASE_OK);
+    CHECK(release_output(release, 0, 1, vector, &frames[0], 7, 1) == RELEASE_OK);
     store(release, 0, 1, 2);
     CHECK(!release_covers(release, one_less, outputs)); /* arrived, but has not left */
     CHECK(release_next(release, 0) == &frames[0]);
@@ -201,8 +210,10 @@ static void test_commit(void)
     /* The next view's outputs are numbered from the base on. */
     release_fence(release, discard, NULL);
     CHECK(release_truncate(release, pals));
-    CHECK(release_output(release, 0, 1, vector, &frames[0], 7) == RELEASE_BAD);
-    CHECK(release_output(release, 0, 2, vector, &frames[0], 7) == RELEASE_OK);
+    CHECK(release_output(release, 0, 3, vector, &frames[0], 7, 3) == RELEASE_BAD);
+    CHECK(release_output(release, 0, 1, vector, &frames[0], 8, 1) ==
+          RELEASE_DUPLICATE); /* covered */
+    CHECK(release_output(release, 0, 2, vector, &frames[0], 7, 2) == RELEASE_OK);
     close_release(release);
 }
 
@@ -213,11 +224,11 @@ static void test_commit_during_replay(void)
     struct release *release = open_release();
     uint64_t pals[FTMB_MAX_WORKERS] = {0}, outputs[FTMB_MAX_WORKERS] = {1};
     uint64_t vector[W] = {0};
-    CHECK(release_output(release, 0, 1, vector, &frames[0], 7) == RELEASE_OK);
+    CHECK(release_output(release, 0, 1, vector, &frames[0], 7, 1) == RELEASE_OK);
     CHECK(release_next(release, 0));
     CHECK(release_truncate(release, pals));
     CHECK(!release_covers(release, pals, outputs));
-    CHECK(release_output(release, 0, 1, vector, &frames[0], 7) == RELEASE_DUPLICATE);
+    CHECK(release_output(release, 0, 1, vector, &frames[0], 7, 1) == RELEASE_DUPLICATE);
     CHECK(release_covers(release, pals, outputs));
     close_release(release);
 }

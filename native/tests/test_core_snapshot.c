@@ -88,7 +88,8 @@ static int take(struct pair *p, uint64_t epoch)
     int next = p->committed == 0 ? 1 : 0;
     uint64_t bytes = snapshot_copy(p->master, p->image[next]);
     CHECK(bytes == arena_allocated(p->master) && equal(p->master, p->image[next]));
-    struct snapshot_name name = {.view = 2, .epoch = epoch, .base_epoch = epoch - 1};
+    struct snapshot_name name = {
+        .view = 2, .epoch = epoch, .base_view = 2, .base_epoch = epoch - 1};
     CHECK(delta_build(&p->delta, p->image[next], p->committed < 0 ? NULL : p->image[p->committed],
                       name, true));
     CHECK(head_of(p)->bytes == p->delta.size && head_of(p)->epoch == epoch);

@@ -15,7 +15,7 @@ struct frame {
     uint64_t order;  /* of frames that are due at the same time */
     uint64_t seq;
     enum kind kind;
-    bool resend;
+    struct stream_report report;
 };
 
 struct link {
@@ -35,6 +35,10 @@ struct both_ends {
     uint64_t delivered; /* frames taken, in order */
     uint64_t probes;
     uint64_t freed;
+    uint64_t number[STREAM_EARLY]; /* what the receiver keeps, by slot */
+    bool restarts;                 /* the receiver dies now and then */
+    uint64_t settled;              /* what it would come back with */
+    uint64_t most;                 /* frames ever taken */
 };
 
 static void put(struct link *link, uint64_t now_ns, struct frame frame)
@@ -78,17 +82,76 @@ static void run_sender(struct both_ends *e, uint64_t burst)
     while (get(&e->back, e->now_ns, &frame)) {
         CHECK(frame.kind == ACK);
         uint64_t acked = e->tx.acked;
-        uint64_t freed = stream_tx_ack(&e->tx, frame.seq, frame.resend, e->now_ns);
+        uint64_t freed = stream_tx_settle(&e->tx, frame.seq, e->now_ns);
+        stream_tx_report(&e->tx, &frame.report, e->now_ns);
         CHECK(e->tx.acked == acked + freed && e->tx.acked < e->tx.cursor);
         e->freed += freed;
     }
     while (burst-- && e->tx.next <= e->total && stream_tx_unacked(&e->tx) < e->window)
         e->tx.next++;
-    for (unsigned n = 0; n < 8 && e->tx.cursor < e->tx.next; n++, e->tx.cursor++)
-        put(&e->there, e->now_ns, (struct frame){.kind = DATA, .seq = e->tx.cursor});
+    uint64_t first, count;
+    for (uint64_t room = 8; room && (count = stream_tx_run(&e->tx, room, &first)); room -= count) {
+        CHECK(count <= room && first > e->tx.acked && first + count <= e->tx.next);
+        for (uint64_t seq = first; seq < first + count; seq++)
+            put(&e->there, e->now_ns, (struct frame){.kind = DATA, .seq = seq});
+        stream_tx_sent(&e->tx, first, count);
+    }
     if (stream_tx_probe_due(&e->tx, e->now_ns)) {
         e->probes++;
         put(&e->there, e->now_ns, (struct frame){.kind = PROBE, .seq = e->tx.cursor - 1});
+    }
+}
+
+static void take(struct both_ends *e, uint64_t seq)
+{
+    CHECK(seq == ++e->delivered); /* in order, once */
+    e->most = u64_max(e->most, e->delivered);
+}
+
+static void take_early(struct both_ends *e)
+{
+    uint64_t *number;
+    while ((number = stream_rx_early(&e->rx)) != NULL) {
+        take(e, *number);
+        stream_rx_take_early(&e->rx);
+    }
+}
+
+/* Frames that the receiver has taken and would lose at its death: it does not tell of them. */
+static uint64_t unsettled(struct both_ends *e)
+{
+    if (!e->restarts || e->most == e->total)
+        return 0;
+    return seed_below(&e->there.seed, stream_rx_taken(&e->rx) - e->settled + 1);
+}
+
+/* It dies and comes back with what it had told of: the rest comes again. */
+static void restart_receiver(struct both_ends *e)
+{
+    while (stream_rx_early_drop(&e->rx))
+        ;
+    stream_rx_resume(&e->rx, e->settled + 1);
+    e->delivered = e->settled;
+}
+
+static void receive_data(struct both_ends *e, uint64_t seq)
+{
+    uint64_t *slot = &e->number[seq % STREAM_EARLY];
+    /* A link may deliver a frame again while the first of its kind is kept: a buffer of its own. */
+    uint64_t own = seq;
+    switch (stream_rx_frame(&e->rx, seq, e->rx.early[seq % STREAM_EARLY] ? &own : slot)) {
+    case STREAM_TAKE:
+        take(e, seq);
+        break;
+    case STREAM_KEPT:
+        CHECK(seq > e->delivered + 1 && seq <= e->delivered + STREAM_EARLY);
+        *slot = seq;
+        break;
+    case STREAM_DUPLICATE:
+        CHECK(seq <= e->delivered || *slot == seq);
+        break;
+    case STREAM_GAP:
+        CHECK(seq > e->delivered + STREAM_EARLY);
     }
 }
 
@@ -96,20 +159,24 @@ static void run_receiver(struct both_ends *e)
 {
     struct frame frame;
     bool idle = true;
+    take_early(e);
     while (get(&e->there, e->now_ns, &frame)) {
         idle = false;
         CHECK(frame.seq < e->tx.next);
-        if (frame.kind == PROBE) {
+        if (frame.kind == PROBE)
             stream_rx_probe(&e->rx, frame.seq);
-        } else if (stream_rx_frame(&e->rx, frame.seq) == STREAM_TAKE) {
-            CHECK(frame.seq == e->delivered + 1); /* in order, once */
-            e->delivered++;
-        }
+        else
+            receive_data(e, frame.seq);
     }
-    if (stream_rx_ack_due(&e->rx, idle)) {
-        put(&e->back, e->now_ns,
-            (struct frame){.kind = ACK, .seq = e->rx.expected - 1, .resend = e->rx.gap});
-        stream_rx_acked(&e->rx);
+    if (e->restarts && seed_below(&e->there.seed, 400) == 0)
+        restart_receiver(e);
+    uint64_t upto = stream_rx_taken(&e->rx) - unsettled(e);
+    if (stream_rx_ack_due(&e->rx, upto, idle)) {
+        struct frame ack = {.kind = ACK, .seq = upto};
+        stream_rx_report(&e->rx, &ack.report);
+        put(&e->back, e->now_ns, ack);
+        stream_rx_acked(&e->rx, upto);
+        e->settled = upto;
     }
 }
 
@@ -141,7 +208,7 @@ static void check_done(struct both_ends *e)
     uint64_t sent = e->there.sent;
     for (unsigned i = 0; i < 1000; i++)
         step(e, 0);
-    CHECK(e->there.sent == sent && !stream_rx_ack_due(&e->rx, true));
+    CHECK(e->there.sent == sent && !stream_rx_ack_due(&e->rx, e->settled, true));
 }
 
 static void test_bad_links(uint64_t seed)
@@ -154,6 +221,7 @@ static void test_bad_links(uint64_t seed)
         links[i]->delay = 1 + (unsigned)seed_below(&seed, seed_below(&seed, 2) ? 3 : 60);
     }
     e->window = 1 + seed_below(&seed, 512);
+    e->restarts = seed_below(&seed, 2);
     uint64_t end = e->now_ns + 60000000000ull; /* a minute: probes are at most 64 ms apart */
     for (unsigned i = 0; e->freed < e->total; i++) {
         CHECK(e->now_ns < end);
@@ -221,7 +289,7 @@ static void test_probes_back_off(uint64_t seed)
     free(e);
 }
 
-static void test_acknowledgements(void)
+static void test_settling(void)
 {
     struct stream_tx tx;
     uint64_t now = 1000000000;
@@ -230,39 +298,144 @@ static void test_acknowledgements(void)
     tx.next = 111; /* 101..110, of which 106..110 wait for the link */
     tx.cursor = 106;
     CHECK(stream_tx_unacked(&tx) == 10);
-    CHECK(stream_tx_ack(&tx, 111, true, now) == 0 && stream_tx_ack(&tx, 99, true, now) == 0);
+    CHECK(stream_tx_settle(&tx, 111, now) == 0 && stream_tx_settle(&tx, 99, now) == 0);
     CHECK(tx.acked == 100 && tx.cursor == 106);
-    CHECK(stream_tx_ack(&tx, 103, false, now) == 3 && tx.cursor == 106);
-    CHECK(stream_tx_ack(&tx, 102, true, now) == 0 && tx.cursor == 106); /* an old one, late */
-    /* Go back once per gap: the answers to frames already under way ask again and again. */
-    CHECK(stream_tx_ack(&tx, 103, true, now) == 0 && tx.cursor == 104 && tx.resent == 2);
-    tx.cursor = 111;
-    CHECK(stream_tx_ack(&tx, 103, true, now + 100) == 0 && tx.cursor == 111);
-    CHECK(stream_tx_ack(&tx, 105, true, now + 200) == 2 && tx.cursor == 106);
-    tx.cursor = 111;
-    CHECK(stream_tx_ack(&tx, 105, true, now + 2 * STREAM_PROBE_NS) == 0 && tx.cursor == 106);
+    CHECK(stream_tx_settle(&tx, 103, now) == 3 && tx.cursor == 106);
+    CHECK(stream_tx_settle(&tx, 102, now) == 0 && tx.acked == 103); /* an old one, late */
     /* Arrived although it was about to be sent again. */
-    CHECK(stream_tx_ack(&tx, 110, false, now) == 5 && tx.cursor == 111);
+    CHECK(stream_tx_settle(&tx, 110, now) == 7 && tx.cursor == 111);
     CHECK(stream_tx_unacked(&tx) == 0);
+}
+
+/* Which frames go again, and when once more. */
+static void test_again(void)
+{
+    struct stream_tx tx;
+    struct stream_report report = {.have = 2, .seen = 8, .missing = {1u | 1u << 1 | 1u << 3}};
+    uint64_t now = 1000000000, first;
+    stream_tx_reset(&tx, 1, now);
+    tx.next = tx.cursor = 11; /* 3, 4 and 6 are missing, 9 and 10 under way */
+    stream_tx_report(&tx, &report, now);
+    CHECK(stream_tx_run(&tx, 32, &first) == 2 && first == 3);
+    stream_tx_sent(&tx, first, 1);
+    CHECK(stream_tx_run(&tx, 32, &first) == 1 && first == 4);
+    stream_tx_sent(&tx, first, 1);
+    CHECK(stream_tx_run(&tx, 32, &first) == 1 && first == 6);
+    CHECK(stream_tx_settle(&tx, 6, now) == 6); /* meanwhile it has come */
+    CHECK(stream_tx_run(&tx, 32, &first) == 0 && tx.resent == 2 && tx.cursor == 11);
+    /* The same report again, of frames that were already under way: nothing is sent twice ... */
+    stream_tx_reset(&tx, 1, now);
+    tx.next = tx.cursor = 11;
+    for (int time = 0; time < 2; time++) {
+        report.seen += time;
+        stream_tx_report(&tx, &report, now);
+        while (stream_tx_run(&tx, 32, &first))
+            stream_tx_sent(&tx, first, 1);
+        CHECK(tx.resent == 3);
+    }
+    /* ... unless a frame that was sent later has arrived, or much time has passed. */
+    tx.next = tx.cursor = 12;
+    report.seen = 11;
+    stream_tx_report(&tx, &report, now + 1);
+    while (stream_tx_run(&tx, 32, &first))
+        stream_tx_sent(&tx, first, 1);
+    CHECK(tx.resent == 6);
+    stream_tx_report(&tx, &report, now + 2 + STREAM_PROBE_NS);
+    CHECK(stream_tx_run(&tx, 32, &first) == 2 && first == 3);
+}
+
+/* Frames beyond the window are gone: back to them, once. */
+static void test_beyond(void)
+{
+    struct stream_tx tx;
+    struct stream_report report = {.have = 5, .seen = 5, .beyond = 1};
+    uint64_t now = 1000000000, first;
+    stream_tx_reset(&tx, 1, now);
+    tx.next = tx.cursor = 1001;
+    stream_tx_report(&tx, &report, now);
+    CHECK(tx.cursor == 6 && stream_tx_run(&tx, 32, &first) == 32 && first == 6);
+    stream_tx_sent(&tx, first, 32);
+    stream_tx_report(&tx, &report, now + 1);
+    CHECK(tx.cursor == 38);
+    stream_tx_report(&tx, &report, now + 2 * STREAM_PROBE_NS);
+    CHECK(tx.cursor == 6);
+}
+
+/* Any report is safe: nothing settled and nothing that was never sent is sent. */
+static void test_nonsense_reports(uint64_t seed)
+{
+    struct stream_tx tx;
+    stream_tx_reset(&tx, 1 + seed_below(&seed, 1000), 0);
+    for (unsigned i = 0; i < 20000; i++) {
+        struct stream_report report = {.have = tx.acked + seed_below(&seed, 400) - 50,
+                                       .beyond = seed_below(&seed, 2)};
+        report.seen = report.have + seed_below(&seed, 300) - 20;
+        for (unsigned word = 0; word < STREAM_EARLY_WORDS; word++)
+            report.missing[word] = seed_next(&seed);
+        if (seed_below(&seed, 10) == 0)
+            report.have = seed_next(&seed);
+        if (seed_below(&seed, 10) == 0)
+            report.seen = seed_next(&seed);
+        tx.next += seed_below(&seed, 40);
+        stream_tx_settle(&tx, tx.acked + seed_below(&seed, 30), i * 1000ull);
+        stream_tx_report(&tx, &report, i * 1000ull);
+        uint64_t first, count = stream_tx_run(&tx, 32, &first);
+        CHECK(count <= 32 && (!count || (first > tx.acked && first + count <= tx.next)));
+        stream_tx_sent(&tx, first, seed_below(&seed, count + 1));
+        CHECK(tx.acked < tx.cursor && tx.cursor <= tx.next);
+    }
+}
+
+static void test_receiving(void)
+{
     struct stream_rx rx = {.gaps = 3, .duplicates = 4};
+    struct stream_report report;
+    int frame[8];
     stream_rx_reset(&rx, 50);
     CHECK(rx.expected == 50 && rx.gaps == 3 && rx.duplicates == 4);
-    CHECK(!stream_rx_ack_due(&rx, true));
-    CHECK(stream_rx_frame(&rx, 50) == STREAM_TAKE);
-    CHECK(!stream_rx_ack_due(&rx, false) && stream_rx_ack_due(&rx, true));
-    CHECK(stream_rx_frame(&rx, 52) == STREAM_GAP && rx.gap && stream_rx_ack_due(&rx, false));
-    CHECK(stream_rx_frame(&rx, 50) == STREAM_DUPLICATE && rx.expected == 51);
-    CHECK(stream_rx_frame(&rx, 51) == STREAM_TAKE && !rx.gap);
-    stream_rx_probe(&rx, 51);
-    CHECK(!rx.gap && rx.ack_now);
-    stream_rx_probe(&rx, 52);
-    CHECK(rx.gap);
+    CHECK(!stream_rx_ack_due(&rx, 49, true));
+    CHECK(stream_rx_frame(&rx, 50, &frame[0]) == STREAM_TAKE && !stream_rx_early(&rx));
+    CHECK(!stream_rx_ack_due(&rx, 50, false) && stream_rx_ack_due(&rx, 50, true));
+    CHECK(!stream_rx_ack_due(&rx, 49, true)); /* taken, not settled */
+    CHECK(stream_rx_frame(&rx, 52, &frame[2]) == STREAM_KEPT && stream_rx_ack_due(&rx, 49, false));
+    CHECK(stream_rx_frame(&rx, 52, &frame[3]) == STREAM_DUPLICATE && !stream_rx_early(&rx));
+    CHECK(stream_rx_frame(&rx, 54, &frame[4]) == STREAM_KEPT);
+    stream_rx_report(&rx, &report);
+    CHECK(report.have == 50 && report.seen == 54 && report.missing[0] == 5 && !report.beyond);
+    CHECK(stream_rx_frame(&rx, 50, &frame[0]) == STREAM_DUPLICATE && rx.expected == 51);
+    CHECK(stream_rx_frame(&rx, 51, &frame[1]) == STREAM_TAKE);
+    CHECK(stream_rx_frame(&rx, 52, &frame[5]) == STREAM_DUPLICATE); /* it is kept already */
+    CHECK(stream_rx_early(&rx) == &frame[2]);
+    stream_rx_take_early(&rx);
+    CHECK(!stream_rx_early(&rx) && rx.expected == 53);
+    CHECK(stream_rx_frame(&rx, 53 + STREAM_EARLY, &frame[6]) == STREAM_GAP);
+    CHECK(stream_rx_frame(&rx, 52 + STREAM_EARLY, &frame[7]) == STREAM_KEPT);
+    stream_rx_probe(&rx, 1000);
+    stream_rx_report(&rx, &report);
+    CHECK(report.have == 52 && report.seen == 52 + STREAM_EARLY && report.beyond);
+    CHECK(report.missing[0] == ~2ull && report.missing[3] == ~0ull >> 1);
+    CHECK(rx.asked == 2);
+    unsigned kept = 0;
+    while (stream_rx_early_drop(&rx))
+        kept++;
+    CHECK(kept == 2);
+    stream_rx_reset(&rx, 7);
+    stream_rx_probe(&rx, 6);
+    stream_rx_report(&rx, &report);
+    CHECK(report.seen == 6 && rx.ack_now);
+    stream_rx_probe(&rx, 7);
+    stream_rx_report(&rx, &report);
+    CHECK(report.seen == 7 && report.missing[0] == 1);
 }
 
 int main(int argc, char **argv)
 {
     uint64_t seed = seed_begin(argc, argv), until = 0;
-    test_acknowledgements();
+    test_settling();
+    test_again();
+    test_beyond();
+    test_receiving();
+    test_nonsense_reports(seed);
     test_good_link(seed);
     test_lost_last_frame(seed);
     test_probes_back_off(seed);

@@ -175,6 +175,36 @@ static void test_a_peer_that_does_not_read(void)
     control_buf_free(&buffer);
 }
 
+/* A hub must not wait for one: a message that finds no room is not sent, and breaks nothing. */
+static void test_trying(void)
+{
+    static const uint8_t bytes[1000];
+    struct iovec body = {(void *)(uintptr_t)bytes, sizeof(bytes)};
+    struct control_buf buffer = {0};
+    struct control_msg *m;
+    unsigned sent = 0, received = 0;
+    int ends[2];
+
+    make_pair(ends);
+    uint64_t start = clock_ns();
+    int rc;
+    while ((rc = control_try_send(ends[0], 7, sent, 0, &body, 1)) == 0)
+        sent++;
+    CHECK(rc == -EAGAIN && sent > 10);
+    CHECK(clock_ns() - start < 5000000000u);
+    while (received < sent) {
+        CHECK(recv_wait(ends[1], &buffer, &m) == 1);
+        CHECK(m->view == received && m->length == sizeof(bytes));
+        received++;
+    }
+    CHECK(control_try_send(ends[0], 8, sent, 0, &body, 1) == 0);
+    CHECK(recv_wait(ends[1], &buffer, &m) == 1 && m->type == 8);
+    close(ends[1]);
+    CHECK(control_try_send(ends[0], 9, 0, 0, &body, 1) == -EPIPE);
+    close(ends[0]);
+    control_buf_free(&buffer);
+}
+
 int main(void)
 {
     char dir[] = "/tmp/ftmb-test-XXXXXX";
@@ -186,6 +216,7 @@ int main(void)
     test_a_body_larger_than_the_socket_buffer();
     test_refusals();
     test_a_peer_that_does_not_read();
+    test_trying();
     unlink(path);
     CHECK(rmdir(dir) == 0);
     return 0;

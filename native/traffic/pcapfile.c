@@ -36,7 +36,7 @@ static int read_frames(struct pcap_file *file, pcap_t *pcap, const char *path, c
     while ((rc = pcap_next_ex(pcap, &head, &data)) == 1) {
         if (check_frame(path, file->count + 1, head, why))
             return -1;
-        if (used + head->caplen > size) {
+        if (used + head->caplen > size || size == 0) {
             size = 2 * size + PCAP_MAX_FRAME;
             uint8_t *more = realloc(file->memory, size);
             if (!more)

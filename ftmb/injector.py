@@ -1,0 +1,113 @@
+"""Faults as they are done to processes, and undone: kill, stop and continue, cut and restore."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+
+from ftmb.events import Event
+from ftmb.faults import NS, Fault, Schedule
+from ftmb.process import NodeProcess
+from ftmb.roster import Roster, Target
+
+WORDS = {"kill": "killed", "stop": "stopped", "cut": "cut"}
+REPLICA_ROLES = ("master", "backup", "ctl-master", "ctl-backup")
+
+
+class Injector:
+    """Does what the schedule says is due. Whoever calls it appends the events it returns."""
+
+    def __init__(
+        self, schedule: Schedule, roster: Roster, processes: Mapping[str, NodeProcess], seed: int
+    ) -> None:
+        self.schedule, self.roster, self._processes = schedule, roster, processes
+        self._random = random.Random(f"{seed}:target")
+        self._lasting: list[Fault] = []  # stopped or cut, and not mended yet
+        self._cause: dict[str, str] = {}  # event name to the process that said it last
+
+    @property
+    def disturbed(self) -> bool:
+        """True while something is stopped or cut."""
+        return bool(self._lasting)
+
+    def hear(self, event: Event) -> None:
+        """Faults may wait for an event."""
+        self._cause[event.name] = event.process
+        self.schedule.hear(event)
+
+    def next_ns(self) -> int | None:
+        """CLOCK_MONOTONIC ns of the next thing to do as things are; None if there is none."""
+        ends = [end for fault in self._lasting if (end := self._ends_ns(fault)) is not None]
+        due = self.schedule.next_due_ns(self.roster.calm_ns)
+        return min([*ends, *([] if due is None else [due])], default=None)
+
+    def _ends_ns(self, fault: Fault) -> int | None:
+        if fault.t0_ns is None or fault.spec.for_s is None:
+            return None
+        return fault.t0_ns + round(fault.spec.for_s * NS)
+
+    def step(self, now_ns: int) -> Event | None:
+        """Do one thing that is due; the event that tells of it, or None if nothing is."""
+        for fault in self._lasting:
+            end = self._ends_ns(fault)
+            if end is not None and end <= now_ns:
+                return self._mend(fault)
+        fault_due = self.schedule.due(now_ns, self.roster.calm_ns)
+        return None if fault_due is None else self._inject(fault_due)
+
+    def _inject(self, fault: Fault) -> Event:
+        cause = self._cause.get(fault.spec.after or "")
+        target = self.roster.target(fault.role, self._random, cause)
+        if isinstance(target, str):
+            fault.problem = target
+            return Event(time.monotonic_ns(), "ftmb", "no_fault", {"why": target})
+        process = self._processes[target.process]
+        fault.process, fault.pid = target.process, process.pid
+        fault.slot, fault.link = target.slot, target.link
+        fault.t0_ns = self._do(fault, process, target)
+        if fault.role in REPLICA_ROLES:
+            process.outdated = True
+        self.roster.hit(fault)
+        fields = {
+            "do": fault.spec.do,
+            "role": fault.role,
+            "process": target.process,
+            "slot": target.slot,
+            "link": target.link,
+            "at_s": fault.at_s,
+        }
+        return Event(fault.t0_ns, "ftmb", "fault", fields)
+
+    def _do(self, fault: Fault, process: NodeProcess, target: Target) -> int:
+        if fault.spec.do == "kill":
+            return process.kill()
+        self._lasting.append(fault)
+        if fault.spec.do == "stop":
+            return process.pause()
+        t0_ns = time.monotonic_ns()
+        process.command(f"cut {target.link}")
+        return t0_ns
+
+    def _mend(self, fault: Fault) -> Event:
+        assert fault.process is not None
+        self._lasting.remove(fault)
+        process = self._processes[fault.process]
+        fault.end_ns = time.monotonic_ns()
+        if fault.spec.do == "stop":
+            process.go_on()
+        elif not process.ended:
+            process.command(f"restore {fault.link}")
+        fields = {"do": fault.spec.do, "role": fault.role, "process": fault.process}
+        return Event(fault.end_ns, "ftmb", "fault_end", fields)
+
+    def stop(self) -> list[Event]:
+        """No more faults: what is stopped goes on, what is cut is mended."""
+        self.schedule.stopped = True
+        return [self._mend(fault) for fault in list(self._lasting)]
+
+
+def in_words(fault: Fault, number: int) -> str:
+    """`fault 3: killed master r0 (pid 17)`."""
+    what = fault.link or f"{fault.role} {fault.process} (pid {fault.pid})"
+    return f"fault {number}: {WORDS[fault.spec.do]} {what}"

@@ -1,0 +1,195 @@
+/* Base, working copy and prepared delta of a standby (see standby.h). */
+#include "core/standby.h"
+
+#include <string.h>
+
+/* All lines, and heads: two runs have a line between them that is not sent, or lie in different
+ * parts of the arena, of which there are few. */
+static uint64_t delta_bound(uint64_t arena_size)
+{
+    return align_up(arena_size, 4096) + 4096;
+}
+
+_Static_assert(sizeof(struct delta_head) + (ARENA_EXTENTS + 1) * (sizeof(struct delta_run) + 8) <
+                   4096,
+               "a full delta fits");
+
+uint64_t standby_bytes(uint64_t arena_size)
+{
+    return STANDBY_HEAD_BYTES + arena_size + delta_bound(arena_size);
+}
+
+static struct base_name name_of(const struct delta_head *delta)
+{
+    return (struct base_name){.view = delta->view, .epoch = delta->epoch};
+}
+
+struct base_name standby_base(const struct standby *standby)
+{
+    return (struct base_name){.view = standby->head->view, .epoch = standby->head->epoch};
+}
+
+struct base_name standby_prepared(const struct standby *standby)
+{
+    if (!atomic_load_explicit(&standby->head->prepared, memory_order_acquire))
+        return (struct base_name){0};
+    return name_of(standby_delta(standby));
+}
+
+void standby_create(struct standby *standby, struct arena *working, void *memory)
+{
+    *standby = (struct standby){.working = working,
+                                .head = memory,
+                                .image = (struct arena *)((uint8_t *)memory + STANDBY_HEAD_BYTES),
+                                .delta_capacity = delta_bound(working->size),
+                                .config_digest = working->config_digest};
+    standby->delta = (uint8_t *)standby->image + working->size;
+    snapshot_copy(working, standby->image);
+    standby->head->version = STANDBY_VERSION;
+    standby->head->config_digest = working->config_digest;
+    standby->head->arena_size = working->size;
+    atomic_signal_fence(memory_order_release);
+    standby->head->magic = STANDBY_MAGIC;
+}
+
+/* For each run of a delta: the base's bytes into the working copy. */
+static void restore_lines(struct standby *standby)
+{
+    const struct delta_head *head = standby_delta(standby);
+    uint64_t at = sizeof(*head);
+    for (uint64_t r = 0; r < head->runs; r++) {
+        struct delta_run run;
+        memcpy(&run, standby->delta + at, sizeof(run));
+        memcpy((uint8_t *)standby->working + run.offset,
+               (const uint8_t *)standby->image + run.offset, run.length);
+        at += sizeof(run) + align_up(run.length, 8);
+    }
+}
+
+static const char *why_not(const struct standby *standby, const struct delta_head *delta)
+{
+    struct base_name base = standby_base(standby);
+    if (delta->epoch == 0)
+        return "has no name";
+    if (delta->base_epoch && (delta->base_epoch != base.epoch || delta->base_view != base.view))
+        return "does not follow the base held here";
+    if (delta->view < base.view || (delta->view == base.view && delta->epoch <= base.epoch))
+        return "older than the base held here";
+    return NULL;
+}
+
+const char standby_wrong_digest[] = "digest is wrong";
+
+const char *standby_prepare(struct standby *standby, uint64_t bytes)
+{
+    FTMB_ASSERT(bytes <= standby->delta_capacity);
+    FTMB_ASSERT(!atomic_load_explicit(&standby->head->prepared, memory_order_relaxed));
+    const struct delta_head *delta = standby_delta(standby);
+    const char *wrong =
+        delta_check(standby->delta, bytes, standby->working->size, standby->config_digest);
+    if (!wrong)
+        wrong = why_not(standby, delta);
+    if (wrong)
+        return wrong;
+    delta_apply(standby->delta, standby->working);
+    /* The digest walks over what the header describes, so that comes first. */
+    if (!arena_valid(standby->working, standby->head->arena_size) ||
+        (delta->digest && delta->digest != snapshot_digest(standby->working))) {
+        restore_lines(standby);
+        return standby_wrong_digest;
+    }
+    atomic_store_explicit(&standby->head->prepared, bytes, memory_order_release);
+    return NULL;
+}
+
+static void apply_to_base(struct standby *standby)
+{
+    delta_apply(standby->delta, standby->image);
+    standby->head->view = standby_delta(standby)->view;
+    standby->head->epoch = standby_delta(standby)->epoch;
+}
+
+bool standby_commit(struct standby *standby, struct base_name name)
+{
+    struct standby_head *head = standby->head;
+    if (!name.epoch || !base_same(standby_prepared(standby), name))
+        return name.epoch && base_same(standby_base(standby), name);
+    atomic_fetch_add(&head->applications, 1);
+    apply_to_base(standby);
+    atomic_fetch_add(&head->applications, 1);
+    atomic_store_explicit(&head->prepared, 0, memory_order_release);
+    return true;
+}
+
+void standby_roll_back(struct standby *standby)
+{
+    if (!atomic_load_explicit(&standby->head->prepared, memory_order_relaxed))
+        return;
+    restore_lines(standby);
+    atomic_store_explicit(&standby->head->prepared, 0, memory_order_release);
+}
+
+/* ---- after another process ---------------------------------------------------------------- */
+
+/* What was left: pointers into it, and what was read before anything else. */
+struct left {
+    uint64_t applications;
+    uint64_t prepared;
+    struct base_name base;
+    const struct arena *image;
+    const uint8_t *delta;
+};
+
+static bool look_at(const struct standby *standby, const void *memory, uint64_t bytes,
+                    struct left *left)
+{
+    const struct standby_head *head = memory;
+    uint64_t size = standby->working->size;
+    if (bytes < standby_bytes(size) || head->magic != STANDBY_MAGIC ||
+        head->version != STANDBY_VERSION || head->arena_size != size ||
+        head->config_digest != standby->config_digest)
+        return false;
+    left->applications = atomic_load_explicit(&head->applications, memory_order_acquire);
+    left->prepared = atomic_load_explicit(&head->prepared, memory_order_acquire);
+    left->base = (struct base_name){.view = head->view, .epoch = head->epoch};
+    left->image = (const struct arena *)((const uint8_t *)memory + STANDBY_HEAD_BYTES);
+    left->delta = (const uint8_t *)left->image + size;
+    return left->prepared <= standby->delta_capacity;
+}
+
+/* Copy base and delta, and finish an application that was under way. */
+static bool take_over(struct standby *standby, const struct left *left)
+{
+    uint64_t size = standby->working->size;
+    memcpy(standby->delta, left->delta, left->prepared);
+    memcpy(standby->image, left->image, size);
+    standby->head->view = left->base.view;
+    standby->head->epoch = left->base.epoch;
+    if (left->applications & 1) {
+        if (delta_check(standby->delta, left->prepared, size, standby->config_digest))
+            return false;
+        apply_to_base(standby);
+    }
+    return standby->head->epoch && arena_valid(standby->image, size) &&
+           standby->image->config_digest == standby->config_digest;
+}
+
+bool standby_adopt(struct standby *standby, const void *memory, uint64_t bytes)
+{
+    const struct standby_head *from = memory;
+    struct left left;
+    if (!look_at(standby, memory, bytes, &left))
+        return false;
+    bool sound = take_over(standby, &left);
+    /* Its process may have come to life again. */
+    if (!sound || atomic_load(&from->applications) != left.applications) {
+        snapshot_copy(standby->working, standby->image);
+        standby->head->view = 0;
+        standby->head->epoch = 0;
+        return false;
+    }
+    snapshot_copy(standby->image, standby->working);
+    if (left.prepared)
+        (void)standby_prepare(standby, left.prepared); /* of no use, if it is the base already */
+    return true;
+}

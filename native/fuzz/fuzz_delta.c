@@ -1,0 +1,27 @@
+/* Snapshot deltas from outside: delta_check() refuses them, or delta_apply() stays inside the
+ * arena. */
+#include "fuzz/seal.h"
+
+#define ARENA_BYTES 8192u
+#define DIGEST 0x1234u
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    struct input input = {bytes, size};
+    bool sealed = input_u8(&input) % 8 != 0;
+    size_t length = input.left;
+    uint8_t *delta = input_block(&input, &length);
+    uint8_t *arena = aligned_alloc(CACHE_LINE, ARENA_BYTES);
+    HOLDS(arena);
+    memset(arena, 0, ARENA_BYTES);
+    if (sealed)
+        seal(delta, length, DIGEST);
+    if (!delta_check(delta, length, ARENA_BYTES, DIGEST)) {
+        delta_apply(delta, arena);
+        if (arena_valid((const struct arena *)arena, ARENA_BYTES))
+            snapshot_digest((const struct arena *)arena);
+    }
+    free(arena);
+    free(delta);
+    return 0;
+}

@@ -1,0 +1,129 @@
+/* A standby and whatever a master or an earlier process may leave it: deltas of any bytes, commits
+ * and roll-backs in any order, memory of any content. What is refused must leave no trace. */
+#include "core/standby.h"
+#include "fuzz/seal.h"
+
+#define WORKERS 2u
+#define VARIABLES 4u
+#define DIGEST 0x1234u
+#define STEPS 12u
+
+struct world {
+    struct standby standby;
+    struct arena *working;
+    uint8_t *memory;
+    uint64_t memory_bytes;
+};
+
+static void *zeroed(uint64_t bytes)
+{
+    void *memory = aligned_alloc(4096, align_up(bytes, 4096));
+    HOLDS(memory);
+    memset(memory, 0, bytes);
+    return memory;
+}
+
+static void open_world(struct world *world)
+{
+    uint64_t size = arena_bytes(256, 256, WORKERS, VARIABLES);
+    world->working = arena_create(zeroed(size), size, 256, 256, WORKERS, VARIABLES, DIGEST);
+    HOLDS(world->working);
+    world->memory_bytes = standby_bytes(size);
+    world->memory = zeroed(world->memory_bytes);
+    standby_create(&world->standby, world->working, world->memory);
+}
+
+static void close_world(struct world *world)
+{
+    free(world->working);
+    free(world->memory);
+}
+
+static bool as_base(const struct standby *standby)
+{
+    return snapshot_first_difference(standby->image, standby->working) == UINT64_MAX;
+}
+
+/* A delta arrives: most are sealed, and build on the base that is there. */
+static void receive(struct world *world, struct input *input)
+{
+    struct standby *standby = &world->standby;
+    uint8_t how = input_u8(input);
+    size_t length = sizeof(struct delta_head) + input_u16(input) % 1024;
+    struct base_name base = standby_base(standby);
+    uint8_t *delta = input_block(input, &length);
+    if (how & 1 && length >= sizeof(struct delta_head)) {
+        struct delta_head *head = (struct delta_head *)delta;
+        head->view = base.view;
+        head->epoch = base.epoch + 1;
+        head->base_view = base.view;
+        head->base_epoch = how & 2 ? base.epoch : 0;
+        head->digest = how & 4 ? 0 : head->digest;
+    }
+    if (how & 24)
+        seal(delta, length, DIGEST);
+    standby_roll_back(standby);
+    HOLDS(as_base(standby));
+    memcpy(standby->delta, delta, length);
+    free(delta);
+    if (standby_prepare(standby, length)) {
+        HOLDS(as_base(standby) && standby_prepared(standby).epoch == 0);
+        HOLDS(base_same(base, standby_base(standby)));
+    }
+}
+
+static void commit(struct world *world, struct input *input)
+{
+    struct base_name name = standby_prepared(&world->standby);
+    if (input_u8(input) & 1)
+        name.epoch += input_u8(input);
+    bool known = base_same(name, standby_prepared(&world->standby)) ||
+                 base_same(name, standby_base(&world->standby));
+    bool done = standby_commit(&world->standby, name);
+    HOLDS(done == (known && name.epoch != 0));
+    if (done)
+        HOLDS(base_same(standby_base(&world->standby), name));
+    if (standby_prepared(&world->standby).epoch == 0)
+        HOLDS(as_base(&world->standby));
+}
+
+/* The process dies, and what it leaves has some bytes changed. */
+static void restart(struct world *world, struct input *input)
+{
+    struct world next;
+    open_world(&next);
+    for (unsigned n = input_u8(input) % 4; n > 0; n--) {
+        uint64_t at = input_u16(input);
+        world->memory[at % world->memory_bytes] = input_u8(input);
+    }
+    standby_adopt(&next.standby, world->memory, world->memory_bytes);
+    if (standby_prepared(&next.standby).epoch == 0)
+        HOLDS(as_base(&next.standby));
+    close_world(world);
+    *world = next;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    struct input input = {bytes, size};
+    struct world world;
+    open_world(&world);
+    for (unsigned n = 0; input.left && n < STEPS; n++) {
+        switch (input_u8(&input) % 4) {
+        case 0:
+            commit(&world, &input);
+            break;
+        case 1:
+            standby_roll_back(&world.standby);
+            HOLDS(as_base(&world.standby));
+            break;
+        case 2:
+            restart(&world, &input);
+            break;
+        default:
+            receive(&world, &input);
+        }
+    }
+    close_world(&world);
+    return 0;
+}

@@ -1,0 +1,100 @@
+/* mortal: a TEST FUNCTION, of no use in production. It forwards every frame to the other side and
+ * counts them in one shared counter, like a monitor without flows; but a packet that carries the
+ * mark kills its process, each time that it is processed. So it is what a poison input needs: the
+ * master dies of it, and the backup dies of it again when it replays.
+ *
+ * The mark is the beginning of the trailer that the generator puts into every packet: the packet's
+ * flow and its number in the flow (traffic/trailer.h). */
+#include "nf/nf.h"
+#include "nf/packet.h"
+
+#define TRAILER_BYTES 16u
+
+enum { PARAM_FLOW, PARAM_NUMBER, PARAM_ASSERTION };
+
+static const struct nf_param params[] = {
+    {"flow", NF_UINT, 0, 0, UINT32_MAX, "test function: flow of the packet that kills"},
+    {"number", NF_UINT, 0, 0, UINT32_MAX,
+     "test function: that packet's number in its flow, from 0; 0: no packet kills"},
+    {"assertion", NF_FLAG, 0, 0, 1,
+     "test function: die of a broken assertion (else of a bad address)"},
+    {NULL, NF_UINT, 0, 0, 0, NULL},
+};
+
+struct mortal {
+    uint32_t flow;
+    uint32_t number;
+    bool assertion;
+    CACHE_ALIGNED uint64_t packets; /* variable 0 */
+    uint64_t of_worker[FTMB_MAX_WORKERS];
+};
+
+static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out, char *why)
+{
+    (void)values;
+    (void)workers;
+    (void)why;
+    *out = (struct nf_needs){.shared_bytes = sizeof(struct mortal) + 2 * CACHE_LINE,
+                             .worker_bytes = CACHE_LINE,
+                             .variables = 1,
+                             .max_pals = 1,
+                             .max_outputs = 1};
+    return true;
+}
+
+static void *init(struct arena *arena, const uint64_t *values)
+{
+    struct mortal *mortal = arena_alloc(arena, 0, sizeof(*mortal), CACHE_LINE);
+    if (!mortal)
+        return NULL;
+    mortal->flow = (uint32_t)values[PARAM_FLOW];
+    mortal->number = (uint32_t)values[PARAM_NUMBER];
+    mortal->assertion = values[PARAM_ASSERTION] != 0;
+    return mortal;
+}
+
+static bool marked(const struct mortal *mortal, struct nf_packet *packet)
+{
+    struct packet_view view;
+    if (!mortal->number || packet_parse(&view, packet->data, packet->length) > PACKET_ECHO ||
+        view.l4_bytes < UDP_BYTES + TRAILER_BYTES)
+        return false;
+    const uint8_t *trailer = view.l4 + ((view.l4_bytes - TRAILER_BYTES) & ~1u);
+    return packet_load32(trailer) == mortal->flow && packet_load32(trailer + 4) == mortal->number;
+}
+
+static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
+{
+    struct mortal *mortal = arena_root(ctx->arena);
+    if (unlikely(marked(mortal, packet))) {
+        FTMB_ASSERT(!mortal->assertion && "the packet carries the mark");
+        int *volatile nowhere = NULL;
+        *nowhere = 1;
+    }
+    ftmb_write(ctx, 0);
+    mortal->packets++;
+    ftmb_section_end(ctx);
+    mortal->of_worker[ctx->worker]++;
+    ftmb_emit(ctx, packet, packet->port == NF_INSIDE ? NF_OUTSIDE : NF_INSIDE);
+}
+
+static void report(struct arena *arena, const struct nf_report *out)
+{
+    const struct mortal *mortal = arena_root(arena);
+    uint64_t sum = 0;
+    for (uint32_t w = 0; w < arena->workers; w++)
+        sum += mortal->of_worker[w];
+    out->counter(out->self, "packets", mortal->packets);
+    out->check(out->self, "sums", sum == mortal->packets,
+               sum == mortal->packets ? "the shared counter equals its workers' packets"
+                                      : "the shared counter differs from its workers' packets");
+}
+
+const struct nf nf_mortal = {
+    .name = "mortal",
+    .params = params,
+    .needs = needs,
+    .init = init,
+    .process = process,
+    .report = report,
+};
