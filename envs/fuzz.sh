@@ -59,7 +59,8 @@ rm -rf "$found/corpus/planted"
 if fuzz planted delta 5000000; then
     fail "the planted fault was not found (results/logs/fuzz-planted.log)"
 fi
-grep -q 'heap-buffer-overflow' results/logs/fuzz-planted.log || fail "see results/logs/fuzz-planted.log"
+grep -q 'heap-buffer-overflow' results/logs/fuzz-planted.log \
+    || fail "the planted target failed otherwise (results/logs/fuzz-planted.log)"
 rm -rf "$found/corpus/planted" "$found"/planted-*
 say "the planted fault was found"
 exit $status
