@@ -43,7 +43,7 @@ class FaultSpec(Model):
     role: Role | list[Role] = Field(
         "master",
         description="who it happens to: master, backup, il, ol; for cut a link: il-, ol- or ctl- "
-        "with master or backup, or state-backup; of a list one is drawn each time",
+        "with master or backup, or state-backup; a list is drawn from in turns",
     )
     at_s: float | Literal["random"] | None = Field(
         None, description="seconds into the window; random: in its middle 80 %, by traffic.seed"
@@ -99,7 +99,7 @@ class LinkSpec(Model):
     repeat: float = Field(0.0, ge=0, le=0.5, description="share that come twice")
     reorder: float = Field(0.0, ge=0, le=0.5, description="share that overtake others")
     delay: float = Field(0.0, ge=0, le=0.5, description="share that come late")
-    delay_us: int = Field(500, ge=0, le=1_000_000, description="how late, microseconds")
+    delay_us: int = Field(500, ge=1, le=1_000_000, description="how late, microseconds")
     garble: float = Field(0.0, ge=0, le=0.5, description="share with a changed byte")
 
     @property

@@ -12,7 +12,7 @@ from ftmb.spec import TrialSpec
 NS = 1_000_000_000
 # Repeated faults end this long before the window does, or at two thirds of a short one: the last
 # one has to be recovered from while traffic still flows.
-RECOVER_S = 4.0
+RECOVER_S = 2.0
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Source:
         self._distance_ns = self._draw()
         self._last_ns: int | None = None
         self._heard_ns: int | None = None
+        self._bag: list[str] = []
         last_s = max(window_s - RECOVER_S, window_s * 2 / 3)
         self._latest_ns = round(last_s * NS)
 
@@ -90,9 +91,14 @@ class Source:
         planned = self._last_ns is None and self._first_s is not None
         at_s = self._first_s if planned else (now_ns - start_ns) / NS
         self._last_ns, self._heard_ns, self._distance_ns = now_ns, None, self._draw()
-        roles = self.spec.roles
-        role = roles[0] if len(roles) == 1 else self._random.choice(roles)
-        return Fault(self.spec, self.index, at_s or 0.0, role)
+        return Fault(self.spec, self.index, at_s or 0.0, self._draw_role())
+
+    def _draw_role(self) -> str:
+        """Drawn without putting back, so that a short run has each role about as often."""
+        if not self._bag:
+            self._bag = [str(role) for role in self.spec.roles]
+            self._random.shuffle(self._bag)
+        return self._bag.pop()
 
     def missing(self) -> str | None:
         """In words, when it happened less often than the spec says; None if all is well."""

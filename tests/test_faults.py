@@ -108,9 +108,9 @@ def test_repeated_faults_wait_until_all_is_well_and_then_a_drawn_time() -> None:
 
 def test_the_last_repetition_leaves_time_to_recover() -> None:
     plan = of(role="master", repeat={"every_s": [0, 0]})
-    assert plan.next_due_ns(6600 * MS) == 6600 * MS
-    assert plan.next_due_ns(6700 * MS) is None
-    assert of(30, role="master", repeat={"every_s": [0, 0]}).next_due_ns(25_900 * MS)
+    assert plan.next_due_ns(8000 * MS) == 8000 * MS
+    assert plan.next_due_ns(8001 * MS) is None
+    assert of(3, role="master", repeat={"every_s": [0, 0]}).next_due_ns(1900 * MS)
 
 
 def test_repetitions_are_counted() -> None:
@@ -138,7 +138,7 @@ def test_roles_are_drawn_by_the_seed() -> None:
         return found
 
     assert drawn(1) == drawn(1) != drawn(2)
-    assert set(drawn(1)) == {"master", "il", "ol"}
+    assert all(set(drawn(1)[i : i + 3]) == {"master", "il", "ol"} for i in (0, 3, 6))
 
 
 def test_a_stopped_schedule_is_silent() -> None:
