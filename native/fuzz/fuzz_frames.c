@@ -45,6 +45,48 @@ static void take_output(struct logger *logger, uint32_t w, struct wire_output *f
     }
 }
 
+static void take_in_order(struct logger *logger, struct wire_head *head)
+{
+    if (head->type == WIRE_PAL)
+        take_pals(logger, head->worker, (const struct wire_pals *)head);
+    else
+        take_output(logger, head->worker, (struct wire_output *)head);
+}
+
+/* A frame of a stream, and those that came early and follow it. */
+static void take_numbered(struct logger *logger, struct wire_head *head)
+{
+    struct stream_rx *in = &logger->in[head->worker];
+    uint64_t expected = in->expected;
+    if (stream_rx_frame(in, head->seq, head) != STREAM_TAKE)
+        return;
+    HOLDS(head->seq == expected);
+    take_in_order(logger, head);
+    for (struct wire_head *early; (early = stream_rx_early(in)) != NULL;) {
+        HOLDS(early->seq == in->expected);
+        stream_rx_take_early(in);
+        take_in_order(logger, early);
+    }
+}
+
+static void take_ack(struct logger *logger, uint32_t w, const struct wire_ack *ack)
+{
+    struct stream_tx tx;
+    uint64_t first;
+    stream_tx_reset(&tx, 1, 1);
+    tx.next = 300;
+    stream_tx_sent(&tx, 1, 200);
+    stream_tx_settle(&tx, ack->head.seq, 2);
+    stream_tx_report(&tx, &ack->report, 2);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t count = stream_tx_run(&tx, FTMB_BURST, &first);
+        HOLDS(count == 0 || (first > tx.acked && first + count <= tx.next));
+        if (count)
+            stream_tx_sent(&tx, first, count);
+    }
+    logger->seen ^= w + tx.resent;
+}
+
 static void take_frame(struct logger *logger, uint8_t *frame, size_t length)
 {
     if (!wire_valid(frame, (uint32_t)length, WORKERS))
@@ -56,19 +98,21 @@ static void take_frame(struct logger *logger, uint8_t *frame, size_t length)
         logger->seen ^= hash_bytes(in->stamp_ns, in + 1, head->length);
     } else if (head->type == WIRE_PROBE) {
         stream_rx_probe(&logger->in[w], head->seq);
-    } else if (head->type != WIRE_ACK &&
-               stream_rx_frame(&logger->in[w], head->seq) == STREAM_TAKE) {
-        if (head->type == WIRE_PAL)
-            take_pals(logger, w, (const struct wire_pals *)frame);
-        else
-            take_output(logger, w, (struct wire_output *)frame);
+    } else if (head->type == WIRE_ACK) {
+        take_ack(logger, w, (const struct wire_ack *)frame);
+    } else {
+        take_numbered(logger, head);
     }
+    struct stream_report report;
+    stream_rx_report(&logger->in[w], &report);
+    HOLDS(report.have < logger->in[w].expected && report.seen - report.have <= STREAM_EARLY);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct input input = {bytes, size};
-    struct logger logger = {0};
+    static struct logger logger;
+    memset(&logger, 0, sizeof(logger));
     void *memory = calloc(1, release_bytes(WORKERS, PALS, OUTPUTS, HELD));
     HOLDS(memory);
     release_init(&logger.release, WORKERS, memory, PALS, OUTPUTS, HELD);
