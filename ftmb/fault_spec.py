@@ -22,8 +22,8 @@ class RepeatSpec(Model):
     every_s: list[float] = Field(
         min_length=2,
         max_length=2,
-        description="shortest and longest distance, drawn anew each time: from when everything is "
-        "protected again, or, with `when: any`, from the last time",
+        description="shortest and longest distance, drawn anew each time: from when all is "
+        "protected again, or, with `when: any` or `after`, from the last time",
     )
     count: int | None = Field(
         None, ge=1, description="how often in all; null: until the window ends"
@@ -52,7 +52,7 @@ class FaultSpec(Model):
         None,
         min_length=1,
         description="instead of at_s: as soon as this event is seen in the window, e.g. "
-        "replay_start, protected, receiving",
+        "replay_start, protected, receiving; with repeat: once until all is protected again",
     )
     delay_ms: float = Field(0, ge=0, description="so much later than that event")
     for_s: float | None = Field(

@@ -62,12 +62,16 @@ class Source:
             return 0
         return round(self._random.uniform(*self.spec.repeat.every_s) * NS)
 
-    def hear(self, event: Event) -> None:
-        """An event of the window: the one it waits for, perhaps."""
+    def hear(self, event: Event, calm_ns: int | None) -> None:
+        """An event of the window: the one it waits for, perhaps. Once until all is well again: it
+        must not answer what it caused itself."""
         if event.name != self.spec.after or self.left == 0 or self._heard_ns is not None:
             return
-        if self._last_ns is None or event.t_ns >= self._last_ns + self._distance_ns:
-            self._heard_ns = event.t_ns
+        if self._last_ns is not None:
+            again = self._last_ns + self._distance_ns
+            if calm_ns is None or calm_ns < self._last_ns or event.t_ns < again:
+                return
+        self._heard_ns = event.t_ns
 
     def due_ns(self, start_ns: int, calm_ns: int | None) -> int | None:
         """When it is due as things are; None: not now. calm_ns: since when all is protected."""
@@ -130,11 +134,11 @@ class Schedule:
         seed, window_s = spec.traffic.seed, spec.duration_s
         return cls([Source(f, i, seed, window_s) for i, f in enumerate(spec.faults)])
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event, calm_ns: int | None = None) -> None:
         """Take note of an event; before the window it means nothing."""
         if self.window_start_ns is not None and not self.stopped:
             for source in self.sources:
-                source.hear(event)
+                source.hear(event, calm_ns)
 
     def _next(self, calm_ns: int | None) -> tuple[int, Source] | None:
         if self.window_start_ns is None or self.stopped:

@@ -219,9 +219,9 @@ class Fleet:
                 self._progress.window(self.spec.duration_s)
             case "drained" | "window_end":
                 self._progress.stage("draining")
-        self.injector.hear(event)
         self._replace_dead()
         self._look()
+        self.injector.hear(event)
 
     def _look(self) -> None:
         self.roster.look(time.monotonic_ns(), not self.injector.disturbed)

@@ -83,13 +83,14 @@ def test_events_before_the_window_start_nothing() -> None:
 
 
 def test_a_repeated_fault_after_an_event_does_not_answer_itself() -> None:
-    plan = of(after="replay_start", repeat={"every_s": [2, 2]})
+    plan = of(after="replay_start", repeat={"every_s": [1, 1]})
     plan.hear(Event(100 * MS, "r1", "replay_start"))
     assert plan.due(100 * MS) is not None
-    plan.hear(Event(200 * MS, "r0", "replay_start"))  # what it caused
-    assert plan.due(300 * MS) is None
-    plan.hear(Event(2200 * MS, "r1", "replay_start"))
-    assert plan.due(2200 * MS) is not None
+    plan.hear(Event(1200 * MS, "r0", "replay_start"))  # what it caused
+    plan.hear(Event(1300 * MS, "r0", "replay_start"), calm_ns=50 * MS)  # calm before it
+    assert plan.due(1300 * MS) is None
+    plan.hear(Event(1400 * MS, "r1", "replay_start"), calm_ns=1350 * MS)
+    assert plan.due(1400 * MS) is not None
 
 
 def test_repeated_faults_wait_until_all_is_well_and_then_a_drawn_time() -> None:
