@@ -277,7 +277,8 @@ int main(int argc, char **argv)
     links_open(&node.links, &node.config, node.roles);
     create_roles();
     launch();
-    if (!links_wait(&node.links, LINKS_TIMEOUT_MS))
+    /* A logger that was restarted comes back to a running system: some slots may be dead. */
+    if (!node.il.recovered && !node.ol.recovered && !links_wait(&node.links, LINKS_TIMEOUT_MS))
         die(3, "a peer did not connect within %d s", LINKS_TIMEOUT_MS / 1000);
     /* This thread only listens from here on. And when the process is killed, its last thread is the
      * one that returns the memory, milliseconds of work: let it be this one, behind all others. */

@@ -3,10 +3,16 @@
 
 #include <string.h>
 
+/* All lines, and heads: two runs have a line between them that is not sent, or lie in different
+ * parts of the arena, of which there are few. */
 static uint64_t delta_bound(uint64_t arena_size)
 {
-    return 2 * arena_size + sizeof(struct delta_head);
+    return align_up(arena_size, 4096) + 4096;
 }
+
+_Static_assert(sizeof(struct delta_head) + (ARENA_EXTENTS + 1) * (sizeof(struct delta_run) + 8) <
+                   4096,
+               "a full delta fits");
 
 uint64_t standby_bytes(uint64_t arena_size)
 {
@@ -72,6 +78,8 @@ static const char *why_not(const struct standby *standby, const struct delta_hea
     return NULL;
 }
 
+const char standby_wrong_digest[] = "digest is wrong";
+
 const char *standby_prepare(struct standby *standby, uint64_t bytes)
 {
     FTMB_ASSERT(bytes <= standby->delta_capacity);
@@ -88,7 +96,7 @@ const char *standby_prepare(struct standby *standby, uint64_t bytes)
     if (!arena_valid(standby->working, standby->head->arena_size) ||
         (delta->digest && delta->digest != snapshot_digest(standby->working))) {
         restore_lines(standby);
-        return "digest is wrong";
+        return standby_wrong_digest;
     }
     atomic_store_explicit(&standby->head->prepared, bytes, memory_order_release);
     return NULL;

@@ -63,6 +63,7 @@ bool standby_adopt(struct standby *standby, const void *left, uint64_t left_byte
 /* A whole delta lies in standby->delta: check it and prepare it. Returns NULL, or why it is
  * refused; then base and working copy are as before. Nothing may be prepared already. */
 const char *standby_prepare(struct standby *standby, uint64_t bytes);
+extern const char standby_wrong_digest[]; /* the reason, where a whole delta led elsewhere */
 
 /* Commit the prepared delta, if it is the one named. True: the base has that name now, or had it
  * already. */

@@ -223,6 +223,56 @@ int control_try_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const s
     return send_message(fd, head, body, n, false);
 }
 
+int control_queue(struct control_out *out, uint16_t type, uint32_t view, uint32_t inc,
+                  const struct iovec *body, int n)
+{
+    struct wire_header header = {.magic = MAGIC, .version = VERSION};
+    size_t length = 0;
+
+    for (int i = 0; i < n; i++)
+        length += body[i].iov_len;
+    if (length > CONTROL_LIMIT)
+        return -EMSGSIZE;
+    size_t size = wire_size((uint32_t)length);
+    if (out->capacity - out->used < size) {
+        uint8_t *data = realloc(out->data, out->used + size);
+
+        if (data == NULL)
+            return -ENOMEM;
+        out->data = data;
+        out->capacity = out->used + size;
+    }
+    header.msg = (struct control_msg){
+        .type = type, .length = (uint32_t)length, .view = view, .incarnation = inc};
+    uint8_t *at = out->data + out->used;
+    memset(at + size - 8, 0, 8); /* what is behind the body */
+    memcpy(at, &header, sizeof(header));
+    at += sizeof(header);
+    for (int i = 0; i < n; i++) {
+        memcpy(at, body[i].iov_base, body[i].iov_len);
+        at += body[i].iov_len;
+    }
+    out->used += size;
+    return 0;
+}
+
+int control_flush(int fd, struct control_out *out)
+{
+    while (out->done < out->used) {
+        ssize_t sent =
+            send(fd, out->data + out->done, out->used - out->done, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (sent >= 0)
+            out->done += (size_t)sent;
+        else if (errno == EAGAIN)
+            return 0;
+        else if (errno != EINTR)
+            return -errno;
+    }
+    out->used = out->done = 0;
+    return 1;
+}
+
 /* Bytes the message at `done` takes, as far as is known: the header's until that is complete.
  * -EPROTO when it cannot be one. */
 static int bytes_needed(const struct control_buf *b, size_t *needed)

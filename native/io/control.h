@@ -57,6 +57,19 @@ int control_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struc
 int control_try_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struct iovec *body,
                      int n);
 
+/* Messages on their way out of a connection that must not be waited for; start with all zeroes. */
+struct control_out {
+    uint8_t *data;
+    size_t used, done, capacity;
+};
+
+/* Append a message. 0, -EMSGSIZE or -ENOMEM. The caller bounds what it leaves waiting. */
+int control_queue(struct control_out *out, uint16_t type, uint32_t view, uint32_t inc,
+                  const struct iovec *body, int n);
+
+/* Send what the kernel takes: 1: all is out, 0: the peer has to read first, or a negative errno. */
+int control_flush(int fd, struct control_out *out);
+
 /* Receive without blocking: 1 and *m (valid until the next call with this buffer), 0 when no whole
  * message is there yet, or a negative errno: -ECONNRESET (peer closed or died), -EPROTO (not this
  * protocol, or longer than the limit), -ENOMEM. Call until it returns 0 before waiting in poll():

@@ -1,6 +1,5 @@
 /* The input logger's control thread: views, commits and credit from the output logger. */
 #include <errno.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +9,7 @@
 #include "io/event.h"
 #include "roles/input_logger.h"
 
-#define OL_CONNECT_MS 10000
+#define POLL_MS 5
 #define ASK_INTERVAL_NS 5000000ull
 
 /* The lcore takes orders between two polls; until it has, they must not change. */
@@ -33,22 +32,23 @@ static void give_orders(struct input_logger *il)
 static void on_message(struct input_logger *il, const struct control_msg *message)
 {
     struct il_orders *orders = orders_free(il);
-    if (message->type == MSG_VIEW && message->length >= sizeof(struct msg_view)) {
+    switch (message->type) {
+    case MSG_VIEW:
         memcpy(&orders->view, message->body, sizeof(orders->view));
         orders->view_number = message->view;
         orders->new_view = true;
         if (orders->view.slot >= VIEW_SLOTS)
             die(5, "the output logger names a replica that cannot exist");
-    } else if (message->type == MSG_COMMITTED && message->length >= sizeof(struct msg_snapshot)) {
+        break;
+    case MSG_COMMITTED:
         orders->cut = ((const struct msg_snapshot *)message->body)->cut;
         orders->commit = true;
-    } else if (message->type == MSG_CREDIT && message->length >= sizeof(struct msg_credit)) {
+        break;
+    case MSG_CREDIT:
         memcpy(&orders->limits, message->body, sizeof(orders->limits));
         orders->credit = true;
-    } else if (message->type == MSG_BYE) {
-        il->orderly_end = true;
-        return;
-    } else {
+        break;
+    default:
         event_emit("unknown_message", "{s:i}", "type", message->type);
         return;
     }
@@ -63,7 +63,7 @@ static void ask_for_snapshot(struct input_logger *il, uint64_t *asked_ns)
         return;
     *asked_ns = now;
     il->snapshot_requests++;
-    (void)control_send(il->ol_fd, MSG_PRESSED, 0, 0, NULL, 0);
+    ol_link_send(&il->ol, MSG_PRESSED, 0, 0, NULL, 0, false);
 }
 
 static void *control_main(void *self)
@@ -71,38 +71,33 @@ static void *control_main(void *self)
     struct input_logger *il = self;
     uint64_t asked_ns = 0;
     while (!atomic_load(&il->quit)) {
-        struct pollfd wait = {.fd = il->ol_fd, .events = POLLIN};
-        poll(&wait, 1, 5);
-        struct control_msg *message;
-        int result;
-        while ((result = control_recv(il->ol_fd, &il->buffer, &message)) == 1)
+        const struct control_msg *message;
+        ol_link_wait(&il->ol, POLL_MS);
+        while (ol_link_recv(&il->ol, &message))
             on_message(il, message);
-        if (result < 0 && !il->orderly_end && !atomic_load(&il->quit))
-            die(5, "the output logger is gone: %s", strerror(-result));
-        if (result < 0)
-            usleep(1000);
-        else
-            ask_for_snapshot(il, &asked_ns);
+        ask_for_snapshot(il, &asked_ns);
     }
     return NULL;
 }
 
+static size_t hello(void *self, void *body)
+{
+    const struct input_logger *il = self;
+    struct msg_hello_il hello = {.pid = (uint32_t)getpid(), .view = il->kept->view};
+    memcpy(body, &hello, sizeof(hello));
+    return sizeof(hello);
+}
+
 int il_control_start(struct input_logger *il)
 {
-    char path[NODE_PATH_BYTES + 32];
-    snprintf(path, sizeof(path), "%s/ol.ctl", il->config->dir);
-    il->ol_fd = control_connect(path, OL_CONNECT_MS);
-    if (il->ol_fd < 0) {
-        fprintf(stderr, "ftmb-node: no output logger answers at %s: %s\n", path,
-                strerror(-il->ol_fd));
-        return il->ol_fd;
-    }
-    struct msg_hello_il hello = {.pid = (uint32_t)getpid()};
-    struct iovec body = {&hello, sizeof(hello)};
-    int error = control_send(il->ol_fd, MSG_HELLO_IL, 0, 0, &body, 1);
-    if (error || pthread_create(&il->control_thread, NULL, control_main, il))
-        return error ? error : -EAGAIN;
-    return 0;
+    il->ol.config = il->config;
+    il->ol.hello_type = MSG_HELLO_IL;
+    il->ol.hello = hello;
+    il->ol.self = il;
+    int error = ol_link_open(&il->ol);
+    if (error)
+        return error;
+    return -pthread_create(&il->control_thread, NULL, control_main, il);
 }
 
 void input_logger_stop(struct input_logger *il)
@@ -111,5 +106,5 @@ void input_logger_stop(struct input_logger *il)
         return;
     atomic_store(&il->quit, true);
     pthread_join(il->control_thread, NULL);
-    (void)control_send(il->ol_fd, MSG_BYE, 0, 0, NULL, 0);
+    ol_link_bye(&il->ol);
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "core/flow.h"
 #include "io/clock.h"
@@ -12,8 +11,6 @@
 
 #define TICK_NS 1000000ull
 #define PROBE_LOOK_NS 200000ull
-/* Bytes of log per index entry: a 64-byte frame's record takes 80, a tick's 16. */
-#define LOG_BYTES_PER_RECORD 64u
 /* Polls without a new attempt after a link took nothing. */
 #define LINK_FULL_POLLS 4u
 
@@ -23,7 +20,7 @@ static void fill_head(const struct input_logger *il, uint32_t w, struct wire_inp
                       const struct input_record *record, uint64_t number)
 {
     wire_head_put(&head->head, record->tick ? WIRE_TICK : WIRE_INPUT, w, record->port,
-                  record->length, il->view, il->incarnation, number);
+                  record->length, il->kept->view, il->kept->incarnation, number);
     head->stamp_ns = record->stamp_ns;
 }
 
@@ -50,7 +47,7 @@ static unsigned send_backlog(struct input_logger *il, uint32_t w)
         fill_head(il, w, head, record, number);
         memcpy(head + 1, record->data, record->length);
     }
-    uint16_t sent = io_tx(il->replica[il->slot][w], burst, (uint16_t)count);
+    uint16_t sent = io_tx(il->replica[il->kept->slot][w], burst, (uint16_t)count);
     rte_pktmbuf_free_bulk(burst + sent, count - sent);
     stream_tx_sent(&x->out, first, sent);
     x->link_full = sent ? 0 : LINK_FULL_POLLS;
@@ -63,7 +60,7 @@ static void send_burst(struct input_logger *il, uint32_t w)
     struct il_worker *x = &il->worker[w];
     if (x->burst_count == 0)
         return;
-    uint16_t sent = io_tx(il->replica[il->slot][w], x->burst, (uint16_t)x->burst_count);
+    uint16_t sent = io_tx(il->replica[il->kept->slot][w], x->burst, (uint16_t)x->burst_count);
     rte_pktmbuf_free_bulk(x->burst + sent, x->burst_count - sent);
     x->out.cursor += sent;
     x->burst_count = 0;
@@ -89,7 +86,8 @@ static bool log_input(struct input_logger *il, uint32_t w, const uint8_t *data, 
     memcpy(record->data, data, length);
     input_log_commit(&x->log);
     x->out.next++;
-    il->log_bytes += sizeof(*record) + length;
+    tick ? x->ticks++ : x->accepted++;
+    il->kept->log_bytes += sizeof(*record) + length;
     return true;
 }
 
@@ -105,7 +103,6 @@ static bool accept_input(struct input_logger *il, struct rte_mbuf *m, uint8_t po
     uint64_t number = x->out.next;
     if (!log_input(il, w, data, length, port, false, now))
         return false;
-    il->accepted++;
     if (unlikely(x->out.cursor + x->burst_count != number)) {
         rte_pktmbuf_free(m); /* others wait before it: it will be sent from the log */
         return true;
@@ -122,7 +119,7 @@ static bool accept_input(struct input_logger *il, struct rte_mbuf *m, uint8_t po
 /* Counted, and told once each time it begins. */
 static void refuse(struct input_logger *il, struct rte_mbuf *m)
 {
-    il->refused++;
+    il->kept->refused++;
     if (!il->full)
         event_emit("log_full", "{s:s}", "role", "il");
     il->full = true;
@@ -134,7 +131,7 @@ static bool acceptable(struct input_logger *il, const struct rte_mbuf *m)
     uint32_t length = rte_pktmbuf_data_len(m);
     if (likely(length >= 14 && length <= WIRE_MAX_PACKET && m->nb_segs == 1))
         return true;
-    il->malformed++;
+    il->kept->malformed++;
     return false;
 }
 
@@ -145,7 +142,7 @@ static unsigned receive(struct input_logger *il, uint64_t now)
         il->door_port = il->next_port;
         il->next_port ^= 1;
         il->door_count = io_rx(il->in[il->door_port], il->door, FTMB_BURST);
-        il->received += il->door_count;
+        il->kept->received += il->door_count;
         /* A full ring of buffers does not stay in the cache: ask for all headers at once. */
         for (uint32_t i = 0; i < il->door_count; i++)
             __builtin_prefetch(il->door[i]);
@@ -179,9 +176,9 @@ static void send_probe(struct input_logger *il, uint32_t w)
     if (!m)
         return;
     struct wire_head *head = (struct wire_head *)rte_pktmbuf_append(m, sizeof(*head));
-    wire_head_put(head, WIRE_PROBE, w, 0, 0, il->view, il->incarnation,
+    wire_head_put(head, WIRE_PROBE, w, 0, 0, il->kept->view, il->kept->incarnation,
                   il->worker[w].out.cursor - 1);
-    if (io_tx(il->replica[il->slot][w], &m, 1) != 1)
+    if (io_tx(il->replica[il->kept->slot][w], &m, 1) != 1)
         rte_pktmbuf_free(m);
 }
 
@@ -190,9 +187,8 @@ static void tick(struct input_logger *il, uint64_t now)
     bool pressed = false;
     for (uint32_t w = 0; w < il->config->workers; w++) {
         struct il_worker *x = &il->worker[w];
-        if (il->accepting && now - u64_min(now, x->latest_ns) >= TICK_NS &&
-            log_input(il, w, (const uint8_t *)"", 0, 0, true, now))
-            il->ticks++;
+        if (il->kept->accepting && now - u64_min(now, x->latest_ns) >= TICK_NS)
+            (void)log_input(il, w, (const uint8_t *)"", 0, 0, true, now);
         if (stream_tx_probe_due(&x->out, now))
             send_probe(il, w);
         pressed |= input_log_pressed(&x->log);
@@ -206,7 +202,7 @@ static void take_ack(struct input_logger *il, uint32_t w, const struct rte_mbuf 
     if (!wire_valid((const uint8_t *)ack, rte_pktmbuf_data_len(m), il->config->workers) ||
         ack->head.type != WIRE_ACK || ack->head.worker != w) {
         il->bad++;
-    } else if (!wire_current(&ack->head, il->view, il->incarnation)) {
+    } else if (!wire_current(&ack->head, il->kept->view, il->kept->incarnation)) {
         il->old_view++;
     } else {
         stream_tx_settle(&il->worker[w].out, ack->head.seq, now);
@@ -217,7 +213,7 @@ static void take_ack(struct input_logger *il, uint32_t w, const struct rte_mbuf 
 static unsigned take_acks(struct input_logger *il, uint32_t w, uint64_t now)
 {
     struct rte_mbuf *burst[FTMB_BURST];
-    uint16_t count = io_rx(il->replica[il->slot][w], burst, FTMB_BURST);
+    uint16_t count = io_rx(il->replica[il->kept->slot][w], burst, FTMB_BURST);
     for (uint16_t i = 0; i < count; i++) {
         take_ack(il, w, burst[i], now);
         rte_pktmbuf_free(burst[i]);
@@ -225,23 +221,30 @@ static unsigned take_acks(struct input_logger *il, uint32_t w, uint64_t now)
     return count;
 }
 
-/* A new master: its first input is the one after the base; everything since is in the log. */
+/* A new master: its first input is the one after the base; everything since is in the log. The view
+ * is stored last: a process that dies before it is told again. */
 static void begin_view(struct input_logger *il, const struct il_orders *orders, uint64_t now)
 {
-    il->view = orders->view_number;
-    il->slot = orders->view.slot;
-    il->incarnation = orders->view.incarnation;
+    if (orders->view_number <= il->kept->view)
+        return;
     for (uint32_t w = 0; w < il->config->workers; w++) {
         struct il_worker *x = &il->worker[w];
         uint64_t resent = x->out.resent, next = x->out.next;
         uint64_t first = orders->view.next_input[w];
-        FTMB_ASSERT(first >= x->log.first && first <= x->log.next);
+        if (first < x->log.first || first > x->log.next)
+            die(4, "state_lost: worker %u needs input %llu, kept are %llu to %llu", w,
+                (unsigned long long)first, (unsigned long long)x->log.first,
+                (unsigned long long)x->log.next - 1);
         rte_pktmbuf_free_bulk(x->burst, x->burst_count);
         x->burst_count = 0;
         stream_tx_reset(&x->out, first, now);
         x->out.next = next;
         x->out.resent = resent + next - first;
     }
+    il->kept->slot = orders->view.slot;
+    il->kept->incarnation = orders->view.incarnation;
+    atomic_signal_fence(memory_order_release);
+    il->kept->view = orders->view_number;
 }
 
 static void take_orders(struct input_logger *il, uint64_t now)
@@ -257,7 +260,7 @@ static void take_orders(struct input_logger *il, uint64_t now)
         if (orders->credit)
             il->worker[w].limit = orders->limits.limit[w];
     }
-    il->accepting |= orders->commit;
+    il->kept->accepting |= orders->commit;
     if (orders->commit)
         il->full = false; /* there is room again */
     orders->new_view = orders->commit = orders->credit = false;
@@ -269,7 +272,7 @@ static unsigned poll_logged(struct input_logger *il)
     uint64_t now = clock_ns();
     if (unlikely(atomic_load_explicit(&il->orders.pending, memory_order_acquire)))
         take_orders(il, now);
-    if (unlikely(il->view == 0))
+    if (unlikely(il->kept->view == 0))
         return 0;
     unsigned work = 0;
     for (uint32_t w = 0; w < il->config->workers; w++) {
@@ -280,7 +283,7 @@ static unsigned poll_logged(struct input_logger *il)
         il->ticked_ns = now;
         tick(il, now);
     }
-    return il->accepting ? work + receive(il, now) : work;
+    return il->kept->accepting ? work + receive(il, now) : work;
 }
 
 /* ---- mode none ---------------------------------------------------------------------------- */
@@ -320,9 +323,9 @@ static unsigned poll_plain(struct input_logger *il)
         wire_head_put(&head->head, WIRE_INPUT, w, port, length, 0, 0, 0);
         head->stamp_ns = now;
         il->worker[w].burst[il->worker[w].burst_count++] = burst[i];
-        il->accepted++;
+        il->worker[w].accepted++;
     }
-    il->received += count;
+    il->kept->received += count;
     return work + count;
 }
 
@@ -337,41 +340,22 @@ static unsigned poll(void *self)
 static json_t *stats(void *self)
 {
     const struct input_logger *il = self;
-    uint64_t peak = 0, resent = 0;
+    uint64_t peak = 0, resent = 0, accepted = 0, ticks = 0;
     for (uint32_t w = 0; w < il->config->workers; w++) {
         peak += il->worker[w].log.peak;
         resent += il->worker[w].out.resent;
+        accepted += il->worker[w].accepted;
+        ticks += il->worker[w].ticks;
     }
     return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "il",
-                     "received", (json_int_t)il->received, "accepted", (json_int_t)il->accepted,
-                     "refused", (json_int_t)il->refused, "ticks", (json_int_t)il->ticks,
-                     "malformed", (json_int_t)il->malformed, "log_peak_bytes", (json_int_t)peak,
-                     "log_capacity_bytes",
+                     "received", (json_int_t)il->kept->received, "accepted", (json_int_t)accepted,
+                     "refused", (json_int_t)il->kept->refused, "ticks", (json_int_t)ticks,
+                     "malformed", (json_int_t)il->kept->malformed, "log_peak_bytes",
+                     (json_int_t)peak, "log_capacity_bytes",
                      (json_int_t)(il->config->workers * il->config->input_bytes), "log_bytes",
-                     (json_int_t)il->log_bytes, "resent", (json_int_t)resent, "snapshot_requests",
-                     (json_int_t)il->snapshot_requests, "dropped_bad", (json_int_t)il->bad,
-                     "dropped_old_view", (json_int_t)il->old_view);
-}
-
-static int map_logs(struct input_logger *il)
-{
-    const struct node_config *config = il->config;
-    uint64_t records = config->input_bytes / LOG_BYTES_PER_RECORD;
-    uint64_t each = input_log_bytes(config->input_bytes, records);
-    uint8_t *memory = mmap(NULL, each * config->workers, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        fprintf(stderr, "ftmb-node: cannot map %llu bytes of input log: %s\n",
-                (unsigned long long)(each * config->workers), strerror(errno));
-        return -ENOMEM;
-    }
-    madvise(memory, each * config->workers, MADV_HUGEPAGE);
-    madvise(memory, each * config->workers, MADV_POPULATE_WRITE); /* no page faults later */
-    for (uint32_t w = 0; w < config->workers; w++) {
-        input_log_init(&il->worker[w].log, memory + w * each, config->input_bytes, records);
-        stream_tx_reset(&il->worker[w].out, 1, clock_ns());
-    }
-    return 0;
+                     (json_int_t)il->kept->log_bytes, "resent", (json_int_t)resent,
+                     "snapshot_requests", (json_int_t)il->snapshot_requests, "dropped_bad",
+                     (json_int_t)il->bad, "dropped_old_view", (json_int_t)il->old_view);
 }
 
 int input_logger_create(struct input_logger *il, const struct node_config *config,
@@ -384,10 +368,8 @@ int input_logger_create(struct input_logger *il, const struct node_config *confi
     il->pool = pool;
     memcpy(il->in, in, sizeof(il->in));
     memcpy(il->replica, replica, sizeof(il->replica));
-    if (config->mode != MODE_FTMB)
-        return 0;
-    int error = map_logs(il);
-    return error ? error : il_control_start(il);
+    int error = il_keep_open(il);
+    return error || config->mode != MODE_FTMB ? error : il_control_start(il);
 }
 
 struct role input_logger_role(struct input_logger *il)

@@ -3,7 +3,10 @@
  *
  * An input is refused, before it has a number, when its log or the output logger's credit is
  * exhausted (I5); with `wait_when_full` it waits at the door instead (back-pressure). A worker
- * without input for a millisecond gets a tick, so that its timers advance. */
+ * without input for a millisecond gets a tick, so that its timers advance.
+ *
+ * All that must not be forgotten lies in a mapped file, `il.state`: a process that finds it goes on
+ * with the numbers, stamps and inputs of the one that was killed. */
 #ifndef FTMB_ROLES_INPUT_LOGGER_H
 #define FTMB_ROLES_INPUT_LOGGER_H
 
@@ -13,10 +16,10 @@
 #include "core/stream.h"
 #include "core/view.h"
 #include "core/wire.h"
-#include "io/control.h"
 #include "io/port.h"
 #include "roles/config.h"
 #include "roles/messages.h"
+#include "roles/ol_link.h"
 #include "roles/role.h"
 
 #define IL_PORTS 2
@@ -24,6 +27,7 @@
  * that inputs leave in the buffers they came in and are not copied from the log. */
 #define IL_BACKLOG FTMB_BURST
 
+/* In the file, buffers and all; those are void for the next process. */
 struct il_worker {
     struct input_log log;
     struct stream_tx out;
@@ -32,6 +36,21 @@ struct il_worker {
     struct rte_mbuf *burst[FTMB_BURST]; /* inputs just logged, for the fast path */
     uint32_t burst_count;
     uint32_t link_full; /* polls to skip */
+    uint64_t accepted;  /* inputs; with the ticks they make up the numbers */
+    uint64_t ticks;
+};
+
+/* What the file begins with; the logs follow. */
+struct il_kept {
+    uint32_t view; /* 0: no master yet */
+    uint32_t slot;
+    uint32_t incarnation;
+    bool accepting; /* a first snapshot is committed */
+    uint64_t received;
+    uint64_t refused;
+    uint64_t malformed; /* frames from outside that no function could take */
+    uint64_t log_bytes;
+    struct il_worker worker[FTMB_MAX_WORKERS];
 };
 
 /* What the control thread tells the lcore; taken whole, between two polls. */
@@ -51,35 +70,24 @@ struct input_logger {
     struct io_lane in[IL_PORTS];
     struct io_lane replica[VIEW_SLOTS][FTMB_MAX_WORKERS];
     struct rte_mempool *pool; /* for frames from the log */
-    struct il_worker worker[FTMB_MAX_WORKERS];
+    struct il_kept *kept;
+    struct il_worker *worker;          /* in `kept` */
+    bool recovered;                    /* this process found the file */
     struct rte_mbuf *door[FTMB_BURST]; /* inputs that wait to be accepted (back-pressure) */
     uint32_t door_count;
     uint8_t door_port;
     uint8_t next_port;
 
-    uint32_t view; /* 0: no master yet */
-    uint32_t slot;
-    uint32_t incarnation;
-    bool accepting; /* a first snapshot is committed */
     uint64_t ticked_ns;
-
-    uint64_t received;
-    uint64_t accepted;
-    uint64_t refused;
-    uint64_t ticks;
-    uint64_t malformed; /* inputs */
-    uint64_t bad;       /* frames of replicas */
+    uint64_t bad; /* frames of replicas */
     uint64_t old_view;
-    uint64_t log_bytes;
     bool full; /* input is being refused */
     struct il_orders orders;
 
     pthread_t control_thread;
     _Atomic bool quit;
     _Atomic bool pressed; /* a log is more than half full */
-    int ol_fd;
-    struct control_buf buffer;
-    bool orderly_end;
+    struct ol_link ol;
     uint64_t snapshot_requests;
 };
 
@@ -90,6 +98,7 @@ int input_logger_create(struct input_logger *il, const struct node_config *confi
 struct role input_logger_role(struct input_logger *il);
 void input_logger_stop(struct input_logger *il);
 
+int il_keep_open(struct input_logger *il);     /* il_keep.c */
 int il_control_start(struct input_logger *il); /* il_control.c */
 
 #endif

@@ -90,7 +90,7 @@ static void answered(struct ol_link *link)
 void ol_link_wait(struct ol_link *link, int ms)
 {
     struct pollfd wait = {.fd = link->fd, .events = POLLIN};
-    if (link->fd < 0 || held_back(link))
+    if (over(link) || link->fd < 0 || held_back(link))
         usleep(RETRY_US);
     else
         (void)poll(&wait, 1, ms);

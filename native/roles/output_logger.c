@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "core/hash.h"
 #include "io/clock.h"
@@ -19,7 +18,7 @@ static bool send_leaving(struct output_logger *ol, uint32_t port)
     if (count == 0)
         return true;
     uint16_t sent = io_tx(ol->out[port], ol->leaving[port], (uint16_t)count);
-    release_handed(&ol->release, sent);
+    release_handed(ol->release, sent);
     ol->leaving_count[port] = count - sent;
     if (sent < count)
         memmove(ol->leaving[port], ol->leaving[port] + sent,
@@ -49,15 +48,15 @@ static unsigned release_all(struct output_logger *ol)
     unsigned count = 0;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
         struct rte_mbuf *m;
-        while (ports_have_room(ol) && (m = release_next(&ol->release, w)) != NULL) {
+        while (ports_have_room(ol) && (m = release_next(ol->release, w)) != NULL) {
             leave(ol, m);
             count++;
         }
     }
     for (uint32_t port = 0; port < OL_PORTS; port++)
         send_leaving(ol, port);
-    if (unlikely(count && !ol->resumed)) {
-        ol->resumed = true;
+    if (unlikely(count && ol->kept->resumed_view != ol->view)) {
+        ol->kept->resumed_view = ol->view;
         if (ol->view > 1)
             event_emit("resumed", "{s:I}", "view", (json_int_t)ol->view);
     }
@@ -71,13 +70,13 @@ static void take_pals(struct output_logger *ol, uint32_t w, const struct wire_pa
     uint32_t count = frame->head.length / (uint32_t)sizeof(uint64_t);
     /* A frame without PALs only tells progress (in a replay, of inputs whose PALs are stored). */
     enum release_verdict verdict =
-        count ? release_pals(&ol->release, w, frame->first, frame->pals, count) : RELEASE_OK;
+        count ? release_pals(ol->release, w, frame->first, frame->pals, count) : RELEASE_OK;
     if (unlikely(verdict != RELEASE_OK && verdict != RELEASE_DUPLICATE))
         die(4, "worker %u sent PAL %llu %s", w, (unsigned long long)frame->first,
             verdict == RELEASE_DIVERGED ? "again, another one" : "out of order");
-    ol->pals += count;
-    uint64_t progress = atomic_load_explicit(&ol->progress[w], memory_order_relaxed);
-    atomic_store_explicit(&ol->progress[w], u64_max(progress, frame->next_input),
+    ol->kept->pals += count;
+    uint64_t progress = atomic_load_explicit(&ol->kept->progress[w], memory_order_relaxed);
+    atomic_store_explicit(&ol->kept->progress[w], u64_max(progress, frame->next_input),
                           memory_order_release);
 }
 
@@ -91,8 +90,8 @@ static uint64_t output_hash(const struct output_logger *ol, const struct wire_ou
 static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
 {
     const struct wire_output *frame = rte_pktmbuf_mtod(m, const struct wire_output *);
-    ol->outputs++;
-    switch (release_output(&ol->release, w, frame->number, frame->vector, m, output_hash(ol, frame),
+    ol->kept->outputs++;
+    switch (release_output(ol->release, w, frame->number, frame->vector, m, output_hash(ol, frame),
                            frame->head.seq)) {
     case RELEASE_OK:
         return true;
@@ -113,7 +112,7 @@ static bool take_output(struct output_logger *ol, uint32_t w, struct rte_mbuf *m
  * more than they did before. Such a frame counts as lost, and comes again when there is room. */
 static bool has_room(const struct output_logger *ol, uint32_t w, const struct wire_head *head)
 {
-    const struct release_worker *x = &ol->release.worker[w];
+    const struct release_worker *x = &ol->release->worker[w];
     if (head->type == WIRE_PAL)
         return head->length / sizeof(uint64_t) <= release_pal_room(x);
     return release_output_room(x) > 0;
@@ -150,11 +149,11 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
     const struct wire_head *head = rte_pktmbuf_mtod(m, const struct wire_head *);
     if (unlikely(!wire_valid((const uint8_t *)head, rte_pktmbuf_data_len(m), ol->config->workers) ||
                  head->worker != w)) {
-        ol->bad++;
+        ol->kept->bad++;
         return false;
     }
     if (unlikely(!wire_current(head, ol->view, ol->incarnation))) {
-        ol->old_view++;
+        ol->kept->old_view++;
         return false;
     }
     if (unlikely(head->type == WIRE_PROBE)) {
@@ -162,11 +161,11 @@ static bool take_frame(struct output_logger *ol, uint32_t w, struct rte_mbuf *m)
         return false;
     }
     if (unlikely(head->type != WIRE_PAL && head->type != WIRE_OUTPUT)) {
-        ol->bad++;
+        ol->kept->bad++;
         return false;
     }
     if (unlikely(!has_room(ol, w, head))) {
-        ol->no_room++;
+        ol->kept->no_room++;
         return false;
     }
     enum stream_verdict verdict = stream_rx_frame(&ol->in[w], head->seq, m);
@@ -184,7 +183,7 @@ static void acknowledge(struct output_logger *ol, uint32_t w, uint64_t settled)
     struct wire_ack *ack = (struct wire_ack *)rte_pktmbuf_append(m, sizeof(*ack));
     wire_head_put(&ack->head, WIRE_ACK, w, 0, 0, ol->view, ol->incarnation, settled);
     stream_rx_report(&ol->in[w], &ack->report);
-    release_settle(&ol->release.worker[w], settled);
+    release_settle(&ol->release->worker[w], settled);
     if (io_tx(ol->replica[ol->slot][w], &m, 1) == 1)
         stream_rx_acked(&ol->in[w], settled);
     else
@@ -193,7 +192,7 @@ static void acknowledge(struct output_logger *ol, uint32_t w, uint64_t settled)
 
 static unsigned receive(struct output_logger *ol, uint32_t w)
 {
-    struct release_worker *x = &ol->release.worker[w];
+    struct release_worker *x = &ol->release->worker[w];
     /* PALs are never refused because outputs fill the buffer: a frame that found no room would
      * have to be; so the worker waits instead, between packets. */
     if (x->held_tail - x->held_head + FTMB_BURST > OL_HELD)
@@ -207,7 +206,7 @@ static unsigned receive(struct output_logger *ol, uint32_t w)
         if (!take_frame(ol, w, burst[i]))
             rte_pktmbuf_free(burst[i]);
     }
-    ol->frames += count;
+    ol->kept->frames += count;
     uint64_t settled = release_settled(x, stream_rx_taken(&ol->in[w]));
     if (stream_rx_ack_due(&ol->in[w], settled, early + count == 0))
         acknowledge(ol, w, settled);
@@ -226,53 +225,82 @@ static void discard(void *self, void *frame)
 static void fence(struct output_logger *ol)
 {
     ol->flowing = false;
-    release_fence(&ol->release, discard, NULL);
+    release_fence(ol->release, discard, NULL);
+}
+
+/* Frames of this view are taken from here on. */
+static void take_view(struct output_logger *ol, const struct ol_job *job)
+{
+    ol->slot = job->slot;
+    ol->view = job->view;
+    ol->incarnation = job->incarnation;
+    ol->flowing = true;
 }
 
 static bool begin(struct output_logger *ol, const struct ol_job *job)
 {
-    if (job->view > 1 && !release_truncate(&ol->release, job->pals))
+    if (job->view > 1 && !release_truncate(ol->release, job->pals))
         return false;
-    ol->slot = job->slot;
-    ol->view = job->view;
-    ol->incarnation = job->incarnation;
-    ol->resumed = false;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
-        void *kept;
-        while ((kept = stream_rx_early_drop(&ol->in[w])) != NULL)
-            rte_pktmbuf_free(kept);
+        void *early;
+        while ((early = stream_rx_early_drop(&ol->in[w])) != NULL)
+            rte_pktmbuf_free(early);
         stream_rx_reset(&ol->in[w], 1);
-        atomic_store(&ol->progress[w], job->next_input[w]);
+        atomic_store(&ol->kept->progress[w], job->next_input[w]);
     }
-    ol->flowing = true;
+    take_view(ol, job);
     return true;
 }
 
-/* Nobody holds a base, so nobody could use the logs: they must not stop the traffic. The next
+/* What the worker was told is settled will not come again; all else will, and is asked for. */
+static void resume(struct output_logger *ol, const struct ol_job *job)
+{
+    for (uint32_t w = 0; w < ol->config->workers; w++)
+        stream_rx_resume(&ol->in[w], ol->release->worker[w].settled + 1);
+    take_view(ol, job);
+}
+
+/* Whoever takes over could not use the logs any more: they must not stop the traffic. The next
  * backup gets a full snapshot, whose cut lies ahead. */
 static void forget(struct output_logger *ol)
 {
     release_all(ol);
-    release_forget(&ol->release, ol->job.pals, ol->job.outputs);
+    release_forget(ol->release, ol->job.pals, ol->job.outputs);
     for (uint32_t w = 0; w < ol->config->workers; w++)
-        ol->job.next_input[w] = atomic_load(&ol->progress[w]);
+        ol->job.next_input[w] = atomic_load(&ol->kept->progress[w]);
 }
 
-static void run_job(struct output_logger *ol, uint32_t kind)
+static bool covers(struct output_logger *ol, const struct ol_job *job)
+{
+    release_all(ol);
+    return release_covers(ol->release, job->pals, job->outputs);
+}
+
+static void run_job(struct output_logger *ol, enum ol_job_kind kind)
 {
     struct ol_job *job = &ol->job;
     job->ok = true;
-    if (kind == OL_JOB_FENCE) {
-        fence(ol);
-    } else if (kind == OL_JOB_BEGIN) {
+    switch (kind) {
+    case OL_JOB_NONE:
+        break;
+    case OL_JOB_BEGIN:
         job->ok = begin(ol, job);
-    } else if (kind == OL_JOB_FORGET) {
+        break;
+    case OL_JOB_RESUME:
+        resume(ol, job);
+        break;
+    case OL_JOB_COVERS:
+        job->ok = covers(ol, job);
+        break;
+    case OL_JOB_TRIM:
+        release_commit(ol->release, job->pals, job->outputs);
+        break;
+    case OL_JOB_FENCE:
+        fence(ol);
+        break;
+    case OL_JOB_FORGET:
         forget(ol);
-    } else {
-        release_all(ol);
-        job->ok = release_covers(&ol->release, job->pals, job->outputs);
-        if (job->ok)
-            release_commit(&ol->release, job->pals, job->outputs);
+        break;
     }
     atomic_store_explicit(&job->kind, OL_JOB_NONE, memory_order_release);
 }
@@ -286,7 +314,7 @@ static void drain_others(struct output_logger *ol)
             continue;
         for (uint32_t w = 0; w < ol->config->workers; w++) {
             uint16_t count = io_rx(ol->replica[slot][w], burst, FTMB_BURST);
-            ol->old_view += count;
+            ol->kept->old_view += count;
             rte_pktmbuf_free_bulk(burst, count);
         }
     }
@@ -296,7 +324,7 @@ static unsigned poll_logged(struct output_logger *ol)
 {
     uint32_t kind = atomic_load_explicit(&ol->job.kind, memory_order_acquire);
     if (unlikely(kind != OL_JOB_NONE))
-        run_job(ol, kind);
+        run_job(ol, (enum ol_job_kind)kind);
     if (unlikely(++ol->polls % 64 == 0))
         drain_others(ol);
     if (unlikely(!ol->flowing))
@@ -322,13 +350,13 @@ static unsigned poll_plain(struct output_logger *ol)
                            ol->config->workers) &&
                 head->type == WIRE_OUTPUT) {
                 leave(ol, burst[i]);
-                ol->outputs++;
+                ol->kept->outputs++;
             } else {
                 rte_pktmbuf_free(burst[i]);
-                ol->bad++;
+                ol->kept->bad++;
             }
         }
-        ol->frames += count;
+        ol->kept->frames += count;
         work += count;
     }
     send_leaving(ol, 0);
@@ -347,41 +375,31 @@ static json_t *stats(void *self)
     struct output_logger *ol = self;
     uint64_t held_peak = 0, log_peak = 0, asked = 0, released = 0;
     for (uint32_t w = 0; w < ol->config->workers; w++) {
-        held_peak = u64_max(held_peak, ol->release.worker[w].held_peak);
+        held_peak = u64_max(held_peak, ol->release->worker[w].held_peak);
         log_peak +=
-            (ol->release.worker[w].pal_peak + ol->release.worker[w].out_peak) * sizeof(uint64_t);
-        released += ol->release.worker[w].released;
+            (ol->release->worker[w].pal_peak + ol->release->worker[w].out_peak) * sizeof(uint64_t);
+        released += ol->release->worker[w].released;
         asked += ol->in[w].asked;
     }
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
-                     "role", "ol", "frames", (json_int_t)ol->frames, "pals", (json_int_t)ol->pals,
-                     "pal_bytes", (json_int_t)(ol->pals * sizeof(uint64_t)), "outputs",
-                     (json_int_t)ol->outputs, "released", (json_int_t)released,
-                     "duplicates_dropped", (json_int_t)ol->release.duplicates, "hash_mismatches",
-                     (json_int_t)ol->release.hash_mismatches, "dropped_old_view",
-                     (json_int_t)ol->old_view, "dropped_bad", (json_int_t)ol->bad,
-                     "dropped_no_room", (json_int_t)ol->no_room, "held_peak", (json_int_t)held_peak,
-                     "log_peak_bytes", (json_int_t)log_peak, "log_capacity_bytes",
-                     (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
-                                  sizeof(uint64_t)),
-                     "commits", (json_int_t)ol->commits, "snapshot_requests",
-                     (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)asked);
-}
-
-static int map_logs(struct output_logger *ol)
-{
-    const struct node_config *config = ol->config;
-    uint64_t bytes = release_bytes(config->workers, config->pals, config->outputs, OL_HELD);
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        fprintf(stderr, "ftmb-node: cannot map %llu bytes of output log: %s\n",
-                (unsigned long long)bytes, strerror(errno));
-        return -ENOMEM;
-    }
-    madvise(memory, bytes, MADV_HUGEPAGE);
-    madvise(memory, bytes, MADV_POPULATE_WRITE); /* no page faults on the packet path */
-    release_init(&ol->release, config->workers, memory, config->pals, config->outputs, OL_HELD);
-    return 0;
+    json_t *all = json_pack(
+        "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "role", "ol",
+        "frames", (json_int_t)ol->kept->frames, "pals", (json_int_t)ol->kept->pals, "pal_bytes",
+        (json_int_t)(ol->kept->pals * sizeof(uint64_t)), "outputs", (json_int_t)ol->kept->outputs,
+        "released", (json_int_t)released, "duplicates_dropped", (json_int_t)ol->release->duplicates,
+        "hash_mismatches", (json_int_t)ol->release->hash_mismatches, "dropped_old_view",
+        (json_int_t)ol->kept->old_view, "dropped_bad", (json_int_t)ol->kept->bad, "dropped_no_room",
+        (json_int_t)ol->kept->no_room, "held_peak", (json_int_t)held_peak, "log_peak_bytes",
+        (json_int_t)log_peak, "log_capacity_bytes",
+        (json_int_t)(ol->config->workers * (ol->config->pals + ol->config->outputs) *
+                     sizeof(uint64_t)),
+        "commits", (json_int_t)ol->state.commits, "snapshot_requests",
+        (json_int_t)ol->snapshot_requests, "resend_requests", (json_int_t)asked);
+    json_object_update_new(all, json_pack("{s:I,s:I,s:I,s:I}", "lost_in_hand",
+                                          (json_int_t)ol->release->lost_in_hand, "repeated",
+                                          (json_int_t)ol->release->repeated, "bad_messages",
+                                          (json_int_t)ol->bad_messages, "connections_dropped",
+                                          (json_int_t)ol->connections_dropped));
+    return all;
 }
 
 int output_logger_create(struct output_logger *ol, const struct node_config *config,
@@ -393,10 +411,8 @@ int output_logger_create(struct output_logger *ol, const struct node_config *con
     ol->pool = pool;
     memcpy(ol->replica, replica, sizeof(ol->replica));
     memcpy(ol->out, out, sizeof(ol->out));
-    if (config->mode != MODE_FTMB)
-        return 0;
-    int error = map_logs(ol);
-    return error ? error : ol_control_start(ol);
+    int error = ol_keep_open(ol);
+    return error || config->mode != MODE_FTMB ? error : ol_control_start(ol);
 }
 
 struct role output_logger_role(struct output_logger *ol)

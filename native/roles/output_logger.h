@@ -1,8 +1,12 @@
 /* The output logger: stores PALs, holds outputs, releases them, ends views.
  *
- * Two threads: the role's poll on its lcore moves frames; a control thread (ol_control.c) is the
- * hub of all control messages and decides on commits and failovers. All of `release` belongs to the
- * lcore; the control thread hands it small jobs and waits for them. */
+ * Two threads: the role's poll on its lcore moves frames; a control thread is the hub of all
+ * control messages and decides on commits and failovers. All of `release` belongs to the lcore; the
+ * control thread hands it small jobs and waits for them.
+ *
+ * What it must not forget lies in a mapped file, `ol.state` (ol_keep.c): logs and counts as the
+ * lcore stores them, decisions as they are made, before they are acted on. A process that finds the
+ * file takes up where the one before it was killed. */
 #ifndef FTMB_ROLES_OUTPUT_LOGGER_H
 #define FTMB_ROLES_OUTPUT_LOGGER_H
 
@@ -10,6 +14,7 @@
 
 #include "core/release.h"
 #include "core/stream.h"
+#include "core/twin.h"
 #include "core/view.h"
 #include "core/wire.h"
 #include "io/control.h"
@@ -22,7 +27,15 @@
 #define OL_HELD 4096u
 #define OL_PORTS 2
 
-enum ol_job_kind { OL_JOB_NONE, OL_JOB_BEGIN, OL_JOB_COMMIT, OL_JOB_FENCE, OL_JOB_FORGET };
+enum ol_job_kind {
+    OL_JOB_NONE,
+    OL_JOB_BEGIN,  /* a view: truncate the logs to the cut, take its frames */
+    OL_JOB_RESUME, /* go on with a view after a restart */
+    OL_JOB_COVERS, /* has everything before a cut arrived and left? */
+    OL_JOB_TRIM,   /* the base covers it: forget it */
+    OL_JOB_FENCE,
+    OL_JOB_FORGET,
+};
 
 /* What the control thread asks of the lcore. */
 struct ol_job {
@@ -31,9 +44,10 @@ struct ol_job {
     uint32_t slot; /* BEGIN: take frames of this replica, view and incarnation */
     uint32_t view;
     uint32_t incarnation;
-    uint64_t pals[FTMB_MAX_WORKERS];       /* BEGIN: the cut; COMMIT: what is covered */
-    uint64_t outputs[FTMB_MAX_WORKERS];    /* COMMIT */
-    uint64_t next_input[FTMB_MAX_WORKERS]; /* BEGIN: where the view's inputs start */
+    uint64_t pals[FTMB_MAX_WORKERS];    /* BEGIN: the cut; COVERS, TRIM: what is covered */
+    uint64_t outputs[FTMB_MAX_WORKERS]; /* COVERS, TRIM */
+    uint64_t
+        next_input[FTMB_MAX_WORKERS]; /* BEGIN: where the view's inputs start; FORGET: result */
 };
 
 /* What the death watch says. */
@@ -45,18 +59,54 @@ struct ol_death {
 struct ol_connection {
     int fd; /* -1: free */
     bool is_il;
-    bool orderly;
-    int slot; /* -1: has not said hello */
+    bool orderly; /* its end is no news */
+    bool broken;  /* it took no more, or sent what cannot be: to be closed */
+    int slot;     /* -1: has not said hello, or counts no more */
     uint32_t incarnation;
-    uint64_t heard_ns;
     struct control_buf buffer;
 };
 
-#define OL_CONNECTIONS (VIEW_SLOTS + 2)
+/* Of every replica and the IL, and as many that have not said hello, or were fenced. */
+#define OL_CONNECTIONS (2 * (VIEW_SLOTS + 1))
+
+/* The input that a process died of, when it was the process's own fault. */
+struct ol_crash {
+    bool known;
+    uint32_t worker;
+    uint64_t input;
+};
+
+/* What the control thread has decided; kept whole, a new copy with every decision. */
+struct ol_decisions {
+    struct view_state view;
+    struct msg_snapshot committed;         /* the base */
+    uint64_t next_input[FTMB_MAX_WORKERS]; /* where the view's inputs began */
+    uint32_t pid[VIEW_SLOTS];
+    uint32_t il_pid;
+    bool forgotten; /* the base was given up, and none committed since */
+    struct ol_crash crash;
+    uint64_t commits;
+};
+
+/* What the lcore stores as it goes; the decisions and the logs' memory follow in the file. */
+struct ol_kept {
+    struct release release;
+    _Atomic uint64_t progress[FTMB_MAX_WORKERS]; /* next_input that the master told */
+    uint64_t frames;
+    uint64_t pals;
+    uint64_t outputs;
+    uint64_t old_view;
+    uint64_t bad;
+    uint32_t resumed_view; /* the last view of which a new output has left */
+    uint64_t no_room;      /* frames that came before there was room, and came again */
+};
 
 struct output_logger {
     const struct node_config *config;
-    struct release release;
+    struct ol_kept *kept;
+    struct release *release; /* in `kept` */
+    struct twin *decisions;  /* likewise */
+    bool recovered;          /* this process found the file */
     struct io_lane replica[VIEW_SLOTS][FTMB_MAX_WORKERS];
     struct io_lane out[OL_PORTS];
     struct rte_mempool *pool; /* for acknowledgements */
@@ -69,16 +119,7 @@ struct output_logger {
     uint32_t view;
     uint32_t incarnation;
     struct stream_rx in[FTMB_MAX_WORKERS];
-    bool resumed; /* a new output of this view has left */
     uint64_t polls;
-    _Atomic uint64_t progress[FTMB_MAX_WORKERS]; /* next_input that the master told */
-
-    uint64_t frames;
-    uint64_t pals;
-    uint64_t outputs;
-    uint64_t old_view;
-    uint64_t bad;
-    uint64_t no_room; /* frames that came before there was room, and came again */
     struct ol_job job;
 
     /* Control thread. */
@@ -88,14 +129,19 @@ struct output_logger {
     int death_pipe[2];
     int watch[VIEW_SLOTS]; /* death watch numbers, -1: none */
     struct ol_connection connection[OL_CONNECTIONS];
-    struct view_state state;
-    bool promoting;    /* waiting for the new master's cut */
-    bool is_protected; /* a backup holds the base */
+    struct ol_decisions state; /* ol_decided() keeps it */
+    unsigned protectors;       /* backups that hold the base, as last told */
+    uint64_t heard_ns[VIEW_SLOTS];
     uint64_t ticked_ns;
+    uint64_t grace_ns;   /* nobody is silent before: they have to find us again */
+    uint64_t waiting_ns; /* since when an heir, or a promoted backup's answer, is awaited */
+    uint64_t il_lost_ns; /* 0: it is there, or never was */
+    bool rejoining;      /* after a restart, until all are there again */
+    bool il_pressed;
     uint64_t forgot_ns;
-    uint64_t asked_ns;             /* when a snapshot was last asked for because a log fills */
-    struct msg_snapshot committed; /* the base */
-    uint64_t commits;
+    uint64_t asked_ns; /* when a snapshot was last asked for because a log fills */
+    uint64_t bad_messages;
+    uint64_t connections_dropped;
     uint64_t snapshot_requests;
     struct msg_credit credit; /* as last sent */
 };
@@ -108,6 +154,7 @@ int output_logger_create(struct output_logger *ol, const struct node_config *con
 struct role output_logger_role(struct output_logger *ol);
 void output_logger_stop(struct output_logger *ol);
 
+int ol_keep_open(struct output_logger *ol);     /* ol_keep.c */
 int ol_control_start(struct output_logger *ol); /* ol_control.c */
 
 #endif

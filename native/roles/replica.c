@@ -12,7 +12,6 @@
 #include "io/deathwatch.h"
 #include "io/event.h"
 
-#define OL_CONNECT_MS 10000
 #define POLL_MS 20
 #define BEATS 5 /* in the time after which silence is suspected */
 
@@ -33,62 +32,76 @@ static void diverged(void *env, unsigned worker, const char *why, uint64_t pal, 
 
 void replica_send(struct replica *replica, enum message_type type, const void *body, size_t length)
 {
-    struct iovec iov = {(void *)(uintptr_t)body, length};
-    pthread_mutex_lock(&replica->ol_lock);
-    int error = replica->ol_fd < 0 ? 0
-                                   : control_send(replica->ol_fd, (uint16_t)type, replica->view,
-                                                  replica->incarnation, &iov, length ? 1 : 0);
-    pthread_mutex_unlock(&replica->ol_lock);
-    if (error && !replica->orderly_end && !atomic_load(&replica->quit))
-        die(5, "the output logger is gone: %s", strerror(-error));
+    ol_link_send(&replica->ol, type, atomic_load(&replica->view), replica->incarnation, body,
+                 length, type != MSG_HEARTBEAT);
 }
 
-/* A new backup, or a lost one: the state thread drops what was under way and begins anew. */
-static void on_backup(struct replica *replica, const struct msg_backup *backup)
+/* ---- what the output logger says ---------------------------------------------------------- */
+
+/* Says who this is and what it holds; on each new connection. */
+static size_t hello(void *self, void *body)
 {
+    struct replica *replica = self;
     pthread_mutex_lock(&replica->state_lock);
-    replica->backup_present = backup->present;
-    replica->backup_slot = backup->slot;
-    replica->backup_changes++;
-    pthread_cond_broadcast(&replica->state_changed);
+    struct base_name base = standby_base(&replica->standby);
     pthread_mutex_unlock(&replica->state_lock);
+    struct msg_hello hello = {.slot = replica->config->slot,
+                              .pid = (uint32_t)getpid(),
+                              .config_digest = replica->config->config_digest,
+                              .incarnation = replica->incarnation,
+                              .view = atomic_load(&replica->view),
+                              .active = atomic_load(&replica->active),
+                              .base_view = base.view,
+                              .base_epoch = base.epoch};
+    memcpy(body, &hello, sizeof(hello));
+    return sizeof(hello);
+}
+
+/* Admitted: as the first master, or as a backup; or after the connection was lost. */
+static void on_welcome(struct replica *replica, const struct control_msg *message)
+{
+    const struct msg_welcome *welcome = (const struct msg_welcome *)message->body;
+    bool first = replica->incarnation == 0;
+    if (!first && message->incarnation != replica->incarnation)
+        replica_fenced(replica, message->view, -1);
+    replica->incarnation = message->incarnation;
+    if (first && welcome->active) {
+        atomic_store(&replica->view, message->view);
+        replica_go(replica, message->view);
+        return;
+    }
+    /* Whatever an earlier view left prepared is void. */
+    replica_new_view(replica, message->view);
+    replica_tell_prepared(replica);
 }
 
 static void on_committed(struct replica *replica, const struct control_msg *message)
 {
     struct msg_snapshot committed;
     memcpy(&committed, message->body, sizeof(committed));
-    if (!replica->active) {
-        replica_apply_committed(replica, committed.view, &committed);
-        return;
-    }
-    pthread_mutex_lock(&replica->state_lock);
-    if (committed.view == replica->view && committed.epoch == replica->pending_epoch) {
-        snapshotter_committed(&replica->snapshotter);
-        replica->pending_epoch = 0;
-        replica->base_epoch = committed.epoch;
-        pthread_cond_broadcast(&replica->state_changed);
-    }
-    pthread_mutex_unlock(&replica->state_lock);
+    if (atomic_load(&replica->active))
+        state_sender_committed(replica, (struct base_name){committed.view, committed.epoch});
+    else
+        replica_committed(replica, &committed);
 }
 
 static void on_message(struct replica *replica, const struct control_msg *message)
 {
-    uint32_t least = message_bytes(message->type);
-    if (least != UINT32_MAX && message->length < least)
-        die(5, "the output logger sent a message that is too short (type %u)", message->type);
     switch (message->type) {
+    case MSG_WELCOME:
+        on_welcome(replica, message);
+        break;
+    case MSG_REFUSED:
+        die(3, "the output logger refuses this replica: %.*s", (int)message->length,
+            (const char *)message->body);
     case MSG_BACKUP:
-        on_backup(replica, (const struct msg_backup *)message->body);
+        state_sender_backup(replica, (const struct msg_backup *)message->body);
         break;
     case MSG_COMMITTED:
         on_committed(replica, message);
         break;
     case MSG_SNAPSHOT:
-        pthread_mutex_lock(&replica->state_lock);
-        replica->snapshot_wanted = true;
-        pthread_cond_broadcast(&replica->state_changed);
-        pthread_mutex_unlock(&replica->state_lock);
+        state_sender_wanted(replica);
         break;
     case MSG_PROMOTE:
         replica_promote(replica, message);
@@ -96,14 +109,13 @@ static void on_message(struct replica *replica, const struct control_msg *messag
     case MSG_GO:
         replica_go(replica, message->view);
         break;
+    case MSG_NEW_VIEW:
+        replica_new_view(replica, message->view);
+        break;
     case MSG_FENCED: {
         const struct msg_fenced *fenced = (const struct msg_fenced *)message->body;
-        event_emit("fenced_out", "{s:I,s:i}", "view", (json_int_t)fenced->view, "by", fenced->by);
-        die(6, "fenced: the view of this replica has ended");
+        replica_fenced(replica, fenced->view, fenced->by);
     }
-    case MSG_BYE:
-        replica->orderly_end = true;
-        break;
     default:
         event_emit("unknown_message", "{s:i}", "type", message->type);
     }
@@ -114,30 +126,29 @@ static void *beat_main(void *self)
 {
     struct replica *replica = self;
     while (!atomic_load(&replica->quit)) {
-        if (!atomic_load(&replica->orderly_end))
-            replica_send(replica, MSG_HEARTBEAT, NULL, 0);
+        replica_send(replica, MSG_HEARTBEAT, NULL, 0);
         usleep((useconds_t)(replica->config->detect_ms * 1000 / BEATS));
     }
     return NULL;
 }
 
+static void receive(struct replica *replica)
+{
+    const struct control_msg *message;
+    ol_link_wait(&replica->ol, POLL_MS);
+    while (ol_link_recv(&replica->ol, &message))
+        on_message(replica, message);
+}
+
 static void *control_main(void *self)
 {
     struct replica *replica = self;
-    while (!atomic_load(&replica->quit)) {
-        struct pollfd wait = {.fd = replica->ol_fd, .events = POLLIN};
-        poll(&wait, 1, POLL_MS);
-        struct control_msg *message;
-        int result;
-        while ((result = control_recv(replica->ol_fd, &replica->ol_buffer, &message)) == 1)
-            on_message(replica, message);
-        if (result < 0 && !replica->orderly_end && !atomic_load(&replica->quit))
-            die(5, "the output logger is gone: %s", strerror(-result));
-        if (result < 0)
-            usleep(1000);
-    }
+    while (!atomic_load(&replica->quit))
+        receive(replica);
     return NULL;
 }
+
+/* ---- set-up ------------------------------------------------------------------------------- */
 
 static int map_arena(struct replica *replica)
 {
@@ -168,36 +179,19 @@ static int map_arena(struct replica *replica)
 /* Say hello and learn whether this process is the first master or a backup. */
 static int join(struct replica *replica)
 {
-    char path[NODE_PATH_BYTES + 32];
-    snprintf(path, sizeof(path), "%s/ol.ctl", replica->config->dir);
-    replica->ol_fd = control_connect(path, OL_CONNECT_MS);
-    if (replica->ol_fd < 0) {
-        fprintf(stderr, "ftmb-node: no output logger answers at %s: %s\n", path,
-                strerror(-replica->ol_fd));
-        return replica->ol_fd;
-    }
-    struct msg_hello hello = {.slot = replica->config->slot,
-                              .pid = (uint32_t)getpid(),
-                              .config_digest = replica->config->config_digest};
-    replica_send(replica, MSG_HELLO, &hello, sizeof(hello));
-    struct control_msg *message;
-    int result;
-    while ((result = control_recv(replica->ol_fd, &replica->ol_buffer, &message)) == 0) {
-        struct pollfd wait = {.fd = replica->ol_fd, .events = POLLIN};
-        if (poll(&wait, 1, OL_CONNECT_MS) == 0)
-            return -ETIMEDOUT;
-    }
-    if (result == 1 && message->type == MSG_REFUSED) {
-        fprintf(stderr, "ftmb-node: the output logger refuses this replica: %.*s\n",
-                (int)message->length, (const char *)message->body);
-        return -EPERM;
-    }
-    if (result != 1 || message->type != MSG_WELCOME || message->length < sizeof(struct msg_welcome))
-        return result < 0 ? result : -EPROTO;
-    replica->view = message->view;
-    replica->incarnation = message->incarnation;
-    replica->active = ((const struct msg_welcome *)message->body)->active;
-    return 0;
+    char name[FAULT_NAME_BYTES];
+    snprintf(name, sizeof(name), "ctl-%u", replica->config->slot);
+    replica->ol.config = replica->config;
+    replica->ol.hello_type = MSG_HELLO;
+    replica->ol.hello = hello;
+    replica->ol.self = replica;
+    replica->ol.fault = fault_link(name, 1);
+    replica->ol.buffer.limit =
+        replica->config->workers * replica->config->pals * sizeof(uint64_t) + CONTROL_SMALL;
+    int error = ol_link_open(&replica->ol);
+    while (!error && replica->incarnation == 0)
+        receive(replica);
+    return error;
 }
 
 static int start_threads(struct replica *replica)
@@ -207,8 +201,6 @@ static int start_threads(struct replica *replica)
         error = join(replica);
     if (error)
         return error;
-    if (replica->active)
-        replica_go(replica, replica->view);
     if (pthread_create(&replica->control_thread, NULL, control_main, replica) ||
         pthread_create(&replica->beat_thread, NULL, beat_main, replica) ||
         pthread_create(&replica->state_thread, NULL, replica_state_main, replica))
@@ -218,12 +210,7 @@ static int start_threads(struct replica *replica)
 
 static void init_locks(struct replica *replica)
 {
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_mutex_init(&replica->ol_lock, NULL);
     pthread_mutex_init(&replica->state_lock, NULL);
-    pthread_cond_init(&replica->state_changed, &monotonic);
     pthread_mutex_init(&replica->group.lock, NULL);
     pthread_cond_init(&replica->group.wake, NULL);
 }
@@ -234,7 +221,6 @@ int replica_create(struct replica *replica, const struct node_config *config,
 {
     memset(replica, 0, sizeof(*replica));
     replica->config = config;
-    replica->ol_fd = -1;
     replica->env = (struct ctx_env){.relax = relax, .diverged = diverged};
     init_locks(replica);
     int error = map_arena(replica);
@@ -258,9 +244,7 @@ int replica_create(struct replica *replica, const struct node_config *config,
     }
     error = replay_init(&replica->group.replay, config->workers, config->needs.variables, 1u << 20);
     if (!error)
-        error = snapshotter_init(&replica->snapshotter, &snapshot_stop_copy, replica->arena,
-                                 &replica->group, replica->workers, config->workers);
-    replica->ol_buffer.limit = config->workers * config->pals * sizeof(uint64_t) + 4096;
+        error = replica_base_open(replica);
     char path[NODE_PATH_BYTES + 32];
     snprintf(path, sizeof(path), "%s/replica-%u.life", config->dir, config->slot);
     if (!error)
@@ -281,12 +265,9 @@ void replica_stop(struct replica *replica)
     pthread_mutex_unlock(&replica->group.lock);
     if (replica->config->mode != MODE_FTMB)
         return;
-    if (!replica->orderly_end)
-        replica_send(replica, MSG_BYE, NULL, 0);
+    ol_link_bye(&replica->ol);
     atomic_store(&replica->quit, true);
-    pthread_mutex_lock(&replica->state_lock);
-    pthread_cond_broadcast(&replica->state_changed);
-    pthread_mutex_unlock(&replica->state_lock);
+    replica_state_wake(replica);
     pthread_join(replica->control_thread, NULL);
     pthread_join(replica->beat_thread, NULL);
     pthread_join(replica->state_thread, NULL);

@@ -6,10 +6,11 @@
 #ifndef FTMB_ROLES_REPLICA_H
 #define FTMB_ROLES_REPLICA_H
 
-#include "io/control.h"
-#include "roles/messages.h"
+#include "core/standby.h"
+#include "roles/ol_link.h"
 #include "roles/role.h"
-#include "roles/snapshotter.h"
+#include "roles/state_receiver.h"
+#include "roles/state_sender.h"
 
 struct replica {
     const struct node_config *config;
@@ -21,36 +22,27 @@ struct replica {
     pthread_t control_thread;
     pthread_t beat_thread;
     pthread_t state_thread;
-    int ol_fd;
-    pthread_mutex_t ol_lock; /* two threads send on ol_fd */
-    struct control_buf ol_buffer;
-    uint32_t view;
-    uint32_t incarnation;
-    _Atomic bool orderly_end; /* the OL said goodbye */
+    struct ol_link ol;
+    _Atomic uint32_t view; /* written by the control thread */
+    uint32_t incarnation;  /* 0: not admitted yet */
     _Atomic bool quit;
+    _Atomic bool active; /* the master; written by the control thread */
 
-    pthread_mutex_t state_lock; /* guards everything below */
-    pthread_cond_t state_changed;
-    bool active;
-    int state_listen_fd;
+    /* Promotion; the control thread's. */
+    uint32_t promised_view; /* a cut was sent for it, 0: none */
+    struct msg_cut cut;
+    _Atomic(uint64_t *) logs; /* of the replay; freed by the state thread when it is done */
 
-    /* Master. */
-    struct snapshotter snapshotter;
-    bool backup_present;
-    uint32_t backup_slot;
-    uint32_t backup_changes; /* backups that came or went */
-    bool snapshot_wanted;
-    uint64_t epoch;         /* of the latest snapshot of this view */
-    uint64_t pending_epoch; /* under way, 0: none */
-    uint64_t full_after_ns; /* earliest time of the next full snapshot */
-
-    /* Backup. */
-    struct delta receiving;
-    struct delta staged; /* whole and sound, waits for the OL's commit */
-    uint64_t base_epoch; /* what the arena holds, 0: nothing */
-    uint32_t base_view;
+    int state_wake; /* eventfd: the state thread has something to look at */
+    pthread_mutex_t state_lock;
+    struct standby standby; /* guarded by it, as is the next */
+    bool promoting;         /* nothing may be prepared any more */
     uint64_t digests_matched;
     uint64_t digests_mismatched;
+    uint64_t refused; /* deltas */
+
+    struct state_sender sender;     /* master */
+    struct state_receiver receiver; /* backup */
 };
 
 /* Map and build the arena, connect to the OL, start the threads. 0 or a negative errno after one
@@ -66,15 +58,28 @@ struct role replica_worker_role(struct replica *replica, uint32_t index);
 void replica_stop(struct replica *replica);
 json_t *replica_stats(struct replica *replica);
 
+/* replica_base.c: what a standby holds. Open the base's file, and load what the slot's last process
+ * left there. */
+int replica_base_open(struct replica *replica);
+void replica_committed(struct replica *replica, const struct msg_snapshot *message);
+void replica_new_view(struct replica *replica, uint32_t view);
+/* A whole delta was received. */
+void replica_stage(struct replica *replica, uint64_t bytes);
+/* After a rejoin: what is prepared, again. */
+void replica_tell_prepared(struct replica *replica);
+
 /* replica_state.c */
-void *replica_state_main(void *self);
 int replica_state_init(struct replica *replica);
-void replica_apply_committed(struct replica *replica, uint32_t view,
-                             const struct msg_snapshot *message);
+void *replica_state_main(void *self);
+void replica_state_wake(struct replica *replica);
+void replica_state_path(const struct replica *replica, uint32_t slot, char *path, size_t size);
+/* Of the calling thread; positive: step back by so much. */
+void replica_change_niceness(int by);
 
 /* replica_failover.c */
 void replica_promote(struct replica *replica, const struct control_msg *message);
 void replica_go(struct replica *replica, uint32_t view);
+_Noreturn void replica_fenced(struct replica *replica, uint32_t view, int by);
 
 void replica_send(struct replica *replica, enum message_type type, const void *body, size_t length);
 

@@ -56,7 +56,7 @@ json_t *replica_stats(struct replica *replica)
         old_view += worker->old_view;
         replayed += replica->group.replay.count[w];
     }
-    bool active = replica->config->mode != MODE_FTMB || replica->active;
+    bool active = replica->config->mode != MODE_FTMB || atomic_load(&replica->active);
     struct nf_sink sink = {json_object(), json_array()};
     struct nf_report report = {.self = &sink, .counter = sink_counter, .check = sink_check};
     if (active)
@@ -68,7 +68,7 @@ json_t *replica_stats(struct replica *replica)
         "dropped_by_nf", (json_int_t)dropped, "pals", (json_int_t)pals, "resent",
         (json_int_t)resent, "waits", (json_int_t)waits, "dropped_bad", (json_int_t)bad,
         "dropped_old_view", (json_int_t)old_view, "nf", sink.counters, "nf_checks", sink.checks,
-        "snapshot", snapshot_stats(&replica->snapshotter), "digest_matched",
+        "snapshot", snapshot_stats(&replica->sender.snapshotter), "digest_matched",
         (json_int_t)replica->digests_matched, "digest_mismatched",
         (json_int_t)replica->digests_mismatched, "replay", "packets",
         (json_int_t)atomic_load(&replica->group.packets_replayed), "pals", (json_int_t)replayed);

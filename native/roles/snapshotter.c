@@ -40,22 +40,33 @@ int snapshotter_init(struct snapshotter *snapshotter, const struct snapshot_engi
     return 0;
 }
 
-int snapshotter_take(struct snapshotter *snapshotter, struct snapshot_name name, bool digest)
+static int build(struct snapshotter *snapshotter, struct delta *delta, const struct arena *image,
+                 const struct arena *previous, struct snapshot_name name, bool digest)
 {
-    FTMB_ASSERT(snapshotter->pending < 0);
-    int next = snapshotter->committed == 0 ? 1 : 0;
-    int error = snapshotter->engine->take(snapshotter, snapshotter->image[next]);
-    if (error)
-        return error;
-    const struct arena *previous =
-        snapshotter->committed < 0 ? NULL : snapshotter->image[snapshotter->committed];
-    if (!delta_build(&snapshotter->delta, snapshotter->image[next], previous, name, digest))
+    if (!delta_build(delta, image, previous, name, digest))
         return -ENOMEM;
-    const struct delta_head *head = (const struct delta_head *)snapshotter->delta.bytes;
-    snapshotter->pauses[snapshotter->taken % SNAPSHOT_PAUSES] = snapshotter->pause_ns;
-    snapshotter->taken++;
+    const struct delta_head *head = (const struct delta_head *)delta->bytes;
     snapshotter->bytes += head->bytes;
     snapshotter->lines += head->lines;
+    return 0;
+}
+
+int snapshotter_take(struct snapshotter *snapshotter, struct snapshot_name name, bool full,
+                     bool lines, bool digest)
+{
+    FTMB_ASSERT(snapshotter->pending < 0 && (!lines || snapshotter->committed >= 0));
+    int next = snapshotter->committed == 0 ? 1 : 0;
+    struct arena *image = snapshotter->image[next];
+    int error = snapshotter->engine->take(snapshotter, image);
+    if (!error && full)
+        error = build(snapshotter, &snapshotter->full, image, NULL, name, digest);
+    if (!error && lines)
+        error = build(snapshotter, &snapshotter->delta, image,
+                      snapshotter->image[snapshotter->committed], name, digest);
+    if (error)
+        return error;
+    snapshotter->pauses[snapshotter->taken % SNAPSHOT_PAUSES] = snapshotter->pause_ns;
+    snapshotter->taken++;
     snapshotter->pending = next;
     return 0;
 }
@@ -67,11 +78,16 @@ void snapshotter_committed(struct snapshotter *snapshotter)
     snapshotter->pending = -1;
 }
 
-void snapshotter_abandon(struct snapshotter *snapshotter, bool backup_lost)
+void snapshotter_abandon(struct snapshotter *snapshotter)
 {
     snapshotter->pending = -1;
-    if (backup_lost)
-        snapshotter->committed = -1;
+}
+
+void snapshotter_start_from(struct snapshotter *snapshotter, const struct arena *image)
+{
+    FTMB_ASSERT(snapshotter->committed < 0 && snapshotter->pending < 0);
+    snapshot_copy(image, snapshotter->image[0]);
+    snapshotter->committed = 0;
 }
 
 /* Stop every worker between two packets. One that is idle, and will look at the flag before it

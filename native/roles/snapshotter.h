@@ -28,9 +28,10 @@ struct snapshotter {
     struct worker *workers;
     uint32_t worker_count;
     struct arena *image[2];
-    int committed; /* index of the image that the backup holds as base, -1: none */
-    int pending;   /* index of the image under way, -1: none */
-    struct delta delta;
+    int committed;      /* index of the image of the last commit, -1: none */
+    int pending;        /* index of the image under way, -1: none */
+    struct delta delta; /* from the committed image to the pending one */
+    struct delta full;  /* the pending image */
 
     uint64_t pause_ns; /* of the latest */
     uint64_t copy_ns;
@@ -45,11 +46,16 @@ int snapshotter_init(struct snapshotter *snapshotter, const struct snapshot_engi
                      struct arena *arena, struct worker_group *group, struct worker *workers,
                      uint32_t worker_count);
 
-/* Take one and build its delta in snapshotter->delta. 0 or a negative errno. */
-int snapshotter_take(struct snapshotter *snapshotter, struct snapshot_name name, bool digest);
+/* Take one and build what is asked for: everything in snapshotter->full, the lines that changed
+ * since the committed image in ->delta. 0 or a negative errno. */
+int snapshotter_take(struct snapshotter *snapshotter, struct snapshot_name name, bool full,
+                     bool lines, bool digest);
 
 /* The one under way was committed / will never be. */
 void snapshotter_committed(struct snapshotter *snapshotter);
-void snapshotter_abandon(struct snapshotter *snapshotter, bool backup_lost);
+void snapshotter_abandon(struct snapshotter *snapshotter);
+
+/* Take `image` for the committed one. */
+void snapshotter_start_from(struct snapshotter *snapshotter, const struct arena *image);
 
 #endif

@@ -1,0 +1,114 @@
+/* What the output logger keeps beyond its own death, and how it takes it up again.
+ *
+ * The file: counts and streams as the lcore stores them (struct ol_kept), the decisions as a twin,
+ * the logs. Each decision is stored before it is acted on; acting on it again does no harm. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/hash.h"
+#include "io/event.h"
+#include "io/statefile.h"
+#include "roles/ol_control.h"
+
+#define MAGIC 0x4f4c2e7374617465ull
+#define VERSION 1u
+/* A killed process gives its file up when its memory has been torn down. */
+#define OWNER_GONE_MS 10000
+
+static uint64_t twin_offset(void)
+{
+    return align_up(sizeof(struct ol_kept), CACHE_LINE);
+}
+
+static uint64_t logs_offset(void)
+{
+    return align_up(twin_offset() + twin_bytes(sizeof(struct ol_decisions)), CACHE_LINE);
+}
+
+static void place(struct output_logger *ol, void *memory)
+{
+    ol->kept = memory;
+    ol->release = &ol->kept->release;
+    ol->decisions = (struct twin *)((uint8_t *)memory + twin_offset());
+}
+
+static void begin_new(struct output_logger *ol)
+{
+    const struct node_config *config = ol->config;
+    void *logs = (uint8_t *)ol->kept + logs_offset();
+    release_init(ol->release, config->workers, logs, config->pals, config->outputs, OL_HELD);
+    view_init(&ol->state.view);
+    twin_init(ol->decisions, sizeof(struct ol_decisions));
+    ol_decided(ol);
+    statefile_complete(ol->kept);
+}
+
+static int take_up(struct output_logger *ol)
+{
+    const struct node_config *config = ol->config;
+    void *logs = (uint8_t *)ol->kept + logs_offset();
+    uint64_t lost_before = ol->release->lost_in_hand, released = 0;
+    if (!release_attach(ol->release, config->workers, logs, config->pals, config->outputs,
+                        OL_HELD)) {
+        fprintf(stderr, "ftmb-node: state_lost: %s/ol.state contradicts itself\n", config->dir);
+        return -EINVAL;
+    }
+    memcpy(&ol->state, twin_load(ol->decisions), sizeof(ol->state));
+    ol->state.view.pending.valid = false; /* who holds it tells so again */
+    ol->recovered = ol->state.view.view > 0;
+    for (uint32_t w = 0; w < config->workers; w++)
+        released += ol->release->worker[w].released;
+    if (ol->recovered)
+        event_emit("recovered", "{s:s,s:I,s:I,s:I}", "what", "ol", "view",
+                   (json_int_t)ol->state.view.view, "released", (json_int_t)released,
+                   "lost_in_hand", (json_int_t)(ol->release->lost_in_hand - lost_before));
+    return 0;
+}
+
+static int complain(const struct node_config *config, int error, uint64_t bytes)
+{
+    const char *why = error == -EBUSY    ? "another output logger lives"
+                      : error == -EINVAL ? "it is of another configuration, or not whole"
+                                         : strerror(-error);
+    fprintf(stderr, "ftmb-node: cannot map %s/ol.state (%llu MB): %s\n", config->dir,
+            (unsigned long long)(bytes >> 20), why);
+    return error;
+}
+
+int ol_keep_open(struct output_logger *ol)
+{
+    const struct node_config *config = ol->config;
+    void *memory;
+    if (config->mode != MODE_FTMB) { /* only counters, and nobody comes back for them */
+        memory = aligned_alloc(CACHE_LINE, logs_offset());
+        if (!memory)
+            return -ENOMEM;
+        place(ol, memset(memory, 0, logs_offset()));
+        return 0;
+    }
+    uint64_t sizes[] = {config->pals, config->outputs, OL_HELD, FTMB_MAX_WORKERS};
+    struct statefile_name name = {
+        .magic = MAGIC,
+        .version = VERSION,
+        .config_digest = hash_bytes(config->config_digest, sizes, sizeof(sizes)),
+        .bytes =
+            logs_offset() + release_bytes(config->workers, config->pals, config->outputs, OL_HELD)};
+    char path[NODE_PATH_BYTES + 32];
+    snprintf(path, sizeof(path), "%s/ol.state", config->dir);
+    bool found;
+    int error = statefile_open(path, &name, OWNER_GONE_MS, &memory, &found);
+    if (error)
+        return complain(config, error, name.bytes);
+    place(ol, memory);
+    if (found)
+        return take_up(ol);
+    begin_new(ol);
+    return 0;
+}
+
+void ol_decided(struct output_logger *ol)
+{
+    twin_store(ol->decisions, &ol->state, sizeof(ol->state));
+}

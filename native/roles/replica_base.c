@@ -1,0 +1,158 @@
+/* The standby's base, prepared delta and working copy in the running system (core/standby.h). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/event.h"
+#include "roles/replica.h"
+
+#define BULK_NICENESS 9
+
+/* ---- the file ----------------------------------------------------------------------------- */
+
+/* All of it is reserved now: a store must not find the file system full later. */
+static void *make_file(const char *path, uint64_t bytes)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return NULL;
+    void *memory = MAP_FAILED;
+    int error = posix_fallocate(fd, 0, (off_t)bytes);
+    if (!error)
+        memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    close(fd);
+    if (memory != MAP_FAILED)
+        return memory;
+    errno = error ? error : errno;
+    unlink(path);
+    return NULL;
+}
+
+/* What the slot's last process left; it is not written to: that process may not be dead. */
+static bool adopt(struct standby *standby, const char *path)
+{
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    void *left = MAP_FAILED;
+    if (fstat(fd, &info) == 0 && info.st_size > 0)
+        left = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (left == MAP_FAILED)
+        return false;
+    bool adopted = standby_adopt(standby, left, (uint64_t)info.st_size);
+    munmap(left, (size_t)info.st_size);
+    return adopted;
+}
+
+/* A file of this process's own takes the place of the one that was there only when it is whole. */
+int replica_base_open(struct replica *replica)
+{
+    char path[NODE_PATH_BYTES + 32], fresh[NODE_PATH_BYTES + 64];
+    snprintf(path, sizeof(path), "%s/base-%u", replica->config->dir, replica->config->slot);
+    snprintf(fresh, sizeof(fresh), "%s.%ld", path, (long)getpid());
+    uint64_t bytes = standby_bytes(replica->arena->size);
+    void *memory = make_file(fresh, bytes);
+    if (!memory) {
+        fprintf(stderr, "ftmb-node: cannot make %s of %llu bytes: %s\n", fresh,
+                (unsigned long long)bytes, strerror(errno));
+        return -ENOMEM;
+    }
+    standby_create(&replica->standby, replica->arena, memory);
+    bool loaded = adopt(&replica->standby, path);
+    if (rename(fresh, path) != 0)
+        return -errno;
+    if (loaded) {
+        struct base_name base = standby_base(&replica->standby);
+        event_emit("base_loaded", "{s:I,s:I}", "view", (json_int_t)base.view, "epoch",
+                   (json_int_t)base.epoch);
+    }
+    return 0;
+}
+
+/* ---- prepare, commit, roll back ----------------------------------------------------------- */
+
+/* Checking and applying do not yield, and pollers do. Only a process with the right could take the
+ * step back afterwards. */
+static bool step_back(void)
+{
+    bool may = getpriority(PRIO_PROCESS, 0) < 0;
+    replica_change_niceness(may ? BULK_NICENESS : 0);
+    return may;
+}
+
+static struct msg_snapshot prepared_message(const struct standby *standby)
+{
+    const struct delta_head *head = standby_delta(standby);
+    return (struct msg_snapshot){.view = head->view, .epoch = head->epoch, .cut = head->cut};
+}
+
+void replica_stage(struct replica *replica, uint64_t bytes)
+{
+    struct standby *standby = &replica->standby;
+    struct msg_snapshot message = {0};
+    const char *wrong = NULL;
+    pthread_mutex_lock(&replica->state_lock);
+    const struct delta_head *head = standby_delta(standby);
+    /* The view may have ended since the last piece came: then it is void, not wrong. */
+    bool dropped = replica->promoting || standby_prepared(standby).epoch ||
+                   (bytes >= sizeof(*head) && head->view != atomic_load(&replica->view));
+    if (!dropped) {
+        wrong = standby_prepare(standby, bytes);
+        bool digest = bytes >= sizeof(*head) && head->digest;
+        replica->digests_matched += !wrong && digest;
+        replica->digests_mismatched += wrong == standby_wrong_digest;
+        replica->refused += wrong != NULL;
+    }
+    if (!dropped && !wrong)
+        message = prepared_message(standby);
+    pthread_mutex_unlock(&replica->state_lock);
+    if (dropped)
+        return;
+    if (wrong)
+        event_emit("snapshot_refused", "{s:s}", "why", wrong);
+    replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
+}
+
+void replica_tell_prepared(struct replica *replica)
+{
+    struct msg_snapshot message;
+    pthread_mutex_lock(&replica->state_lock);
+    struct base_name prepared = standby_prepared(&replica->standby);
+    if (prepared.epoch)
+        message = prepared_message(&replica->standby);
+    pthread_mutex_unlock(&replica->state_lock);
+    if (prepared.epoch && !atomic_load(&replica->active))
+        replica_send(replica, MSG_PREPARED, &message, sizeof(message));
+}
+
+/* The OL has a new base. What is prepared is that one, or still under way, or never will be it. */
+void replica_committed(struct replica *replica, const struct msg_snapshot *message)
+{
+    struct base_name base = {message->view, message->epoch};
+    struct standby *standby = &replica->standby;
+    bool stepped_back = step_back();
+    pthread_mutex_lock(&replica->state_lock);
+    struct base_name prepared = standby_prepared(standby);
+    if (base.epoch && !standby_commit(standby, base) && prepared.epoch && !replica->promoting &&
+        (prepared.view < base.view || (prepared.view == base.view && prepared.epoch < base.epoch)))
+        standby_roll_back(standby);
+    pthread_mutex_unlock(&replica->state_lock);
+    replica_change_niceness(stepped_back ? -BULK_NICENESS : 0);
+}
+
+void replica_new_view(struct replica *replica, uint32_t view)
+{
+    pthread_mutex_lock(&replica->state_lock);
+    if (view > atomic_load(&replica->view)) {
+        standby_roll_back(&replica->standby);
+        atomic_store(&replica->view, view);
+    }
+    pthread_mutex_unlock(&replica->state_lock);
+}
