@@ -53,6 +53,7 @@ class Source:
         self._distance_ns = self._draw()
         self._last_ns: int | None = None
         self._heard_ns: int | None = None
+        self._ready = False  # all was well since the last time
         self._bag: list[str] = []
         last_s = max(window_s - RECOVER_S, window_s * 2 / 3)
         self._latest_ns = round(last_s * NS)
@@ -65,13 +66,12 @@ class Source:
     def hear(self, event: Event, calm_ns: int | None) -> None:
         """An event of the window: the one it waits for, perhaps. Once until all is well again: it
         must not answer what it caused itself."""
+        last_ns = self._last_ns or 0
+        self._ready |= calm_ns is not None and calm_ns > last_ns
         if event.name != self.spec.after or self.left == 0 or self._heard_ns is not None:
             return
-        if self._last_ns is not None:
-            again = self._last_ns + self._distance_ns
-            if calm_ns is None or calm_ns < self._last_ns or event.t_ns < again:
-                return
-        self._heard_ns = event.t_ns
+        if last_ns == 0 or (self._ready and event.t_ns >= last_ns + self._distance_ns):
+            self._heard_ns = event.t_ns
 
     def due_ns(self, start_ns: int, calm_ns: int | None) -> int | None:
         """When it is due as things are; None: not now. calm_ns: since when all is protected."""
@@ -95,6 +95,7 @@ class Source:
         planned = self._last_ns is None and self._first_s is not None
         at_s = self._first_s if planned else (now_ns - start_ns) / NS
         self._last_ns, self._heard_ns, self._distance_ns = now_ns, None, self._draw()
+        self._ready = False
         return Fault(self.spec, self.index, at_s or 0.0, self._draw_role())
 
     def _draw_role(self) -> str:

@@ -89,8 +89,9 @@ def test_a_repeated_fault_after_an_event_does_not_answer_itself() -> None:
     plan.hear(Event(1200 * MS, "r0", "replay_start"))  # what it caused
     plan.hear(Event(1300 * MS, "r0", "replay_start"), calm_ns=50 * MS)  # calm before it
     assert plan.due(1300 * MS) is None
-    plan.hear(Event(1400 * MS, "r1", "replay_start"), calm_ns=1350 * MS)
-    assert plan.due(1400 * MS) is not None
+    plan.hear(Event(1400 * MS, "ol", "protected"), calm_ns=1350 * MS)
+    plan.hear(Event(1500 * MS, "r1", "replay_start"))  # of another's fault
+    assert plan.due(1500 * MS) is not None
 
 
 def test_repeated_faults_wait_until_all_is_well_and_then_a_drawn_time() -> None:
@@ -211,6 +212,15 @@ def test_a_second_failover_after_one_fault_is_unexplained() -> None:
     named, other = recoveries(events, [t0], [])
     assert (named.t0_ns, named.view) == (t0, 2)
     assert (other.t0_ns, other.view) == (None, 3)
+
+
+def test_views_that_end_before_they_deliver_are_one_failover() -> None:
+    t0 = 500 * MS
+    early = [Event(t0 + 2 * MS, "loggers", "fenced", {"view": 2}),
+             Event(t0 + 2 * MS + 1, "loggers", "cut", {"view": 2, "dropped_pals": 9})]  # fmt: skip
+    events = sorted(failover(3, t0) + early, key=lambda event: event.t_ns)
+    (entry,) = recoveries(events, [t0], [])
+    assert (entry.view, entry.fence_ms, entry.cut_ms, entry.total_ms) == (3, 2, 4, 31)
 
 
 def test_the_outage_is_a_gap_that_spans_or_follows_the_fault() -> None:
