@@ -284,9 +284,11 @@ int main(int argc, char **argv)
     /* A logger that was restarted comes back to a running system: some slots may be dead. */
     if (!node.il.recovered && !node.ol.recovered && !links_wait(&node.links, LINKS_TIMEOUT_MS))
         die(3, "a peer did not connect within %d s", LINKS_TIMEOUT_MS / 1000);
-    /* This thread only listens from here on. And when the process is killed, its last thread is the
-     * one that returns the memory, milliseconds of work: let it be this one, behind all others. */
-    (void)setpriority(PRIO_PROCESS, 0, 19);
+    /* This thread only listens from here on. And when a replica is killed, its last thread is the
+     * one that returns the memory, milliseconds of work: let it be this one, behind all others, who
+     * recover meanwhile. For a logger that comes back all have to wait. */
+    if (node.roles.replica)
+        (void)setpriority(PRIO_PROCESS, 0, 19);
     event_emit("ready", "{s:i,s:i}", "pid", (int)getpid(), "niceness", niceness);
     obey();
 }
