@@ -281,8 +281,11 @@ int main(int argc, char **argv)
     if (!node.il.recovered && !node.ol.recovered && !links_wait(&node.links, LINKS_TIMEOUT_MS))
         die(3, "a peer did not connect within %d s", LINKS_TIMEOUT_MS / 1000);
     /* This thread only listens from here on. And when the process is killed, its last thread is the
-     * one that returns the memory, milliseconds of work: let it be this one, behind all others. */
-    (void)setpriority(PRIO_PROCESS, 0, 19);
+     * one that returns the memory, milliseconds of work: let it be this one, behind all others. Not
+     * in a logger: when that is killed all others wait for the next, which comes when it is gone.
+     */
+    if (node.roles.replica)
+        (void)setpriority(PRIO_PROCESS, 0, 19);
     event_emit("ready", "{s:i,s:i}", "pid", (int)getpid(), "niceness", niceness);
     obey();
 }
