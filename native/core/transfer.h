@@ -21,12 +21,13 @@ struct transfer_piece {
     uint64_t length;
 };
 
-/* acked < cursor <= next. */
+/* acked < cursor <= sent <= next. */
 struct transfer_tx {
     uint64_t total;
     uint64_t piece;
     uint64_t next;   /* behind the last piece */
     uint64_t cursor; /* the next piece to hand to the channel */
+    uint64_t sent;   /* behind the last piece that was ever handed over */
     uint64_t acked;
     uint64_t heard_ns;
     uint64_t repeat_ns;
@@ -43,6 +44,7 @@ static inline void transfer_tx_begin(struct transfer_tx *tx, uint64_t total, uin
                                .piece = piece,
                                .next = 1 + (total + piece - 1) / piece,
                                .cursor = 1,
+                               .sent = 1,
                                .heard_ns = now_ns,
                                .repeat_ns = TRANSFER_REPEAT_NS,
                                .went_back = UINT64_MAX,
@@ -66,6 +68,7 @@ static inline bool transfer_tx_next(struct transfer_tx *tx, struct transfer_piec
     if (tx->cursor >= tx->next || tx->cursor - 1 - tx->acked >= TRANSFER_WINDOW)
         return false;
     *piece = transfer_tx_piece(tx, tx->cursor++);
+    tx->sent = u64_max(tx->sent, tx->cursor);
     return true;
 }
 
@@ -88,9 +91,10 @@ static inline void transfer_tx_ack(struct transfer_tx *tx, uint64_t have, bool r
     if (have > tx->total || (have < tx->total && have % tx->piece))
         return;
     uint64_t number = have == tx->total ? tx->next - 1 : have / tx->piece;
-    if (number >= tx->cursor || number < tx->acked)
+    if (number >= tx->sent || number < tx->acked)
         return;
     tx->acked = number;
+    tx->cursor = u64_max(tx->cursor, number + 1);
     tx->heard_ns = now_ns;
     tx->repeat_ns = TRANSFER_REPEAT_NS;
     bool again = tx->went_back != number || now_ns - tx->went_back_ns > TRANSFER_REPEAT_NS;

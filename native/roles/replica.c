@@ -70,7 +70,6 @@ static void on_welcome(struct replica *replica, const struct control_msg *messag
         replica_go(replica, message->view);
         return;
     }
-    /* Whatever an earlier view left prepared is void. */
     replica_new_view(replica, message->view);
     replica_tell_prepared(replica);
 }

@@ -147,12 +147,13 @@ void replica_committed(struct replica *replica, const struct msg_snapshot *messa
     replica_change_niceness(stepped_back ? -BULK_NICENESS : 0);
 }
 
+/* What a view that has ended left prepared is void. */
 void replica_new_view(struct replica *replica, uint32_t view)
 {
     pthread_mutex_lock(&replica->state_lock);
-    if (view > atomic_load(&replica->view)) {
+    if (standby_prepared(&replica->standby).view < view)
         standby_roll_back(&replica->standby);
+    if (view > atomic_load(&replica->view))
         atomic_store(&replica->view, view);
-    }
     pthread_mutex_unlock(&replica->state_lock);
 }
