@@ -3,11 +3,12 @@
 #   OF="crash latency"   the experiments to run (make trials)
 #   TESTS="-k name"      words for pytest (make test)
 #   RUNS=20000           executions of each fuzz target (make fuzz)
+#   DURATION=3600        seconds of make soak
 #   FIX=1                repair the formatting (make check)
 #   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check sanitize fuzz model reproduce trials report clean distclean
+.PHONY: help setup build test check sanitize fuzz soak model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -26,6 +27,9 @@ sanitize: setup ## the C tests under address, undefined-behaviour and thread san
 
 fuzz: setup ## every decoder, RUNS executions each (default 1000000)
 	@RUNS=$(RUNS) envs/fuzz.sh
+
+soak: build ## simulator, masters killed again and again, fuzzers: DURATION=seconds
+	@DURATION=$(DURATION) envs/soak.sh
 
 check: setup ## format, static analysis, types
 	@envs/check.sh

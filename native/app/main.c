@@ -85,9 +85,13 @@ static int lcore_main(void *arg)
 /* The worker that a role name like "worker:1" means; -1: it is not of this form. */
 static int worker_index(const char *name)
 {
-    unsigned index;
-    char rest;
-    if (sscanf(name, "worker:%u%c", &index, &rest) != 1 || index >= node.config.workers)
+    static const char prefix[] = "worker:";
+    if (strncmp(name, prefix, sizeof(prefix) - 1) != 0)
+        return -1;
+    const char *digits = name + sizeof(prefix) - 1;
+    char *end;
+    unsigned long index = strtoul(digits, &end, 10);
+    if (end == digits || *end || index >= node.config.workers)
         return -1;
     return (int)index;
 }

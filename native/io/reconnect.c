@@ -51,7 +51,7 @@ static void wake_library(void)
         FILE *file = fopen(path, "re");
         if (file && fgets(name, sizeof(name), file) &&
             strncmp(name, THREAD_NAME, strlen(THREAD_NAME)) == 0)
-            thread = atoi(task->d_name);
+            thread = (int)strtol(task->d_name, NULL, 10);
         if (file)
             fclose(file);
     }
