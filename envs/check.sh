@@ -25,6 +25,14 @@ run cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr -j
     --library=envs/cppcheck.cfg --enable=warning,performance,portability \
     --suppress=missingIncludeSystem --suppress=invalidPrintfArgType_uint \
     --suppress=invalidPrintfArgType_sint -I native native
+# clang-tidy needs the build's flags, and the header that the build makes.
+configure --buildtype=release
+logged build-id ninja -C "$build" app/build_id.h || fail "the build does not begin"
+tidy() {
+    printf '%s\n' "${c_files[@]}" | grep '\.c$' | grep -vE '^native/(tests|fuzz|sim)/' \
+        | xargs -n 4 -P 2 clang-tidy -p "$build" --quiet 2>/dev/null
+}
+run tidy
 run ruff check ftmb tests
 run ruff format --check ftmb tests
 run mypy

@@ -18,8 +18,8 @@ logged() {
     fi
 }
 
-# configure OPTION...: makes $build a build directory with these Meson options, if it is none yet. One
-# that came along with a copied tree would build the tree it was made in, so it is made anew.
+# configure OPTION...: makes $build a build directory with these Meson options, if it is none yet.
+# One that came along with a copied tree would build the tree it was made in: it is made anew.
 configure() {
     if ! grep -qsF "\"source\": \"$root/native\"" "$build/meson-info/meson-info.json" \
         || [[ ! -f $build/build.ninja ]]; then

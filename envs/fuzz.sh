@@ -44,8 +44,8 @@ for target in "${targets[@]}"; do
     corpus=$(find "$found/corpus/$target" "native/fuzz/corpus/$target" -type f | wc -l)
     say "$target: ${executed:-0} executions in $seconds s, ${covered:-0} branches," \
         "$corpus inputs, $crashes crashes"
-    lines+=("$(printf '{"name":"%s","executions":%d,"seconds":%s,"crashes":%d,"corpus":%d,"coverage":%d}' \
-        "$target" "${executed:-0}" "$seconds" "$crashes" "$corpus" "${covered:-0}")")
+    numbers="\"executions\": ${executed:-0}, \"seconds\": $seconds, \"crashes\": $crashes"
+    lines+=("{\"name\": \"$target\", $numbers, \"corpus\": $corpus, \"coverage\": ${covered:-0}}")
     if ((crashes)); then
         status=1
         grep -E 'ERROR|SUMMARY|runtime error|does not hold|CHECK|invariant|Test unit' "$log" >&2 \
@@ -59,7 +59,8 @@ rm -rf "$found/corpus/planted"
 if fuzz planted delta 5000000; then
     fail "the planted fault was not found (results/logs/fuzz-planted.log)"
 fi
-grep -q 'heap-buffer-overflow' results/logs/fuzz-planted.log || fail "see results/logs/fuzz-planted.log"
+grep -q 'heap-buffer-overflow' results/logs/fuzz-planted.log \
+    || fail "the planted target failed otherwise (results/logs/fuzz-planted.log)"
 rm -rf "$found/corpus/planted" "$found"/planted-*
 say "the planted fault was found"
 exit $status

@@ -22,14 +22,15 @@ export TSAN_OPTIONS="exitcode=66 suppressions=$root/envs/tsan.supp"
 for kind in "${kinds[@]}"; do
     build=results/build/$kind
     configure -Db_sanitize="${sanitizers[$kind]}" -Db_lundef=false --buildtype=debugoptimized
-    logged "ninja-$kind" ninja -C "$build" || fail "the build $build failed (results/logs/ninja-$kind.log)"
+    logged "ninja-$kind" ninja -C "$build" \
+        || fail "the build $build failed (results/logs/ninja-$kind.log)"
     wrapper=()
     # With more random bits in addresses than this the thread sanitizer finds its memory taken.
     if [[ $kind == tsan && $(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 0) -gt 28 ]]; then
         wrapper=(--wrapper "setarch -R")
     fi
     say "C tests under $kind (log: $build/meson-logs/testlog.txt)"
-    meson test -C "$build" --no-rebuild --no-suite dpdk --no-suite deaths --print-errorlogs --quiet \
-        "${wrapper[@]}" "$@" || status=1
+    meson test -C "$build" --no-rebuild --no-suite dpdk --no-suite deaths --print-errorlogs \
+        --quiet "${wrapper[@]}" "$@" || status=1
 done
 exit $status

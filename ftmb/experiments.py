@@ -22,7 +22,10 @@ from typing import Any
 import yaml
 
 TIERS = ("quick", "full")
-EXPERIMENT_KEYS = {"purpose", "spec", "product", "cycle", "trials", "repetitions", "duration_s"}
+EXPERIMENT_KEYS = {
+    "purpose", "spec", "product", "cycle", "trials", "variants", "repetitions", "duration_s",
+}  # fmt: skip
+VARIANT_KEYS = {"spec", "repetitions", "duration_s"}
 TOP_KEYS = {"version", "order_seed", "overhead_s", "tiers", "spec", "experiments"}
 SHARE = "share:"
 RATE_SOURCE = "throughput"
@@ -70,6 +73,8 @@ def load(path: Path) -> dict[str, Any]:
         _only(entry, EXPERIMENT_KEYS, f"{path}: experiments.{name}")
         if ("cycle" in entry) != ("trials" in entry):
             raise PlanError(f"{path}: experiments.{name}: `cycle` and `trials` go together")
+        for variant, its in entry.get("variants", {}).items():
+            _only(its, VARIANT_KEYS, f"{path}: experiments.{name}.variants.{variant}")
     return text
 
 
@@ -102,11 +107,24 @@ def _span(trial: Trial) -> float:
 
 
 def _expand(
-    name: str, entry: dict[str, Any], shared: dict[str, Any], tier: str, overhead_s: float
+    name: str,
+    entry: dict[str, Any],
+    shared: dict[str, Any],
+    tier: str,
+    overhead_s: float,
+    experiment: str | None = None,
 ) -> Iterator[Trial]:
+    """The trials of one entry. name: how their names begin."""
+    experiment = experiment or name
     base = merge(shared, entry.get("spec", {}))
     if "duration_s" in entry:
         base["duration_s"] = _of_tier(entry["duration_s"], tier)
+    for variant, its in entry.get("variants", {}).items():
+        own = {key: value for key, value in entry.items() if key != "variants"}
+        own |= its | {"spec": merge(entry.get("spec", {}), its.get("spec", {}))}
+        yield from _expand(f"{name}-{variant}", own, shared, tier, overhead_s, name)
+    if "variants" in entry:
+        return
     if "cycle" in entry:
         # Every dimension advances at its own pace, so that any run of trials covers all
         # combinations: index 0, 1, 2, ... counts through them like the digits of a number.
@@ -114,17 +132,23 @@ def _expand(
         combinations = list(itertools.product(*reversed(list(axes.values()))))
         for index in range(_of_tier(entry["trials"], tier)):
             digits = reversed(combinations[index % len(combinations)])
-            yield _trial(name, base, dict(zip(axes, digits, strict=True)), index, overhead_s)
+            chosen = dict(zip(axes, digits, strict=True))
+            yield _trial(experiment, name, base, chosen, index, overhead_s)
         return
     axes = entry.get("product", {})
     for values in itertools.product(*axes.values()):
         for repetition in range(_of_tier(entry.get("repetitions", 1), tier)):
             chosen = dict(zip(axes, values, strict=True))
-            yield _trial(name, base, chosen, repetition, overhead_s)
+            yield _trial(experiment, name, base, chosen, repetition, overhead_s)
 
 
 def _trial(
-    experiment: str, base: dict[str, Any], chosen: dict[str, Any], repetition: int, overhead: float
+    experiment: str,
+    name: str,
+    base: dict[str, Any],
+    chosen: dict[str, Any],
+    repetition: int,
+    overhead: float,
 ) -> Trial:
     spec = copy.deepcopy(base)
     for key, value in chosen.items():
@@ -132,7 +156,7 @@ def _trial(
     traffic = spec.setdefault("traffic", {})
     # A repetition is another draw of traffic and of fault times, not the same one again.
     traffic["seed"] = int(traffic.get("seed", 1)) + repetition
-    parts = [experiment, *(_slug(key, value) for key, value in chosen.items())]
+    parts = [name, *(_slug(key, value) for key, value in chosen.items())]
     return Trial(
         id="-".join([*parts, f"{repetition:02d}"]),
         experiment=experiment,

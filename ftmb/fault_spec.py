@@ -22,8 +22,8 @@ class RepeatSpec(Model):
     every_s: list[float] = Field(
         min_length=2,
         max_length=2,
-        description="shortest and longest distance, drawn anew each time: from when everything is "
-        "protected again, or, with `when: any`, from the last time",
+        description="shortest and longest distance, drawn anew each time: from when all is "
+        "protected again, or, with `when: any` or `after`, from the last time",
     )
     count: int | None = Field(
         None, ge=1, description="how often in all; null: until the window ends"
@@ -43,7 +43,7 @@ class FaultSpec(Model):
     role: Role | list[Role] = Field(
         "master",
         description="who it happens to: master, backup, il, ol; for cut a link: il-, ol- or ctl- "
-        "with master or backup, or state-backup; of a list one is drawn each time",
+        "with master or backup, or state-backup; a list is drawn from in turns",
     )
     at_s: float | Literal["random"] | None = Field(
         None, description="seconds into the window; random: in its middle 80 %, by traffic.seed"
@@ -52,7 +52,7 @@ class FaultSpec(Model):
         None,
         min_length=1,
         description="instead of at_s: as soon as this event is seen in the window, e.g. "
-        "replay_start, protected, receiving",
+        "replay_start, protected, receiving; with repeat: once until all is protected again",
     )
     delay_ms: float = Field(0, ge=0, description="so much later than that event")
     for_s: float | None = Field(
@@ -99,7 +99,7 @@ class LinkSpec(Model):
     repeat: float = Field(0.0, ge=0, le=0.5, description="share that come twice")
     reorder: float = Field(0.0, ge=0, le=0.5, description="share that overtake others")
     delay: float = Field(0.0, ge=0, le=0.5, description="share that come late")
-    delay_us: int = Field(500, ge=0, le=1_000_000, description="how late, microseconds")
+    delay_us: int = Field(500, ge=1, le=1_000_000, description="how late, microseconds")
     garble: float = Field(0.0, ge=0, le=0.5, description="share with a changed byte")
 
     @property

@@ -12,7 +12,7 @@ from ftmb.spec import TrialSpec
 NS = 1_000_000_000
 # Repeated faults end this long before the window does, or at two thirds of a short one: the last
 # one has to be recovered from while traffic still flows.
-RECOVER_S = 4.0
+RECOVER_S = 2.0
 
 
 @dataclass
@@ -53,6 +53,8 @@ class Source:
         self._distance_ns = self._draw()
         self._last_ns: int | None = None
         self._heard_ns: int | None = None
+        self._ready = False  # all was well since the last time
+        self._bag: list[str] = []
         last_s = max(window_s - RECOVER_S, window_s * 2 / 3)
         self._latest_ns = round(last_s * NS)
 
@@ -61,11 +63,14 @@ class Source:
             return 0
         return round(self._random.uniform(*self.spec.repeat.every_s) * NS)
 
-    def hear(self, event: Event) -> None:
-        """An event of the window: the one it waits for, perhaps."""
+    def hear(self, event: Event, calm_ns: int | None) -> None:
+        """An event of the window: the one it waits for, perhaps. Once until all is well again: it
+        must not answer what it caused itself."""
+        last_ns = self._last_ns or 0
+        self._ready |= calm_ns is not None and calm_ns > last_ns
         if event.name != self.spec.after or self.left == 0 or self._heard_ns is not None:
             return
-        if self._last_ns is None or event.t_ns >= self._last_ns + self._distance_ns:
+        if last_ns == 0 or (self._ready and event.t_ns >= last_ns + self._distance_ns):
             self._heard_ns = event.t_ns
 
     def due_ns(self, start_ns: int, calm_ns: int | None) -> int | None:
@@ -90,9 +95,15 @@ class Source:
         planned = self._last_ns is None and self._first_s is not None
         at_s = self._first_s if planned else (now_ns - start_ns) / NS
         self._last_ns, self._heard_ns, self._distance_ns = now_ns, None, self._draw()
-        roles = self.spec.roles
-        role = roles[0] if len(roles) == 1 else self._random.choice(roles)
-        return Fault(self.spec, self.index, at_s or 0.0, role)
+        self._ready = False
+        return Fault(self.spec, self.index, at_s or 0.0, self._draw_role())
+
+    def _draw_role(self) -> str:
+        """Drawn without putting back, so that a short run has each role about as often."""
+        if not self._bag:
+            self._bag = [str(role) for role in self.spec.roles]
+            self._random.shuffle(self._bag)
+        return self._bag.pop()
 
     def missing(self) -> str | None:
         """In words, when it happened less often than the spec says; None if all is well."""
@@ -124,11 +135,11 @@ class Schedule:
         seed, window_s = spec.traffic.seed, spec.duration_s
         return cls([Source(f, i, seed, window_s) for i, f in enumerate(spec.faults)])
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event, calm_ns: int | None = None) -> None:
         """Take note of an event; before the window it means nothing."""
         if self.window_start_ns is not None and not self.stopped:
             for source in self.sources:
-                source.hear(event)
+                source.hear(event, calm_ns)
 
     def _next(self, calm_ns: int | None) -> tuple[int, Source] | None:
         if self.window_start_ns is None or self.stopped:

@@ -199,6 +199,7 @@ class Fleet:
             faults = self.schedule.happened
             self._progress.faults(len(faults))
             self._progress.note(in_words(faults[-1], len(faults)))
+            self._replace_dead()
             self._look()
 
     def _handle(self, event: Event) -> None:
@@ -219,9 +220,9 @@ class Fleet:
                 self._progress.window(self.spec.duration_s)
             case "drained" | "window_end":
                 self._progress.stage("draining")
-        self.injector.hear(event)
         self._replace_dead()
         self._look()
+        self.injector.hear(event)
 
     def _look(self) -> None:
         self.roster.look(time.monotonic_ns(), not self.injector.disturbed)
@@ -255,16 +256,20 @@ class Fleet:
     def _replace_dead(self) -> None:
         """Fresh processes for dead ones: a logger at once, all wait for it. A replica once the
         failover is over, since starting one costs time on the same CPUs and no recovery should
-        pay for it; but at once where the output logger wants one that holds the base."""
+        pay for it; but at once where the output logger wants one that holds the base.
+
+        The end of a killed process is not waited for: giving back its memory may take long."""
         if self.schedule.window_start_ns is None or self._leaving or self._poisoned():
             return
         for group in self.plan.logger_names():
             role = next(r for r, holder in self.plan.processes.items() if holder == group)
-            if self.processes[self.roster.loggers[role]].ended:
+            if self.processes[self.roster.loggers[role]].state in ENDED:
                 self._launch_loggers(group)
         for slot, name in enumerate(self.roster.slots):
+            process = self.processes[name]
+            gone = process.ended or (process.state is State.KILLED and slot in self.roster.missed)
             wanted = slot in self.roster.heirs or "failover" not in self.roster.amiss
-            if self.processes[name].ended and wanted and not self._withheld(slot, name):
+            if gone and wanted and not self._withheld(slot, name):
                 spawn = self._launch_replica(slot)
                 self.roster.joins(slot, spawn.process, spawn.t_ns)
 

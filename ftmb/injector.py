@@ -34,7 +34,7 @@ class Injector:
     def hear(self, event: Event) -> None:
         """Faults may wait for an event."""
         self._cause[event.name] = event.process
-        self.schedule.hear(event)
+        self.schedule.hear(event, self.roster.calm_ns)
 
     def next_ns(self) -> int | None:
         """CLOCK_MONOTONIC ns of the next thing to do as things are; None if there is none."""

@@ -96,6 +96,7 @@ class Log(Model):
 
 
 class FaultRecord(Model):
+    index: int = Field(description="its place in the spec's list of faults")
     do: str
     role: str
     at_s: float = Field(description="planned, seconds into the window; else when it happened")

@@ -80,7 +80,7 @@ def _one(
     marks: dict[str, int] = {} if t0_ns is None else {"fault": t0_ns}
     found: dict[str, Event] = {}
     suspect = _first(events, "suspect", begin, until)
-    fenced = _first(events, "fenced", suspect.t_ns if suspect else begin, until)
+    fenced = _fence(events, suspect.t_ns if suspect else begin, until)
     view = fenced.integer("view") if fenced and "view" in fenced.fields else None
     for name, event in (("suspect", suspect), ("fenced", fenced)):
         if event:
@@ -120,8 +120,30 @@ def _one(
     )
 
 
+def _fence(events: Sequence[Event], begin: int, until: int) -> Event | None:
+    """The end of the old view: where the first successor died as well, before anything new came
+    out, the last of the ends."""
+    found = None
+    for event in events:
+        if not begin <= event.t_ns < until:
+            continue
+        if event.name == "fenced":
+            found = event
+        elif event.name == "resumed" and found is not None:
+            break
+    return found
+
+
 def _views_ended(events: Sequence[Event], begin: int, until: int) -> list[int]:
-    return [e.t_ns for e in events if e.name == "fenced" and begin <= e.t_ns < until]
+    """When failovers began; views that ended before anything new came out are one with them."""
+    found = []
+    open_since = None
+    for event in events:
+        if event.name == "fenced" and begin <= event.t_ns < until and open_since is None:
+            found.append(open_since := event.t_ns)
+        elif event.name == "resumed":
+            open_since = None
+    return found
 
 
 def _unexplained(

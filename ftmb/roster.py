@@ -40,6 +40,7 @@ class Roster:
         self.calm_ns: int | None = None
         self.heirs: set[int] = set()  # slots in which a fresh process is wanted at once
         self.withheld: set[int] = set()  # slots that nobody fills again
+        self.missed: set[int] = set()  # slots whose loss the output logger has noticed
         self._running = running
 
     # -- events -----------------------------------------------------------------------------
@@ -63,6 +64,8 @@ class Roster:
             case "heir_wanted":
                 self._begin("failover", event.t_ns)
                 self.heirs |= {int(slot) for slot in event.fields.get("slots", [])}
+            case "suspect" | "backup_lost":
+                self.missed.add(event.integer("slot"))
             case "unprotected":
                 self._begin(str(event.fields.get("what")), event.t_ns)
             case "protected":
@@ -102,6 +105,7 @@ class Roster:
         """A fresh replica was started; the next commit that counts is one that it has."""
         self.slots[slot] = name
         self.heirs.discard(slot)
+        self.missed.discard(slot)
         self._begin("backup", t_ns)
 
     def look(self, now_ns: int, undisturbed: bool) -> None:

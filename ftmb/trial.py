@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def _fault_records(
         result = next(found) if fault.happened else None
         records.append(
             FaultRecord(
+                index=fault.index,
                 do=fault.spec.do,
                 role=fault.role,
                 at_s=fault.at_s,
@@ -250,7 +252,13 @@ def summary(result: Record) -> str:
         parts.insert(0, f"{result.throughput_pps:,.0f} packets/s delivered")
     if result.latency_ns is not None and result.latency_ns.p50 is not None:
         parts.insert(1, f"median {result.latency_ns.p50 / 1000:.1f} us")
-    for failover in result.recovery or []:
-        if failover.total_ms is not None:
-            parts.append(f"recovered in {failover.total_ms:.1f} ms")
+    incidents = {f.incident: f for f in result.faults if f.incident is not None}
+    if len(incidents) > 1:
+        good = sum(bool(fault.guaranteed) for fault in incidents.values())
+        parts.append(f"{good} of {len(incidents)} faults ended as guaranteed")
+    times = [entry.total_ms for entry in result.recovery or [] if entry.total_ms is not None]
+    if times:
+        many = f" at the median of {len(times)}, {max(times):.1f} ms at most"
+        middle = statistics.median(times)
+        parts.append(f"recovered in {middle:.1f} ms{many if len(times) > 1 else ''}")
     return ", ".join(parts)

@@ -83,7 +83,7 @@ class Replica:
             emit("replay_start", view=order["view"])
             if MISBEHAVE == "poisoned":
                 os.kill(os.getpid(), signal.SIGSEGV)
-            time.sleep(0.01)
+            time.sleep(0.03)
             emit("replay_done", view=order["view"], packets=70, pals=140)
             put("replayed", view=order["view"])
         elif not self.active and not self.based:

@@ -32,13 +32,15 @@ def test_models_hold_and_broken_variants_are_found(tmp_path: Path) -> None:
     assert found["kind"] == "model"
     assert [m["name"] for m in found["models"] if m["errors"] or not m["exhaustive"]] == []
     assert [p["id"] for p in found["plants"] if not p["found"]] == []
-    assert len(found["plants"]) == len(suite.PLANTS)
+    assert [r["name"] for r in found["reached"] if not r["found"]] == []
+    counts = [len(found[key]) for key in ("models", "plants", "reached")]
+    assert counts == [len(suite.MODELS), len(suite.PLANTS), len(suite.REACHES)]
 
 
 def test_checks_have_their_own_names() -> None:
-    names = [check.name for check in (*suite.MODELS, *suite.PLANTS)]
+    names = [check.name for check in (*suite.MODELS, *suite.PLANTS, *suite.REACHES)]
     assert len(names) == len(set(names))
-    assert [p.plant for p in suite.PLANTS] == [
+    assert [plant.name for plant in suite.PLANTS] == [
         f"M{i:02}" for i in range(1, len(suite.PLANTS) + 1)
     ], "variants are numbered without gaps"
 
@@ -49,11 +51,11 @@ def of(name: str) -> suite.Check:
 
 def test_runner_is_not_fooled(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in a model, a variant that is not found and a search cut short each count."""
-    broken = dataclasses.replace(of("M09"), plant="")
+    broken = dataclasses.replace(of("M09"), must_fail=False)
     result = run.search(broken)
     assert "assertion violated" in result.what
     assert run.verdict(broken, result).startswith("ERROR: assertion violated")
-    sound = dataclasses.replace(of("seq"), plant="M99")
+    sound = dataclasses.replace(of("seq"), must_fail=True)
     result = run.search(sound)
     assert result.complete
     assert run.verdict(sound, result) == "NOT FOUND"

@@ -145,8 +145,8 @@ def test_a_fault_that_did_not_happen_invalidates() -> None:
 
 def fault(incident: int, *missing: str, **changes: Any) -> FaultRecord:
     tree: dict[str, Any] = {
-        "do": "kill", "role": "master", "at_s": 1.0, "t0_ns": 5, "end_ns": None, "process": "r0",
-        "pid": 7, "slot": 0, "link": None, "problem": None, "incident": incident,
+        "index": 0, "do": "kill", "role": "master", "at_s": 1.0, "t0_ns": 5, "end_ns": None,
+        "process": "r0", "pid": 7, "slot": 0, "link": None, "problem": None, "incident": incident,
         "guaranteed": not missing, "missing": list(missing), "recovered_ms": 1.0,
         "protected_again_ms": 2.0, "outage_ms": 3.0,
     }  # fmt: skip

@@ -25,6 +25,7 @@ REGISTRY = re.compile(
     r"|npm" + r"js\.|crates" + r"\.io|ana" + r"conda\.org|proxy" + r"\.golang"
 )  # fmt: skip
 BINARY = {".pcap", ".png", ".gz"}
+ANY_BYTES = "native/fuzz/corpus/"
 
 
 def project_files(root: Path) -> list[Path]:
@@ -102,7 +103,7 @@ def test_every_file_is_tidy(root: Path) -> None:
     for path in project_files(root):
         name = path.relative_to(root).as_posix()
         # The licence is not ours to format.
-        if path.suffix in BINARY or name == "LICENSE":
+        if path.suffix in BINARY or name == "LICENSE" or name.startswith(ANY_BYTES):
             continue
         text = path.read_text(encoding="utf-8")
         found += list(complaints(name, text))

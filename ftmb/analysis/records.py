@@ -21,13 +21,15 @@ PACKETS = (
     "outputs_produced",
     "delivered",
     "lost",
+    "lost_in_hand",
+    "lost_before_log",
     "duplicated",
     "reordered",
     "corrupted",
 )
 PERCENTILES = ("p50", "p90", "p99", "p999", "p9999", "max", "count")
 PHASES = ("detect_ms", "fence_ms", "cut_ms", "replay_ms", "resume_ms")
-FILES = {"histogram": "histogram.json", "timeline": "timeline.csv"}
+FILES = {"histogram": "histogram.json", "timeline": "timeline.csv", "memory": "memory.csv"}
 BUILD_KEYS = ("git", "dirty", "node_sha256", "dpdk", "compiler", "flags")
 RECOVERY_KEYS = (
     "total_ms",
@@ -107,6 +109,11 @@ class Trial:
         start = (self.record.get("window") or {}).get("start_ns")
         return int(start) if start is not None else None
 
+    def memory(self) -> pd.DataFrame | None:
+        """Resident memory once a second, by role, or None."""
+        path = self.file("memory")
+        return pd.read_csv(path) if path else None
+
     def timeline(self) -> pd.DataFrame | None:
         """Offered and delivered packets and latency in 1 ms bins of the window, or None."""
         path = self.file("timeline")
@@ -122,6 +129,13 @@ class Results:
     tier: str = "?"
     purposes: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+
+    @cached_property
+    def reliability(self) -> dict[str, dict[str, Any]]:
+        """What simulator, planted bugs and model wrote: by kind, as far as it was made."""
+        from ftmb.analysis import reliability  # late: it reads records itself
+
+        return reliability.read(self.root)
 
     def of(self, *experiments: str, valid: bool = True) -> list[Trial]:
         """Trials of these experiments; only valid ones unless asked otherwise."""
@@ -285,6 +299,8 @@ def _row(trial: Trial) -> dict[str, Any]:
         "snapshot_bytes": snapshot.get("bytes"),
         **{f"pause_{key}": pause.get(key) for key in ("p50", "p99", "max")},
         **{key: log.get(key) for key in LOG_KEYS},
+        "duration_s": _spec(trial).get("duration_s"),
+        "faults": sum(f.get("t0_ns") is not None for f in record.get("faults") or []),
         "failovers": len(record.get("recovery") or []),
         "checks_failed": sum(c.get("verdict") != "pass" for c in record.get("checks") or []),
         "problems": "; ".join(trial.problems),

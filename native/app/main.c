@@ -85,9 +85,13 @@ static int lcore_main(void *arg)
 /* The worker that a role name like "worker:1" means; -1: it is not of this form. */
 static int worker_index(const char *name)
 {
-    unsigned index;
-    char rest;
-    if (sscanf(name, "worker:%u%c", &index, &rest) != 1 || index >= node.config.workers)
+    static const char prefix[] = "worker:";
+    if (strncmp(name, prefix, sizeof(prefix) - 1) != 0)
+        return -1;
+    const char *digits = name + sizeof(prefix) - 1;
+    char *end;
+    unsigned long index = strtoul(digits, &end, 10);
+    if (end == digits || *end || index >= node.config.workers)
         return -1;
     return (int)index;
 }
@@ -280,9 +284,11 @@ int main(int argc, char **argv)
     /* A logger that was restarted comes back to a running system: some slots may be dead. */
     if (!node.il.recovered && !node.ol.recovered && !links_wait(&node.links, LINKS_TIMEOUT_MS))
         die(3, "a peer did not connect within %d s", LINKS_TIMEOUT_MS / 1000);
-    /* This thread only listens from here on. And when the process is killed, its last thread is the
-     * one that returns the memory, milliseconds of work: let it be this one, behind all others. */
-    (void)setpriority(PRIO_PROCESS, 0, 19);
+    /* This thread only listens from here on. And when a replica is killed, its last thread is the
+     * one that returns the memory, milliseconds of work: let it be this one, behind all others, who
+     * recover meanwhile. For a logger that comes back all have to wait. */
+    if (node.roles.replica)
+        (void)setpriority(PRIO_PROCESS, 0, 19);
     event_emit("ready", "{s:i,s:i}", "pid", (int)getpid(), "niceness", niceness);
     obey();
 }

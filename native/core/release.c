@@ -182,10 +182,11 @@ void release_commit(struct release *release, const uint64_t *pals, const uint64_
     FTMB_ASSERT(release_covers(release, pals, outputs));
     for (uint32_t w = 0; w < release->workers; w++) {
         struct release_worker *x = &release->worker[w];
-        FTMB_ASSERT(pals[w] >= x->pal_base && outputs[w] >= x->out_base);
+        FTMB_ASSERT(pals[w] >= x->pal_base);
         FTMB_ASSERT(x->released >= outputs[w] || PLANTED(P_COMMIT_PALS_ONLY));
         x->pal_base = pals[w];
-        x->out_base = outputs[w];
+        /* Forgotten outputs may lie beyond the first cut after a replay: they left before it. */
+        x->out_base = u64_max(x->out_base, outputs[w]);
     }
 }
 
@@ -202,7 +203,7 @@ bool release_covers(const struct release *release, const uint64_t *pals, const u
 {
     for (uint32_t w = 0; w < release->workers; w++) {
         const struct release_worker *x = &release->worker[w];
-        if (pals[w] < x->pal_base || outputs[w] < x->out_base)
+        if (pals[w] < x->pal_base)
             return false;
         if (PLANTED(P_COMMIT_PALS_ONLY)) {
             if (atomic_load(&x->stored) < pals[w])

@@ -114,7 +114,8 @@ int il_keep_open(struct input_logger *il)
         memory = aligned_alloc(CACHE_LINE, logs_offset());
         if (!memory)
             return -ENOMEM;
-        place(il, memset(memory, 0, logs_offset()));
+        memset(memory, 0, logs_offset());
+        place(il, memory);
         return 0;
     }
     uint64_t sizes[] = {config->input_bytes, records(config), FTMB_MAX_WORKERS};

@@ -86,7 +86,8 @@ int ol_keep_open(struct output_logger *ol)
         memory = aligned_alloc(CACHE_LINE, logs_offset());
         if (!memory)
             return -ENOMEM;
-        place(ol, memset(memory, 0, logs_offset()));
+        memset(memory, 0, logs_offset());
+        place(ol, memory);
         return 0;
     }
     uint64_t sizes[] = {config->pals, config->outputs, OL_HELD, FTMB_MAX_WORKERS};

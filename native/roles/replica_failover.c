@@ -14,7 +14,7 @@ static void take_logs(struct replica *replica, const struct msg_promote *promote
     struct replay *replay = &replica->group.replay;
     uint64_t total = 0;
     for (uint32_t w = 0; w < replica->config->workers; w++)
-        total += promote->pals[w];
+        total += u64_min(promote->pals[w], message->length); /* no overflow, whatever it says */
     if (message->length != sizeof(*promote) + total * sizeof(uint64_t))
         die(4, "the OL's promotion is cut off");
     uint64_t *pals = malloc((total + 1) * sizeof(uint64_t));

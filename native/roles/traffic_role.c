@@ -352,7 +352,7 @@ static int set_up_synthetic(struct traffic *t, char *why)
         source_init(&t->source, &t->flows, &options, why))
         return -EINVAL;
     if (sink_init(&t->sink, &t->flows, c->seed)) {
-        traffic_why(why, "traffic: no memory for the sink");
+        traffic_say(why, "traffic: no memory for the sink");
         return -ENOMEM;
     }
     return 0;
@@ -369,7 +369,7 @@ static int set_up(struct traffic *t, const unsigned *noise_cpus, unsigned n_nois
     pace_init(&t->pace, c->rate_pps);
     if (tally_init(&t->tally, c->warmup_ns, c->duration_ns, c->drain_ns, *c->samples != '\0',
                    t->max_rate)) {
-        traffic_why(why, "traffic: no memory for %llu ms of counters",
+        traffic_say(why, "traffic: no memory for %llu ms of counters",
                     (unsigned long long)(t->stop_at / 1000000));
         return -ENOMEM;
     }

@@ -288,6 +288,7 @@ void ol_start(bool first)
         view_init(&ol->state);
         ol->flowing = ol->holding = ol->forgotten = false;
         ol->release.exact = sim.config.exact;
+        memset(ol->progress, 0, sizeof(ol->progress)); /* also of workers that there are not */
         ol->slot = ol->view = ol->incarnation = 0;
     } else {
         attach(ol);

@@ -354,9 +354,11 @@ static void forget_logs(void)
     ol->forgotten = true;
     cover(COVER_FORGOTTEN);
     SIM_POINT();
-    uint64_t pals[SIM_WORKERS], outputs[SIM_WORKERS];
+    uint64_t pals[SIM_WORKERS] = {0}, outputs[SIM_WORKERS];
     (void)ol_release_all();
     release_forget(&ol->release, pals, outputs);
+    SIM_POINT();
+    view_forgot(&ol->state, pals, ol->progress);
     struct message forget = {.type = MSG_COMMITTED};
     memcpy(forget.cut.next_input, ol->progress, sizeof(ol->progress));
     send_il(&forget);

@@ -99,7 +99,7 @@ struct hiccup *hiccup_start(const unsigned *cpus, unsigned count, char *why)
 {
     struct hiccup *h = calloc(1, sizeof(*h) + count * sizeof(h->meters[0]));
     if (!h) {
-        traffic_why(why, "no memory for the hiccup meter");
+        traffic_say(why, "no memory for the hiccup meter");
         return NULL;
     }
     h->count = count;
@@ -113,7 +113,7 @@ struct hiccup *hiccup_start(const unsigned *cpus, unsigned count, char *why)
         int rc = m->cpu < CPU_SETSIZE ? start_meter(m, &fifo) : EINVAL;
         h->fifo = h->fifo && fifo;
         if (rc) {
-            traffic_why(why, "hiccup meter: no thread on cpu %u: %s", m->cpu, strerror(rc));
+            traffic_say(why, "hiccup meter: no thread on cpu %u: %s", m->cpu, strerror(rc));
             hiccup_stop(h);
             hiccup_free(h);
             return NULL;

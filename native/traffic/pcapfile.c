@@ -74,9 +74,9 @@ int pcap_file_read(struct pcap_file *file, const char *path, char *why)
     int rc = -1;
     file->frames = calloc(PCAP_MAX_FRAMES, sizeof(*file->frames));
     if (!file->frames)
-        traffic_why(why, "%s: no memory", path);
+        traffic_say(why, "%s: no memory", path);
     else if (pcap_datalink(pcap) != DLT_EN10MB)
-        traffic_why(why, "%s: frames of link type %s, not Ethernet", path,
+        traffic_say(why, "%s: frames of link type %s, not Ethernet", path,
                     pcap_datalink_val_to_name(pcap_datalink(pcap)));
     else
         rc = read_frames(file, pcap, path, why);

@@ -4,13 +4,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int traffic_why(char *why, const char *format, ...)
+void traffic_say(char *why, const char *format, ...)
 {
     va_list args;
     if (!why)
-        return -1;
+        return;
     va_start(args, format);
     vsnprintf(why, TRAFFIC_WHY, format, args);
     va_end(args);
-    return -1;
 }

@@ -4,7 +4,10 @@
 
 #define TRAFFIC_WHY 512
 
-/* printf into `why` (of TRAFFIC_WHY bytes, may be NULL). Returns -1, to end a function with. */
-__attribute__((format(printf, 2, 3))) int traffic_why(char *why, const char *format, ...);
+/* printf into `why` (of TRAFFIC_WHY bytes, may be NULL). */
+__attribute__((format(printf, 2, 3))) void traffic_say(char *why, const char *format, ...);
+
+/* The same with the value -1, to end a function with. */
+#define traffic_why(...) (traffic_say(__VA_ARGS__), -1)
 
 #endif
