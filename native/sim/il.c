@@ -221,7 +221,7 @@ void il_start(bool first)
     il->link = 0;
     il->ticked_ns = il->pressed_ns = sim.now_ns;
     if (first) {
-        il->view = 0;
+        il->view = il->slot = il->incarnation = 0;
         il->accepting = false;
         memset(il->latest_ns, 0, sizeof(il->latest_ns));
     }

@@ -304,7 +304,7 @@ void ol_start(bool first)
         if (first)
             ol->progress[w] = 1;
     }
-    ol->leaving_count = 0;
+    ol->leaving_count = ol->polls = 0;
     ol_control_start();
     coro_begin(&ol->coro, ol_main, ol);
     world_actors_changed();

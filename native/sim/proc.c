@@ -173,7 +173,7 @@ void proc_start(uint32_t slot)
     proc->link = 0;
     proc->committed = proc->pending = -1;
     proc->committed_name = (struct base_name){0};
-    proc->epoch = 0;
+    proc->epoch = proc->due_ns = 0;
     proc->wanted = false;
     for (uint32_t i = 0; i < SIM_SLOTS; i++)
         proc->backup[i].present = proc->backup[i].asked = false;
