@@ -1,4 +1,4 @@
-"""Figures of what the evaluation uses and suffers: log sizes, the machine's own stalls."""
+"""Figures of what the evaluation uses and suffers: log sizes, memory, the machine's stalls."""
 
 from __future__ import annotations
 
@@ -44,6 +44,42 @@ def logs(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def memory_data(results: Results) -> pd.DataFrame:
+    """The samples of the longest chaos run, and when it was hit (rows with `what` = fault)."""
+    trials = [t for t in results.counted("chaos") if t.memory() is not None]
+    if not trials:
+        return pd.DataFrame()
+    trial = max(trials, key=lambda t: (float(t.record["spec"]["duration_s"]), t.id))
+    samples = trial.memory()
+    assert samples is not None
+    start_ns = trial.window_start_ns or 0
+    hits = [
+        {"t_s": (fault["t0_ns"] - start_ns) / 1e9, "what": "fault"}
+        for fault in trial.record.get("faults") or []
+        if fault.get("t0_ns") is not None
+    ]
+    inside = samples[samples["t_s"].between(0, float(trial.record["spec"]["duration_s"]))]
+    return pd.concat([inside, pd.DataFrame(hits)], ignore_index=True).assign(trial=trial.id)
+
+
+def memory(table: pd.DataFrame) -> Figure:
+    """A line for each process or group of them; the hits as ticks below."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    colours = ["ftmb", "none", "replay", "fence", "resume", "detect"]
+    samples, hits = table[table["what"] != "fault"], table[table["what"] == "fault"]
+    order = samples.groupby("what")["kb"].max().sort_values(ascending=False).index
+    for what, colour in zip(order, colours, strict=False):
+        part = samples[samples["what"] == what]
+        axes.plot(part["t_s"], part["kb"] / 1024, color=COLOURS[colour], label=what)
+    axes.plot(hits["t_s"], [0] * len(hits), "|", color=COLOURS["ink"], markersize=7, label="kill",
+              clip_on=False)  # fmt: skip
+    axes.set(xlabel="seconds", ylabel="resident memory (MB)")
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.01)
+    figure.legend(loc="outside upper left", ncols=6, handlelength=1)
+    return figure
+
+
 def noise_data(results: Results) -> pd.DataFrame:
     """One row per trial and CPU in the order in which trials ran, stalls in nanoseconds."""
     table = results.noise
@@ -81,5 +117,6 @@ PLOTS = [
         logs_data,
         logs,
     ),
+    Plot("memory", ("chaos",), memory_data, memory),
     Plot("noise", (), noise_data, noise),
 ]

@@ -19,7 +19,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from ftmb import report_tables
+from ftmb import report_layout, report_tables
 from ftmb.analysis import claims, records, stability
 from ftmb.analysis.metrics import Part
 from ftmb.analysis.records import Results, Trial
@@ -113,7 +113,7 @@ def page(results: Results, claims_file: Path) -> str:
         trials=sorted(results.trials, key=lambda t: str(t.record.get("started"))),
         missing=results.missing,
         row=results.frame.set_index("trial").to_dict("index"),
-        number=report_tables.number,
+        number=report_layout.number,
         fingerprint=records.fingerprint(results),
     )
 

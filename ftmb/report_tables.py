@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -21,28 +20,11 @@ from ftmb.analysis.metrics import (
     values,
 )
 from ftmb.analysis.records import PHASES, Results, Trial, builds
+from ftmb.report_layout import MISSING, Table, number
+from ftmb.report_reliability import TABLES as RELIABILITY
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
 TOO_FEW = "n too small"
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table ready to print: the first `words` columns hold text, the others numbers."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-    words: int = 1
-    wide: bool = field(default=False)
-
-
-def number(value: Any, form: str = ",.0f", scale: float = 1.0) -> str:
-    """A number in a fixed form, or a dash where there is none."""
-    if value is None or pd.isna(value):
-        return MISSING
-    return f"{float(value) * scale:{form}}"
 
 
 def interval(estimate: stats.Estimate | None, form: str, scale: float = 1.0) -> str:
@@ -285,4 +267,5 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "floor": floor,
     "noise": noise,
     "environment": environment,
+    **RELIABILITY,
 }

@@ -31,6 +31,33 @@ def write(root: Path, plan: list[experiments.Trial], config: dict[str, Any]) -> 
     (root / "plan.json").write_text(text, encoding="utf-8")
 
 
+def write_reliability(root: Path) -> None:
+    """What simulator, planted bugs and model would write."""
+    (root / "reliability").mkdir(exist_ok=True)
+    for kind, tree in RELIABILITY.items():
+        path = root / "reliability" / f"{kind}.json"
+        path.write_text(json.dumps({"version": 1, "kind": kind} | tree), encoding="utf-8")
+
+
+RELIABILITY: dict[str, dict[str, Any]] = {
+    "sim": {
+        "seed_base": 7, "schedules": 5000, "packets": 1_000_000, "crashes": 9000, "violations": [],
+        "coverage": {"cut_inside_packet": 41, "log_full": 0}, "seconds": 12.5,
+        "programs": {"nat": 2500, "random": 2500}, "release": {"max": 2500, "exact": 2500},
+    },
+    "plants": {"plants": [
+        {"id": "P01", "name": "no fence", "from": "fencing", "found_by": "sim", "schedules": 12,
+         "what": "exactly once", "seconds": 0.1},
+    ]},
+    "model": {
+        "models": [{"name": "order", "workers": 2, "variables": 2, "bound": "2 packets",
+                    "properties": ["I1", "I3"], "states": 123_456, "depth": 99, "seconds": 3.5,
+                    "errors": 0}],
+        "plants": [{"id": "M01", "name": "read not logged", "found": True, "states": 77}],
+    },
+}  # fmt: skip
+
+
 def write_trial(out: Path, trial: experiments.Trial) -> None:
     """record.json, histogram.json and timeline.csv of one planned trial."""
     rng = np.random.default_rng(abs(hash_of(trial.id)))
@@ -43,6 +70,7 @@ def write_trial(out: Path, trial: experiments.Trial) -> None:
         (out / "histogram.json").write_text(json.dumps(histogram(samples)), encoding="utf-8")
     timeline = make_timeline(effective, record, rng)
     (out / "timeline.csv").write_text(timeline, encoding="utf-8")
+    (out / "memory.csv").write_text(make_memory(effective), encoding="utf-8")
     (out / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -93,7 +121,7 @@ def make_recovery(
     if not effective["faults"]:
         return None
     at = effective["faults"][0]["at_s"]
-    at_s = rng.uniform(0.1, 0.9) * effective["duration_s"] if at == "random" else at
+    at_s = at if isinstance(at, float | int) else rng.uniform(0.1, 0.9) * effective["duration_s"]
     t0 = start_ns + int(at_s * 1e9)
     period = effective["ft"]["snapshot"]["period_ms"]
     replayed = int(effective["traffic"]["rate_pps"] * period * rng.random() / 1000)
@@ -122,6 +150,34 @@ def make_recovery(
             "marks_ns": marks,
         }
     ]
+
+
+def make_faults(effective: dict[str, Any], start_ns: int) -> list[dict[str, Any]]:
+    """Every fault of the spec, three times where it repeats, each role in turn."""
+    found = []
+    many = any(fault["repeat"] for fault in effective["faults"])
+    for incident in range(6 if many else 1):
+        for index, fault in enumerate(effective["faults"]):
+            roles = fault["role"] if isinstance(fault["role"], list) else [fault["role"]]
+            at_s = 0.1 + 0.4 * incident + 0.01 * index
+            follows = fault["after"] not in (None, "protected")
+            found.append({
+                "index": index, "do": fault["do"], "role": roles[incident % len(roles)],
+                "at_s": at_s, "t0_ns": start_ns + int(at_s * 1e9), "end_ns": None,
+                "process": "r0", "pid": 1, "slot": 0, "link": None, "problem": None,
+                "incident": incident if follows or index == 0 else incident + 100,
+                "guaranteed": True, "missing": [], "recovered_ms": 4.0 + incident,
+                "protected_again_ms": 500.0, "outage_ms": 5.0,
+            })  # fmt: skip
+    return found
+
+
+def make_memory(effective: dict[str, Any]) -> str:
+    """Constant memory, once a second."""
+    rows = ["t_s,what,kb,calm"]
+    for second in range(int(effective["duration_s"]) + 1):
+        rows += [f"{second},{what},{kb},1" for what, kb in (("replicas", 90_000), ("ol", 50_000))]
+    return "\n".join(rows) + "\n"
 
 
 def make_timeline(
@@ -181,10 +237,10 @@ def make_record(
         "log": log(reached, effective) if protected else None,
         "memory": None,
         "nf": {"mappings": 10_000},
-        "faults": [],
+        "faults": make_faults(effective, start_ns),
         "recovery": make_recovery(effective, start_ns, rng),
         "endpoints": None,
-        "checks": checks() if protected else [],
+        "checks": checks(effective) if protected else [],
         "events": {"window_start": 1},
         "stats": [],
         "files": {"histogram": "histogram.json", "timeline": "timeline.csv"},
@@ -193,9 +249,9 @@ def make_record(
     return record
 
 
-def checks() -> list[dict[str, Any]]:
+def checks(effective: dict[str, Any]) -> list[dict[str, Any]]:
     """Checks that all pass."""
-    names = ("exactly_once", "equal_replay", "state_digest", "nf:pool")
+    names = ["exactly_once", "equal_replay", "state_digest", "nf:pool", *effective["expect"]]
     return [{"name": n, "verdict": "pass", "figure": 0, "detail": ""} for n in names]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ import synthetic
 import yaml
 
 from ftmb import experiments, figures, report, report_tables
+from ftmb.analysis import reliability
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -57,6 +59,7 @@ def results(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config["experiments"]["crash"]["trials"] = 8
     path = tmp_path_factory.mktemp("results")
     synthetic.write(path, experiments.plan(config, "quick"), config)
+    synthetic.write_reliability(path)
     assert report.main(["--results", str(path)]) == 0
     return path
 
@@ -203,7 +206,67 @@ def test_invalid_records_are_named_and_text_is_escaped(copy: Any) -> None:
 def test_a_page_from_one_experiment_is_still_a_page(copy: Any) -> None:
     text = copy(lambda trials, names: None, "crash")
     assert "No valid record for this table" in text
+    for missing in ("make sim", "make model", "make trials OF=chaos", "make trials OF=faults"):
+        assert f"not made: {missing}" in text, "absence is no success"
     assert outline(text).open == []
+
+
+def section(text: str, name: str) -> str:
+    part = text[text.index(f'<section id="{name}">') :]
+    return part[: part.index("</section>")]
+
+
+def test_reliability_has_a_row_for_each_kind_of_fault(page: str) -> None:
+    part = section(page, "reliability")
+    for words in reliability.ROWS.values():
+        assert f"<td>{words}</td>" in part
+    assert "not made" not in part
+    assert "5,000" in part and "7 to 5,006" in part
+    assert "make sim SEEDS=5000 SEED_BASE=7" in part
+    assert "P01" in part and "M01" in part and "123,456" in part
+    assert "cut inside packet" in part
+
+
+def test_a_violation_is_printed_with_its_seed(copy: Any) -> None:
+    def alter(trials: Path, names: list[str]) -> None:
+        synthetic.write_reliability(trials.parent)
+        edit(trials.parent / "reliability" / "sim.json",
+             lambda r: r.update(violations=[{"seed": 4711, "what": "I2: lost"}]))  # fmt: skip
+        edit(trials.parent / "reliability" / "plants.json",
+             lambda r: r["plants"][0].update(found_by=None))  # fmt: skip
+
+    text = copy(alter, "chaos")
+    part = section(text, "reliability")
+    assert "violation, seed 4711" in part and "I2: lost" in part
+    assert re.search(r"<td>nothing</td>", part)
+    for claim in ("simulator", "planted-bugs"):
+        row = text[text.index(f'id="claim-{claim}"') :]
+        assert "does not hold" in row[: row.index("</tr>")]
+
+
+def test_an_incident_that_went_wrong_counts_against_its_row(copy: Any) -> None:
+    def alter(trials: Path, names: list[str]) -> None:
+        def spoil(record: dict[str, Any]) -> None:
+            record["faults"][0].update(guaranteed=False, missing=["no failover"])
+
+        edit(trials / "faults-kill-backup-00" / "record.json", spoil)
+
+    text = copy(alter, "faults")
+    row = re.search(r"<tr><td>backup killed</td>.*?</tr>", section(text, "reliability"), re.DOTALL)
+    assert row and "5 of 6" in row[0]
+    claim = text[text.index('id="claim-faults"') :]
+    assert "does not hold" in claim[: claim.index("</tr>")]
+
+
+def test_a_file_that_is_no_result_is_refused(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("{", '{"version": 1, "kind": "model"}'):
+        shutil.copytree(results / "trials", tmp_path / "trials", dirs_exist_ok=True)
+        (tmp_path / "reliability").mkdir(exist_ok=True)
+        (tmp_path / "reliability" / "sim.json").write_text(text)
+        assert report.main(["--results", str(tmp_path), "--step", "analysis"]) == 1
+        assert "sim.json" in capsys.readouterr().err
 
 
 def test_wrong_arguments_are_one_line(

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from ftmb import experiments, spec
+from ftmb.analysis import reliability
 
 BIN = Path(sys.executable).parent
 BUDGET_S = 600
@@ -104,12 +106,39 @@ def test_quick_tier_fits_its_time(config: dict[str, Any]) -> None:
 
 def test_crashes_cover_every_combination(config: dict[str, Any]) -> None:
     crashes = [t for t in experiments.plan(config, "quick") if t.experiment == "crash"]
-    assert len(crashes) == 50
-    kinds = {(t.spec["nf"]["name"], t.spec["ft"]["snapshot"]["period_ms"]) for t in crashes}
-    assert kinds == {(nf, period) for nf in ("nat", "monitor") for period in (20, 100)}
+    kinds = [(t.spec["nf"]["name"], t.spec["ft"]["snapshot"]["period_ms"],
+              t.spec["traffic"]["profile"]) for t in crashes]  # fmt: skip
+    assert Counter(kinds) == Counter(
+        2 * list(itertools.product(("nat", "monitor"), (20, 100), ("udp64", "imix")))
+    )
     in_turn = sorted(crashes, key=lambda t: t.repetition)
     assert [t.spec["nf"]["name"] for t in in_turn[:4]] == ["nat", "monitor"] * 2
-    assert len({t.spec["traffic"]["seed"] for t in crashes}) == 50
+    assert len({t.spec["traffic"]["seed"] for t in crashes}) == len(crashes)
+
+
+def test_variants_are_experiments_of_their_own_name(config: dict[str, Any]) -> None:
+    for tier, least in (("quick", 1), ("full", 3)):
+        trials = [t for t in experiments.plan(config, tier) if t.experiment == "faults"]
+        names = Counter(t.id.removeprefix("faults-").rsplit("-", 1)[0] for t in trials)
+        assert set(names) == set(config["experiments"]["faults"]["variants"])
+        assert min(names.values()) >= least
+    poison = next(t for t in trials if t.id == "faults-poison-00")
+    assert poison.spec["nf"]["name"] == "mortal"
+    assert poison.spec["traffic"]["rate_pps"] == 30000
+    assert poison.spec["duration_s"] == 2
+
+
+def test_every_row_of_the_faults_has_a_variant(config: dict[str, Any]) -> None:
+    """What docs/FAULTS.md promises is what is tried."""
+    reached = set()
+    for name, entry in config["experiments"]["faults"]["variants"].items():
+        reached |= {name} & set(reliability.AS_ONE)
+        for fault in entry["spec"].get("faults", []):
+            roles = fault["role"] if isinstance(fault["role"], list) else [fault["role"]]
+            alone = [{"do": fault["do"], "role": role, "index": 0} for role in roles]
+            reached |= {reliability.row_of(name, [one]) for one in alone}
+    reached |= {"kill-master"}  # crash and chaos
+    assert reached - {None} == set(reliability.ROWS)
 
 
 def test_order_is_shuffled_and_the_same_every_time(config: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,14 +25,20 @@
 #define RETRY_NS 3000000
 #define GIVE_UP_NS 2000000000ull
 
+/* How often the files are looked at. Not inotify: when a process with one dies, the kernel waits
+ * for its own workers, which pollers keep from the CPUs, for seconds, and the next one waits with
+ * it. */
+#define LOOK_NS 4000000
+
 static struct watched {
-    char file[64]; /* "" : free */
+    char path[108]; /* "": free */
     uint16_t port;
+    uint64_t mark;
     bool pending; /* a new socket is there */
     uint64_t until_ns;
 } watched[WATCHED];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int notify_fd = -1;
+static bool started;
 
 static void on_wake(int signal)
 {
@@ -76,11 +82,25 @@ static bool pending(void)
     return any;
 }
 
-static void note_file(const char *file)
+/* Tells one socket file from the next at the same path; 0: there is none. (A file system may give
+ * the next one the same inode.) */
+static uint64_t mark_of(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return 0;
+    uint64_t born = (uint64_t)st.st_ctim.tv_sec * 1000000000u + (uint64_t)st.st_ctim.tv_nsec;
+    return (born ^ ((uint64_t)st.st_ino << 32)) | 1;
+}
+
+/* A server removes the file of the one before it and makes its own. */
+static void look_for_new(void)
 {
     pthread_mutex_lock(&lock);
     for (struct watched *w = watched; w < watched + WATCHED; w++) {
-        if (w->file[0] && strcmp(w->file, file) == 0) {
+        uint64_t mark = w->path[0] ? mark_of(w->path) : 0;
+        if (mark && mark != w->mark) {
+            w->mark = mark;
             w->pending = true;
             w->until_ns = clock_ns() + GIVE_UP_NS;
         }
@@ -88,24 +108,13 @@ static void note_file(const char *file)
     pthread_mutex_unlock(&lock);
 }
 
-static void read_notes(void)
-{
-    _Alignas(struct inotify_event) char buffer[4096];
-    ssize_t size = read(notify_fd, buffer, sizeof(buffer));
-    const struct inotify_event *event;
-    for (char *at = buffer; at < buffer + size; at += sizeof(*event) + event->len) {
-        event = (const struct inotify_event *)at;
-        if (event->len)
-            note_file(event->name);
-    }
-}
-
 static void *watch(void *arg)
 {
     (void)arg;
-    const struct timespec pause = {.tv_nsec = RETRY_NS};
+    const struct timespec look = {.tv_nsec = LOOK_NS}, pause = {.tv_nsec = RETRY_NS};
     for (;;) {
-        read_notes();
+        nanosleep(&look, NULL);
+        look_for_new();
         while (pending()) {
             wake_library();
             nanosleep(&pause, NULL);
@@ -118,34 +127,27 @@ static int start(void)
 {
     struct sigaction wake = {.sa_handler = on_wake, .sa_flags = SA_RESTART};
     pthread_t thread;
-    notify_fd = inotify_init1(IN_CLOEXEC);
-    if (notify_fd < 0)
-        return errno;
     sigaction(WAKE_SIGNAL, &wake, NULL);
     int error = pthread_create(&thread, NULL, watch, NULL);
     if (error == 0)
         pthread_setname_np(thread, "reconnect");
+    started = error == 0;
     return error;
 }
 
 static int add(uint16_t port, const char *path)
 {
-    char directory[PATH_MAX];
-    const char *slash = strrchr(path, '/');
     struct watched *w = watched;
-    while (w < watched + WATCHED && w->file[0])
+    while (w < watched + WATCHED && w->path[0])
         w++;
-    if (!slash || w == watched + WATCHED || strlen(slash + 1) >= sizeof(w->file))
+    if (w == watched + WATCHED || strlen(path) >= sizeof(w->path))
         return ENOSPC;
-    snprintf(directory, sizeof(directory), "%.*s", (int)(slash - path), path);
-    int error = notify_fd < 0 ? start() : 0;
-    if (error == 0 && inotify_add_watch(notify_fd, directory, IN_CREATE) < 0)
-        error = errno;
+    int error = started ? 0 : start();
     if (error)
         return error;
     pthread_mutex_lock(&lock);
-    *w = (struct watched){.port = port};
-    strcpy(w->file, slash + 1);
+    *w = (struct watched){.port = port, .mark = mark_of(path)};
+    strcpy(w->path, path);
     pthread_mutex_unlock(&lock);
     return 0;
 }
@@ -162,7 +164,7 @@ void reconnect_forget(uint16_t port)
 {
     pthread_mutex_lock(&lock);
     for (struct watched *w = watched; w < watched + WATCHED; w++)
-        if (w->file[0] && w->port == port)
+        if (w->path[0] && w->port == port)
             *w = (struct watched){0};
     pthread_mutex_unlock(&lock);
 }

@@ -2,8 +2,8 @@
  *
  * By itself DPDK's vhost library tries once a second, with a thread that sleeps between its rounds;
  * a fresh replica with two links, opened one after the other, waited two to three seconds for it.
- * A thread of ours is told by the kernel when a socket file appears, and then ends that sleep with
- * a signal. Everything else stays the library's. */
+ * A thread of ours sees within milliseconds that there is a new socket file, and then ends that
+ * sleep with a signal. Everything else stays the library's. */
 #ifndef FTMB_IO_RECONNECT_H
 #define FTMB_IO_RECONNECT_H
 

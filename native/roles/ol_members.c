@@ -210,7 +210,8 @@ static void hello_il(struct output_logger *ol, struct ol_connection *from,
     ol_decided(ol);
     if (ol->il_lost_ns) {
         event_emit("peer_back", "{s:s}", "peer", "il");
-        event_emit("protected_again", "{s:s}", "what", "il");
+        if (!ol->rejoining) /* else it was us who were away */
+            event_emit("protected_again", "{s:s}", "what", "il");
     }
     ol->il_lost_ns = 0;
     memset(&ol->credit, 0, sizeof(ol->credit));

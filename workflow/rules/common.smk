@@ -37,6 +37,7 @@ FIGURES = [
     "recovery_load",
     "recovery_period",
     "crashes",
+    "memory",
     "logs",
     "noise",
 ]
