@@ -209,14 +209,14 @@ static void hello_il(struct output_logger *ol, struct ol_connection *from,
     from->is_il = true;
     if (ol->state.il_pid && ol->state.il_pid != hello->pid)
         event_emit("restarted", "{s:s}", "what", "il");
+    if (ol->il_lost_ns)
+        event_emit("peer_back", "{s:s}", "peer", "il");
+    if (ol->state.il_missed)
+        event_emit("protected_again", "{s:s}", "what", "il");
+    ol->il_lost_ns = 0;
+    ol->state.il_missed = false;
     ol->state.il_pid = hello->pid;
     ol_decided(ol);
-    if (ol->il_lost_ns) {
-        event_emit("peer_back", "{s:s}", "peer", "il");
-        if (!ol->rejoining) /* else it was us who were away */
-            event_emit("protected_again", "{s:s}", "what", "il");
-    }
-    ol->il_lost_ns = 0;
     memset(&ol->credit, 0, sizeof(ol->credit));
     ol_tell_view(ol);
     if (ol->state.view.base_epoch)
@@ -291,6 +291,8 @@ void ol_connection_lost(struct output_logger *ol, int slot, bool is_il)
 {
     if (is_il) {
         ol->il_lost_ns = clock_ns();
+        ol->state.il_missed = true;
+        ol_decided(ol);
         event_emit("peer_lost", "{s:s}", "peer", "il");
         event_emit("unprotected", "{s:s}", "what", "il");
         return;
