@@ -83,7 +83,8 @@ static bool log_input(struct input_logger *il, uint32_t w, const uint8_t *data, 
     record->length = length;
     record->tick = tick;
     record->port = port;
-    memcpy(record->data, data, length);
+    if (length)
+        memcpy(record->data, data, length);
     input_log_commit(&x->log);
     x->out.next++;
     tick ? x->ticks++ : x->accepted++;

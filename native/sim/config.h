@@ -19,6 +19,7 @@ enum fault_kind {
     FAULT_KILL_AGAIN, /* the new master, before there is a new backup */
     FAULT_STOP_MASTER,
     FAULT_STALL_MASTER, /* only its heart-beats are late */
+    FAULT_STALL_ALONE,  /* likewise, while nobody could take over */
     FAULT_KILL_BACKUP,
     FAULT_KILL_NEWCOMER, /* a backup while it receives its first snapshot */
     FAULT_STOP_BACKUP,

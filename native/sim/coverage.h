@@ -46,6 +46,7 @@
     X(STOP_MASTER, "master stopped")                                                               \
     X(STOP_BACKUP, "backup stopped")                                                               \
     X(STALL, "false suspicion of a living master")                                                 \
+    X(STALL_ALONE, "silence of a master that nobody could replace")                                \
     X(FENCED_OUT, "fenced master found out and stopped")                                           \
     X(OLD_FRAMES, "frames of an ended view dropped")                                               \
     X(CUT_LINK, "link or control channel cut and restored")                                        \

@@ -42,7 +42,8 @@ static bool log_input(uint32_t w, const uint8_t *data, uint32_t length, uint8_t 
     record->tick = tick;
     record->port = port;
     SIM_POINT();
-    memcpy(record->data, data, length);
+    if (length)
+        memcpy(record->data, data, length);
     SIM_POINT();
     if (!PLANTED(P_IL_COUNTS_BEFORE_FILLED)) {
         oracle_accepted(w, log->next, data, length, port, record->stamp_ns, tick);

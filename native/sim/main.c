@@ -5,7 +5,8 @@
  *   --jobs J                  processes
  *   --program P               random, nat, monitor or all
  *   --plant P07 (or a name)   with a planted bug
- *   --plants                  each planted bug, until it is found; --limit N schedules at most
+ *   --plants                  each planted bug, until it is found; --limit N schedules at most;
+ *                             --quick: without those that take thousands
  *   --covered                 fail if a rare path was not reached
  *   --twice                   every schedule twice: the same must happen
  *   --json FILE --trace
@@ -31,16 +32,27 @@ struct command {
 };
 
 static const struct option long_options[] = {
-    {"seeds", required_argument, NULL, 'n'},   {"seed-base", required_argument, NULL, 'b'},
-    {"seed", required_argument, NULL, 's'},    {"jobs", required_argument, NULL, 'j'},
-    {"program", required_argument, NULL, 'p'}, {"plant", required_argument, NULL, 'x'},
-    {"plants", no_argument, NULL, 'X'},        {"limit", required_argument, NULL, 'l'},
-    {"covered", no_argument, NULL, 'c'},       {"twice", no_argument, NULL, '2'},
-    {"json", required_argument, NULL, 'o'},    {"trace", no_argument, NULL, 't'},
-    {"packets", required_argument, NULL, 'P'}, {"workers", required_argument, NULL, 'W'},
-    {"backups", required_argument, NULL, 'B'}, {"fault-mask", required_argument, NULL, 'F'},
-    {"order", required_argument, NULL, 'O'},   {"switches", required_argument, NULL, 'S'},
-    {"clean-links", no_argument, NULL, 'C'},   {NULL, 0, NULL, 0},
+    {"seeds", required_argument, NULL, 'n'},
+    {"seed-base", required_argument, NULL, 'b'},
+    {"seed", required_argument, NULL, 's'},
+    {"jobs", required_argument, NULL, 'j'},
+    {"program", required_argument, NULL, 'p'},
+    {"plant", required_argument, NULL, 'x'},
+    {"plants", no_argument, NULL, 'X'},
+    {"limit", required_argument, NULL, 'l'},
+    {"covered", no_argument, NULL, 'c'},
+    {"twice", no_argument, NULL, '2'},
+    {"quick", no_argument, NULL, 'q'},
+    {"json", required_argument, NULL, 'o'},
+    {"trace", no_argument, NULL, 't'},
+    {"packets", required_argument, NULL, 'P'},
+    {"workers", required_argument, NULL, 'W'},
+    {"backups", required_argument, NULL, 'B'},
+    {"fault-mask", required_argument, NULL, 'F'},
+    {"order", required_argument, NULL, 'O'},
+    {"switches", required_argument, NULL, 'S'},
+    {"clean-links", no_argument, NULL, 'C'},
+    {NULL, 0, NULL, 0},
 };
 
 static _Noreturn void usage(const char *why)
@@ -130,6 +142,9 @@ static void parse_one(struct command *command, int key)
         break;
     case 'c':
         command->covered = true;
+        break;
+    case 'q':
+        plan->quick = true;
         break;
     case '2':
         plan->twice = true;

@@ -66,6 +66,10 @@ void sim_pal(struct ftmb_ctx *ctx, uint64_t pal)
     cover_if(pal_id(pal) == PAL_ID_DETERMINANT, COVER_DETERMINANT);
     if (pal_id(pal) != PAL_ID_DETERMINANT && (pal & PAL_VERSION_MASK) == 0)
         cover_if(ctx->seq[pal_id(pal)] >> 1 >= PAL_VERSION_MASK, COVER_VERSION_WRAP);
+    TRACE("r%u    w%u PAL %llu: %s%s variable %u version %llu", worker_of(ctx)->proc->slot,
+          ctx->worker, (unsigned long long)number, (pal & PAL_WRITE) ? "write" : "read",
+          (pal & PAL_INSIDE) ? " inside" : "", pal_id(pal),
+          (unsigned long long)(pal & PAL_VERSION_MASK));
     if (ctx->replay && ctx->pal_count == 0 && number <= sim.ol.release.worker[ctx->worker].stored) {
         cover(COVER_REPLAYED);
         cover_if(pal_id(pal) == PAL_ID_DETERMINANT, COVER_REPLAY_DETERMINANT);
@@ -118,6 +122,7 @@ void oracle_accepted(uint32_t w, uint64_t number, const uint8_t *bytes, uint32_t
         sim_fail("sim", "more inputs than the simulator has room for");
     memory.accepted_count[w]++;
     memory.accepted[w][number] = input_hash(bytes, length, port, stamp_ns, tick);
+    TRACE("il    accepts %s %u.%llu", tick ? "tick" : "packet", w, (unsigned long long)number);
     sim_note(memory.accepted[w][number]);
 }
 
@@ -128,6 +133,8 @@ void oracle_input(struct worker *worker, const struct wire_input *in)
     if (in->head.seq != number || number > memory.accepted_count[w])
         sim_fail("I2", "worker %u: input %llu where %llu should be", w,
                  (unsigned long long)in->head.seq, (unsigned long long)number);
+    TRACE("r%u    begins input %u.%llu%s", worker->proc->slot, w, (unsigned long long)number,
+          worker->ctx.replay ? " (replay)" : "");
     uint64_t hash = input_hash((const uint8_t *)(in + 1), in->head.length, in->head.port,
                                in->stamp_ns, in->head.type == WIRE_TICK);
     if (hash != memory.accepted[w][number])
@@ -160,6 +167,7 @@ void oracle_produced(struct worker *worker, struct frame *frame)
     worker->proc->true_outputs[w][number] = output_hash(frame);
     memcpy(frame->ghost, worker->ghost, sizeof(frame->ghost));
     frame->ghost[w] = worker->ctx.cursor->pals;
+    TRACE("r%u    makes output %u.%llu", worker->proc->slot, w, (unsigned long long)number);
 }
 
 void oracle_taken(const struct frame *frame)
@@ -207,6 +215,7 @@ void oracle_released(uint32_t w, const struct frame *frame)
     if (hash != proc->true_outputs[w][number])
         sim_fail("I3", "worker %u: output %llu is not what the master made", w,
                  (unsigned long long)number);
+    TRACE("ol    releases output %u.%llu", w, (unsigned long long)number);
     check_past(w, frame, proc);
     memory.released_count[w] = number;
     memory.released[w][number] = hash;
@@ -242,12 +251,16 @@ void oracle_committed(const struct snapshot_cut *cut)
         memcpy(memory.base_outputs[w], master->true_outputs[w],
                (cut->outputs[w] + 1) * sizeof(uint64_t));
     cover(COVER_COMMIT);
+    TRACE("ol    commits snapshot %llu of view %u", (unsigned long long)sim.ol.state.base_epoch,
+          sim.ol.state.base_view);
     sim_note(cut->pals[0]);
 }
 
 void oracle_cut(const uint64_t *pals, const uint64_t *stored)
 {
     for (uint32_t j = 0; j < sim.config.workers; j++) {
+        TRACE("cut   keeps PALs of worker %u up to %llu of %llu", j, (unsigned long long)pals[j],
+              (unsigned long long)stored[j]);
         if (pals[j] < memory.past[j])
             sim_fail("I1",
                      "the cut keeps %llu PALs of worker %u, and a released output depends on %llu",
@@ -259,6 +272,7 @@ void oracle_cut(const uint64_t *pals, const uint64_t *stored)
 void oracle_view_begins(struct proc *master)
 {
     memory.master_uid = master->uid;
+    TRACE("ol    begins view %u with r%u", sim.ol.view, master->slot);
     for (uint32_t j = 0; j < sim.config.workers; j++)
         memory.verified[j] = 0;
     sim_progress();

@@ -4,86 +4,93 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 struct plant {
     unsigned id;
     const char *name;
     const char *from; /* row of the protocol's review, or what it stands for */
     enum program_kind program;
-    bool model; /* the simulator has no such code: native/model finds it */
+    const char *model; /* found there: the simulator has no such code */
+    bool rare;         /* takes thousands of schedules */
 };
 
 #define NET PROGRAM_NAT
 #define ANY PROGRAM_RANDOM
 
 static const struct plant plants[] = {
-    {P_NO_CONTIGUITY, "no-contiguity", "release without contiguity", ANY, false},
-    {P_PUBLISH_AFTER_UNLOCK, "publish-after-unlock", "publish after unlock", ANY, false},
-    {P_VECTOR_BEFORE_LAST, "vector-before-last", "D read before the last access", ANY, false},
-    {P_VECTOR_AT_ACQUIRE, "vector-at-acquire", "vector copied at acquire", ANY, false},
-    {P_VECTOR_PER_PACKET, "vector-per-packet", "D per packet only", ANY, false},
-    {P_FREE_RUNS_AHEAD, "free-runs-ahead", "no wait of free-running workers", ANY, false},
+    {P_NO_CONTIGUITY, "no-contiguity", "release without contiguity", ANY, NULL, false},
+    {P_PUBLISH_AFTER_UNLOCK, "publish-after-unlock", "publish after unlock", ANY, NULL, false},
+    {P_VECTOR_BEFORE_LAST, "vector-before-last", "D read before the last access", ANY, NULL, false},
+    {P_VECTOR_AT_ACQUIRE, "vector-at-acquire", "vector copied at acquire", ANY, NULL, false},
+    {P_VECTOR_PER_PACKET, "vector-per-packet", "D per packet only", ANY, NULL, false},
+    {P_FREE_RUNS_AHEAD, "free-runs-ahead", "no wait of free-running workers", ANY, NULL, false},
     {P_WRITER_IGNORES_READERS, "writer-ignores-readers", "no wait of writers for logged readers",
-     ANY, false},
-    {P_READS_NOT_LOGGED, "reads-not-logged", "reads not logged", ANY, false},
-    {P_NO_CUT, "no-cut", "no truncation to a consistent cut", ANY, false},
-    {P_CUT_WITHOUT_BASE, "cut-without-base", "cut without base versions", ANY, false},
-    {P_READER_NEEDS_WRITER, "reader-needs-writer", "reader requires W(x,v)", ANY, false},
-    {P_KEEP_HELD, "keep-held", "held outputs kept", ANY, false},
-    {P_KEEP_LOG, "keep-log", "log not truncated", ANY, false},
-    {P_OLD_FRAMES, "old-frames", "old frames accepted", ANY, false},
-    {P_COMMIT_WITHOUT_OL, "commit-without-ol", "commit without the OL", ANY, false},
-    {P_COMMIT_PALS_ONLY, "commit-pals-only", "commit on PALs only", ANY, false},
-    {P_NO_BARRIER, "no-barrier", "no barrier at the flip", ANY, false},
-    {P_ONLY_WRITES_GATED, "only-writes-gated", "only writes gated (cow)", ANY, true},
-    {P_FLIP_IN_REPLAY, "flip-in-replay", "flip during replay", ANY, false},
-    {P_CUT_SPLITS_SECTIONS, "cut-splits-sections", "cut splits sections, frames whole", ANY, false},
+     ANY, NULL, false},
+    {P_READS_NOT_LOGGED, "reads-not-logged", "reads not logged", ANY, NULL, false},
+    {P_NO_CUT, "no-cut", "no truncation to a consistent cut", ANY, NULL, false},
+    {P_CUT_WITHOUT_BASE, "cut-without-base", "cut without base versions", ANY, NULL, false},
+    {P_READER_NEEDS_WRITER, "reader-needs-writer", "reader requires W(x,v)", ANY, NULL, false},
+    {P_KEEP_HELD, "keep-held", "held outputs kept", ANY, NULL, false},
+    {P_KEEP_LOG, "keep-log", "log not truncated", ANY, NULL, false},
+    {P_OLD_FRAMES, "old-frames", "old frames accepted", ANY, NULL, false},
+    {P_COMMIT_WITHOUT_OL, "commit-without-ol", "commit without the OL", ANY, NULL, false},
+    {P_COMMIT_PALS_ONLY, "commit-pals-only", "commit on PALs only", ANY, NULL, false},
+    {P_NO_BARRIER, "no-barrier", "no barrier at the flip", ANY, NULL, false},
+    {P_ONLY_WRITES_GATED, "only-writes-gated", "only writes gated (cow)", ANY, "M33", false},
+    {P_FLIP_IN_REPLAY, "flip-in-replay", "flip during replay", ANY, NULL, false},
+    {P_CUT_SPLITS_SECTIONS, "cut-splits-sections", "cut splits sections, frames whole", ANY, NULL,
+     false},
     {P_FRAME_SPLITS_SECTIONS, "frame-splits-sections", "sections whole in the cut, frames split",
-     ANY, false},
-    {P_EARLY_UNLOCK, "early-unlock", "early unlock", ANY, false},
+     ANY, NULL, false},
+    {P_EARLY_UNLOCK, "early-unlock", "early unlock", ANY, NULL, false},
     {P_OL_FORGETS_PALS, "ol-forgets-pals",
-     "OL restart without hold (here: goes on without the PALs of its file)", ANY, false},
+     "OL restart without hold (here: goes on without the PALs of its file)", ANY, NULL, false},
     {P_OL_HOLDS_FOR_COMMIT, "ol-holds-for-commit",
-     "OL restart, commit on release (here: with a hold until the next commit)", ANY, false},
-    {P_STOP_BEFORE_BUSY, "stop-before-busy", "spin: epoch tested before BUSY", ANY, false},
+     "OL restart, commit on release (here: with a hold until the next commit)", ANY, NULL, false},
+    {P_STOP_BEFORE_BUSY, "stop-before-busy", "spin: epoch tested before BUSY", ANY, NULL, true},
     {P_LINE_APPEND_FIRST, "line-append-first",
-     "spin: line claim, entry appended before the CAS (cow)", ANY, true},
+     "spin: line claim, entry appended before the CAS (cow)", ANY, "M04", false},
     {P_LINE_STAMP_FIRST, "line-stamp-first", "spin: line claim, CAS before the save (cow)", ANY,
-     true},
+     "M05", false},
     {P_LINE_NO_WAIT, "line-no-wait", "spin: line claim, streamer does not wait for the entry (cow)",
-     ANY, true},
-    {P_BUMP_ONCE, "bump-once", "spin: version bumped once", ANY, false},
-    {P_NAT_PORT_TWICE, "nat-port-twice", "function: NAT port released twice", NET, false},
-    {P_NAT_MAPPING_CHANGES, "nat-mapping-changes", "function: NAT mapping changed", NET, false},
-    {P_NF_CLOCK, "nf-clock", "function: time read from a clock", ANY, false},
+     ANY, "M06", false},
+    {P_BUMP_ONCE, "bump-once", "spin: version bumped once", ANY, NULL, false},
+    {P_NAT_PORT_TWICE, "nat-port-twice", "function: NAT port released twice", NET, NULL, false},
+    {P_NAT_MAPPING_CHANGES, "nat-mapping-changes", "function: NAT mapping changed", NET, NULL,
+     false},
+    {P_NF_CLOCK, "nf-clock", "function: time read from a clock", ANY, NULL, false},
     {P_MONITOR_LOST_UPDATE, "monitor-lost-update", "function: counter read outside of its section",
-     PROGRAM_MONITOR, false},
+     PROGRAM_MONITOR, NULL, false},
     {P_NAT_NO_SECOND_LOOK, "nat-no-second-look",
-     "function: NAT does not search again under the lock", NET, false},
+     "function: NAT does not search again under the lock", NET, NULL, false},
     {P_NAT_PORT_OUTSIDE_SECTION, "nat-port-outside-section",
-     "function: NAT takes a port without its pool's lock", NET, false},
-    {P_NF_RANDOM, "nf-random", "function: randomness from outside the state", ANY, false},
-    {P_NF_STATIC_STATE, "nf-static-state", "function: state outside of the arena", ANY, false},
-    {P_NO_PROBE, "no-probe", "H4: a lost last frame is not repeated", ANY, false},
-    {P_DETERMINANT_ANEW, "determinant-anew", "determinant drawn again in the replay", ANY, false},
+     "function: NAT takes a port without its pool's lock", NET, NULL, false},
+    {P_NF_RANDOM, "nf-random", "function: randomness from outside the state", ANY, NULL, false},
+    {P_NF_STATIC_STATE, "nf-static-state", "function: state outside of the arena", ANY, NULL,
+     false},
+    {P_NO_PROBE, "no-probe", "H4: a lost last frame is not repeated", ANY, NULL, false},
+    {P_DETERMINANT_ANEW, "determinant-anew", "determinant drawn again in the replay", ANY, NULL,
+     false},
     {P_PROMOTE_PREPARED, "promote-prepared", "C1(d): promoted from a prepared, not the named base",
-     ANY, false},
+     ANY, NULL, false},
     {P_RELEASED_AFTER_HANDOVER, "released-after-handover",
-     "C4: released count raised after the hand-over", ANY, false},
+     "C4: released count raised after the hand-over", ANY, NULL, false},
     {P_OL_ACKS_ON_ARRIVAL, "ol-acks-on-arrival",
-     "H3: OL acknowledges what it holds, not what is settled", ANY, false},
+     "H3: OL acknowledges what it holds, not what is settled", ANY, NULL, false},
     {P_IL_COUNTS_BEFORE_FILLED, "il-counts-before-filled",
-     "IL: an input gets its number before its record is whole", ANY, false},
-    {P_NO_CREDIT, "no-credit", "H9(c): input accepted without credit", ANY, false},
+     "IL: an input gets its number before its record is whole", ANY, NULL, false},
+    {P_NO_CREDIT, "no-credit", "H9(c): input accepted without credit", ANY, NULL, true},
     {P_SILENCE_FENCES_ALWAYS, "silence-fences-always",
-     "H2: silence fences without an eligible backup", ANY, false},
+     "H2: silence fences without an eligible backup", ANY, NULL, true},
     {P_DELTA_ON_UNCOMMITTED, "delta-on-uncommitted",
-     "H7: an aborted snapshot's lines are left out of the next", ANY, false},
-    {P_REPLAY_WAITS_FOR_ROOM, "replay-waits-for-room",
-     "found by the simulator: a worker waits for room in a replay", ANY, false},
+     "H7: an aborted snapshot's lines are left out of the next", ANY, NULL, false},
     {P_IL_TRIMS_ON_PREPARED, "il-trims-on-prepared",
-     "C1(c): IL trims on something else than a commit", ANY, false},
+     "C1(c): IL trims on something else than a commit", ANY, NULL, false},
+    {P_REPLAY_WAITS_FOR_ROOM, "replay-waits-for-room",
+     "found by the simulator: a worker waits for room in a replay", ANY, NULL, true},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 
@@ -104,27 +111,50 @@ struct result {
     double seconds;
 };
 
-/* One job's first find, in the order of seeds. */
-static struct result search(const struct plan *plan, const struct plant *plant, uint64_t limit)
+static void search(const struct plan *plan, const struct plant *plant, uint64_t limit,
+                   struct result *result)
 {
-    struct result result = {0};
     struct sim_options options = plan->options;
-    double start = wall_seconds();
     ftmb_planted = plant->id;
     /* Half of the random ones would be spent on functions that cannot show it. */
     options.program = plant->program;
-    for (uint64_t n = 0; n < limit && !result.schedules; n++) {
+    for (uint64_t n = 0; n < limit; n++) {
         struct sim_config config = config_draw(plan->base + n, &options);
+        result->schedules = n + 1;
+        result->violation.seed = plan->base + n;
         if (sim_run(&config, false))
             continue;
-        result.schedules = n + 1;
-        result.violation.seed = plan->base + n;
-        snprintf(result.violation.invariant, sizeof(result.violation.invariant), "%s",
+        snprintf(result->violation.invariant, sizeof(result->violation.invariant), "%s",
                  sim.invariant);
-        snprintf(result.violation.what, sizeof(result.violation.what), "%s", sim.violation);
+        snprintf(result->violation.what, sizeof(result->violation.what), "%s", sim.violation);
+        return;
     }
+    result->schedules = 0;
+}
+
+/* In a process of its own: what a bug does to memory may end it. That is a find too. */
+static struct result search_apart(const struct plan *plan, const struct plant *plant,
+                                  uint64_t limit)
+{
+    struct result *shared =
+        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        exit(2);
+    double start = wall_seconds();
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        search(plan, plant, limit, shared);
+        _exit(0);
+    }
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        exit(2);
+    struct result result = *shared;
+    munmap(shared, sizeof(*shared));
+    if (!WIFEXITED(status))
+        snprintf(result.violation.what, sizeof(result.violation.what), "the process dies");
     result.seconds = wall_seconds() - start;
-    ftmb_planted = P_NONE;
     return result;
 }
 
@@ -140,7 +170,8 @@ static void write_json(FILE *out, const struct plant *plant, const struct result
                                 : "none",
             (unsigned long long)result->schedules, result->seconds);
     char what[300];
-    snprintf(what, sizeof(what), "%s%s%s", result->violation.invariant,
+    snprintf(what, sizeof(what), "%s%s%s",
+             plant->model ? plant->model : result->violation.invariant,
              result->schedules ? ": " : "", result->violation.what);
     json_string(out, what);
     fprintf(out, "}");
@@ -157,20 +188,23 @@ int plants_run(const struct plan *plan, uint64_t limit, const char *json)
         fprintf(out, "{\"version\": 1, \"kind\": \"plants\", \"seed_base\": %llu, \"plants\": [",
                 (unsigned long long)plan->base);
     printf("seeds from %llu on\n", (unsigned long long)plan->base);
-    unsigned missed = 0;
+    bool first = true;
+    unsigned missed = 0, only = ftmb_planted;
     for (size_t i = 0; i < PLANTS; i++) {
         const struct plant *plant = &plants[i];
         struct result result = {0};
-        if (ftmb_planted && ftmb_planted != plant->id)
+        if ((only && only != plant->id) || (plan->quick && plant->rare))
             continue;
         if (!plant->model)
-            result = search(plan, plant, limit);
+            result = search_apart(plan, plant, limit);
         missed += !plant->model && !result.schedules;
-        printf("P%02u %-26s %9llu  %7.2f s  %s %s\n", plant->id, plant->name,
+        printf("P%02u %-26s %9llu  %7.2f s  %s%s %s\n", plant->id, plant->name,
                (unsigned long long)result.schedules, result.seconds,
-               plant->model ? "(model)" : result.violation.invariant, result.violation.what);
+               plant->model ? "model: " : result.violation.invariant,
+               plant->model ? plant->model : "", result.violation.what);
         if (out)
-            write_json(out, plant, &result, i == 0);
+            write_json(out, plant, &result, first);
+        first = false;
     }
     if (out) {
         fprintf(out, "]}\n");

@@ -183,6 +183,9 @@ void proc_start(uint32_t slot)
     open_base(proc);
     init_workers(proc);
     oracle_promoted(proc);
+    TRACE("r%u    starts, base %llu of view %u", slot,
+          (unsigned long long)standby_base(&proc->standby).epoch,
+          standby_base(&proc->standby).view);
     coro_begin(&proc->control, control_main, proc);
     coro_begin(&proc->state, snapshot_main, proc);
     world_actors_changed();
@@ -191,6 +194,7 @@ void proc_start(uint32_t slot)
 /* Its memory is gone but for the files; what it had sent may arrive or not. */
 void proc_kill(struct proc *proc)
 {
+    TRACE("r%u    ends", proc->slot);
     proc->alive = false;
     proc->active = false;
     for (uint32_t w = 0; w < sim.config.workers; w++) {

@@ -30,7 +30,6 @@ static uint32_t actors;
 static struct coro *pick[PICKS];
 static uint32_t picks;
 static bool actors_changed;
-static bool tracing;
 
 /* ---- hooks -------------------------------------------------------------------------------- */
 
@@ -70,8 +69,6 @@ void sim_note(uint64_t what)
 
 void sim_trace(const char *format, ...)
 {
-    if (!tracing)
-        return;
     va_list args;
     va_start(args, format);
     printf("%10.3f us  ", (double)sim.now_ns / 1000);
@@ -300,7 +297,7 @@ bool sim_run(const struct sim_config *config, bool trace)
 {
     static struct coro judge;
     ftmb_panic = panic;
-    tracing = trace;
+    sim.tracing = trace;
     reset(config);
     choose_program();
     world_reset();

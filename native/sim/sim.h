@@ -193,6 +193,7 @@ struct sim {
     struct base_name promoted_base; /* of the latest promotion */
     uint32_t world_link;            /* generation of the OL's sockets */
     bool violated;
+    bool tracing;
     char violation[256];
     char invariant[8];
     uint64_t trace_hash;
@@ -215,6 +216,11 @@ struct sim {
 extern struct sim sim;
 
 /* run.c */
+#define TRACE(...)                                                                                 \
+    do {                                                                                           \
+        if (unlikely(sim.tracing))                                                                 \
+            sim_trace(__VA_ARGS__);                                                                \
+    } while (0)
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void sim_fail(const char *invariant, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -33,6 +33,7 @@ struct plan {
     uint32_t jobs;
     bool twice;          /* each schedule again: the same must happen */
     bool progress;       /* a line on the terminal */
+    bool quick;          /* planted bugs: leave out the rare ones */
     uint32_t stop_after; /* violations; 0: go on to the end */
     struct sim_options options;
 };

@@ -118,6 +118,9 @@ static bool may_strike(enum fault_kind kind)
         return loggers_up() && m && m->alive && !m->stopped && sim.ol.state.view > 1 &&
                (sim.ol.state.promoting || !m->active || m->committed < 0) &&
                (find_backup(true) || sim.ol.state.member[m->slot].holder);
+    case FAULT_STALL_ALONE:
+        return loggers_up() && m && m->alive && !m->stopped && m->active &&
+               view_eligible(&sim.ol.state) < 0;
     case FAULT_KILL_OL_PROMOTING:
         return loggers_up() && sim.ol.state.promoting;
     case FAULT_KILL_NEWCOMER:
@@ -175,11 +178,29 @@ static void strike_loggers(enum fault_kind kind)
     }
 }
 
+static const char *const fault_names[FAULT_KINDS] = {
+    [FAULT_KILL_MASTER] = "kill the master",
+    [FAULT_KILL_AGAIN] = "kill the new master",
+    [FAULT_STOP_MASTER] = "stop the master",
+    [FAULT_STALL_MASTER] = "the master falls silent",
+    [FAULT_STALL_ALONE] = "the master falls silent, nobody could take over",
+    [FAULT_KILL_BACKUP] = "kill a backup",
+    [FAULT_KILL_NEWCOMER] = "kill a backup without a base",
+    [FAULT_STOP_BACKUP] = "stop a backup",
+    [FAULT_KILL_OL] = "kill the OL",
+    [FAULT_KILL_OL_PROMOTING] = "kill the OL in a failover",
+    [FAULT_KILL_IL] = "kill the IL",
+    [FAULT_STOP_OL] = "stop the OL",
+    [FAULT_CUT_IL] = "cut the IL's link",
+    [FAULT_CUT_OL] = "cut the OL's link",
+    [FAULT_CUT_CONTROL] = "cut the control channel",
+};
+
 static void strike(enum fault_kind kind)
 {
     struct proc *m = master();
     uint64_t until_ns = sim.now_ns + rng_below(&sim.faults, 3000000);
-    sim_trace("fault %d", (int)kind);
+    TRACE("FAULT %s", fault_names[kind]);
     switch (kind) {
     case FAULT_KILL_MASTER:
     case FAULT_KILL_AGAIN:
@@ -196,8 +217,9 @@ static void strike(enum fault_kind kind)
         stop(find_backup(true), 30);
         break;
     case FAULT_STALL_MASTER:
+    case FAULT_STALL_ALONE:
         m->mute_until_ns = until_ns + 3 * SIM_MS;
-        cover(COVER_STALL);
+        cover(kind == FAULT_STALL_ALONE ? COVER_STALL_ALONE : COVER_STALL);
         break;
     case FAULT_KILL_BACKUP:
     case FAULT_KILL_NEWCOMER:
