@@ -145,7 +145,8 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
         refuse(ol, from, "its slot is taken by a living process");
         return;
     }
-    view_holds(view, slot, hello->base_view, hello->base_epoch);
+    if (!view_holds(view, slot, hello->base_view, hello->base_epoch))
+        view_holds(view, slot, hello->prepared_view, hello->prepared_epoch);
     ol->state.pid[slot] = hello->pid;
     ol_decided(ol);
     bind_connection(ol, from, slot);
@@ -155,6 +156,8 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
     event_emit("joined", "{s:i,s:i,s:I,s:s}", "slot", from->slot, "incarnation",
                (int)from->incarnation, "pid", (json_int_t)hello->pid, "condition",
                active ? "active" : "standby");
+    if (view->member[slot].eligible) /* it may only have prepared it */
+        ol_send_committed(ol, from);
     if (active)
         begin_first_view(ol, from);
     if (active)
