@@ -100,7 +100,7 @@ class LinkSpec(Model):
     reorder: float = Field(0.0, ge=0, le=0.5, description="share that overtake others")
     delay: float = Field(0.0, ge=0, le=0.5, description="share that come late")
     delay_us: int = Field(500, ge=1, le=1_000_000, description="how late, microseconds")
-    garble: float = Field(0.0, ge=0, le=0.5, description="share with a changed byte")
+    garble: float = Field(0.0, ge=0, le=0.5, description="share that come with a damaged copy")
 
     @property
     def lies(self) -> bool:

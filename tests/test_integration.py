@@ -142,14 +142,31 @@ def test_alone_after_a_crash_full_logs_do_not_stop_traffic(trial: RunFtmb) -> No
 
 def test_killed_twice(trial: RunFtmb) -> None:
     """The fresh backup that was started after the first crash survives the second."""
-    # The loggers' links look for a new peer once a second, one after the other.
-    faults = [dict(KILL, at_s=0.4), dict(KILL, at_s=4.6)]
-    record = sound(trial, spec(duration_s=5.0, faults=faults))
+    # Between them a fresh process has to start and to receive a base.
+    faults = [dict(KILL, at_s=0.4), dict(KILL, at_s=3.0)]
+    record = sound(trial, spec(duration_s=3.5, faults=faults))
     assert_exactly_once(record)
     assert len(record["recovery"]) == 2
     assert record["recovery"][0]["protected_again_ms"] is not None
     views = [recovery["view"] for recovery in record["recovery"]]
     assert views[1] > views[0]
+
+
+def test_links_that_lie_while_the_master_is_killed(trial: RunFtmb) -> None:
+    lie = {"drop": 0.03, "repeat": 0.03, "reorder": 0.03, "delay": 0.01, "delay_us": 300}
+    links = {"il": lie | {"garble": 0.03}, "ol": lie | {"garble": 0.03}, "state": lie}
+    record = sound(trial, spec(links=links, faults=[KILL]))
+    assert_exactly_once(record)
+    by_process = {s["process"]: s["links"] for s in record["stats"] if s["role"] == "links"}
+    (master,) = (s for s in record["stats"] if s.get("condition") == "active")
+    slot = master["slot"]
+    # Both ends of the last master's links received, and disturbed, much.
+    for process, link in (("loggers", f"ol-{slot}"), (master["process"], f"il-{slot}")):
+        counts = by_process[process][link]
+        for what in ("dropped", "repeated", "reordered", "delayed", "garbled"):
+            assert counts[f"fault_{what}"] > 0
+    bad = [s["dropped_bad"] + s["dropped_old_view"] for s in record["stats"] if s["role"] == "ol"]
+    assert bad[0] > 0
 
 
 def test_random_crash_time_is_seeded(trial: RunFtmb) -> None:

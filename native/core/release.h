@@ -143,10 +143,24 @@ static inline uint64_t release_pal_room(const struct release_worker *x)
     return x->pal_mask + 1 - (atomic_load_explicit(&x->stored, memory_order_relaxed) - x->pal_base);
 }
 
+/* Is there room for these PALs? What comes again after a restart needs none: were it refused while
+ * the log is full, nothing behind it could arrive, and no snapshot be committed that makes room. */
+static inline bool release_pals_fit(const struct release_worker *x, uint64_t first, uint64_t count)
+{
+    uint64_t stored = atomic_load_explicit(&x->stored, memory_order_relaxed);
+    uint64_t end = first + count;
+    return end <= stored + 1 || u64_min(count, end - 1 - stored) <= release_pal_room(x);
+}
+
 static inline uint64_t release_output_room(const struct release_worker *x)
 {
     return x->hash_mask + 1 -
            (atomic_load_explicit(&x->arrived, memory_order_relaxed) - x->out_base);
+}
+
+static inline bool release_output_fits(const struct release_worker *x, uint64_t number)
+{
+    return number <= x->released || release_output_room(x) > 0;
 }
 
 #endif

@@ -60,11 +60,18 @@ enum view_prepare view_prepared(struct view_state *view, uint32_t slot, uint32_t
     }
     if (view->pending.valid && epoch < view->pending.epoch)
         return VIEW_STALE;
+    member->refused = false;
     member->prepared_view = of_view;
     member->prepared_epoch = epoch;
     view->pending =
         (struct view_pending){.valid = true, .view = of_view, .epoch = epoch, .cut = *cut};
     return VIEW_PENDING;
+}
+
+void view_refused(struct view_state *view, uint32_t slot)
+{
+    FTMB_ASSERT(slot < VIEW_SLOTS);
+    view->member[slot].refused = view->member[slot].present && (int)slot != view->master;
 }
 
 bool view_ready(const struct view_state *view)
@@ -73,7 +80,7 @@ bool view_ready(const struct view_state *view)
     bool any = false;
     for (uint32_t slot = 0; slot < VIEW_SLOTS; slot++) {
         bool prepared = has_prepared(&view->member[slot], pending->view, pending->epoch);
-        if (view->member[slot].eligible && !prepared)
+        if (view->member[slot].eligible && !prepared && !view->member[slot].refused)
             return false;
         any |= prepared;
     }
@@ -87,6 +94,7 @@ void view_commit(struct view_state *view)
         struct view_member *member = &view->member[slot];
         member->eligible = member->holder =
             has_prepared(member, view->pending.view, view->pending.epoch);
+        member->refused = false;
     }
     view->base_view = view->pending.view;
     view->base_epoch = view->pending.epoch;
@@ -129,6 +137,8 @@ static void begin_next(struct view_state *view, int next)
 {
     if (view->master >= 0)
         view_leave(view, (uint32_t)view->master);
+    for (uint32_t slot = 0; slot < VIEW_SLOTS; slot++)
+        view->member[slot].refused = false;
     view->view++;
     view->master = next;
     view->member[next].eligible = false; /* its memory moves on; its file keeps the base */

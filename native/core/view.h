@@ -19,6 +19,7 @@ struct view_member {
     bool present;
     bool eligible; /* it holds the committed base */
     bool holder;   /* the slot's file holds the committed base, whoever is there */
+    bool refused;  /* the last delta that it was sent: the snapshot goes on without it */
     uint32_t incarnation;
     uint32_t prepared_view; /* the newest snapshot that it holds whole */
     uint64_t prepared_epoch;
@@ -63,8 +64,12 @@ enum view_prepare {
 enum view_prepare view_prepared(struct view_state *view, uint32_t slot, uint32_t incarnation,
                                 uint32_t of_view, uint64_t epoch, const struct snapshot_cut *cut);
 
+/* The backup in `slot` could not use a delta. */
+void view_refused(struct view_state *view, uint32_t slot);
+
 /* May the pending snapshot become the base, once its cut has arrived? At least one backup holds it,
- * and so does every one that may take over now: nobody loses its right by a commit. */
+ * and so does every one that may take over now: nobody loses its right by a commit, but who refused
+ * it. */
 bool view_ready(const struct view_state *view);
 
 /* The pending snapshot is the base from here on. */

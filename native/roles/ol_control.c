@@ -189,7 +189,9 @@ static void on_prepared(struct output_logger *ol, struct ol_connection *from,
     memcpy(&prepared, message->body, sizeof(prepared));
     switch (view_prepared(&ol->state.view, (uint32_t)from->slot, from->incarnation, prepared.view,
                           prepared.epoch, &prepared.cut)) {
-    case VIEW_STALE:
+    case VIEW_STALE: /* it may wait to hear what becomes of it, and takes nothing until it does */
+        if (ol->state.view.base_epoch)
+            ol_send_committed(ol, from);
         break;
     case VIEW_PENDING:
         try_commit(ol);
@@ -199,6 +201,16 @@ static void on_prepared(struct output_logger *ol, struct ol_connection *from,
         ol_send_committed(ol, from);
         ol_tell_protection(ol);
     }
+}
+
+/* It is sent a full one; the snapshot that it refused may be committed without it. */
+static void on_rejected(struct output_logger *ol, const struct ol_connection *from)
+{
+    if (from->slot < 0 || from->slot == ol->state.view.master)
+        return;
+    view_refused(&ol->state.view, (uint32_t)from->slot);
+    ol_tell_backup(ol, (uint32_t)from->slot, true);
+    try_commit(ol);
 }
 
 static void on_bye(struct output_logger *ol, struct ol_connection *from)
@@ -224,8 +236,7 @@ void ol_on_message(struct output_logger *ol, struct ol_connection *from,
         on_prepared(ol, from, message);
         break;
     case MSG_REJECTED:
-        if (from->slot >= 0 && from->slot != ol->state.view.master)
-            ol_tell_backup(ol, (uint32_t)from->slot, true); /* begins anew, with a full one */
+        on_rejected(ol, from);
         break;
     case MSG_PRESSED:
         ol->il_pressed = true;

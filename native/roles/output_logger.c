@@ -114,8 +114,9 @@ static bool has_room(const struct output_logger *ol, uint32_t w, const struct wi
 {
     const struct release_worker *x = &ol->release->worker[w];
     if (head->type == WIRE_PAL)
-        return head->length / sizeof(uint64_t) <= release_pal_room(x);
-    return release_output_room(x) > 0;
+        return release_pals_fit(x, ((const struct wire_pals *)head)->first,
+                                head->length / sizeof(uint64_t));
+    return release_output_fits(x, ((const struct wire_output *)head)->number);
 }
 
 /* The next frame of the stream; true: kept, the release has it now. */

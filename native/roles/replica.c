@@ -70,7 +70,10 @@ static void on_welcome(struct replica *replica, const struct control_msg *messag
         replica_go(replica, message->view);
         return;
     }
-    replica_new_view(replica, message->view);
+    /* After a lost connection, what is prepared may be the base by now, even of a later view: that
+     * is said next, or in the promotion, before it is void. */
+    if (first)
+        replica_new_view(replica, message->view);
     replica_tell_prepared(replica);
 }
 

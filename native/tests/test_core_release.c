@@ -124,6 +124,29 @@ static void test_output_room(void)
     close_release(release);
 }
 
+/* What comes again after a restart finds its place in logs that are full. */
+static void test_full_logs_and_repeats(void)
+{
+    struct release *release = open_release();
+    struct release_worker *x = &release->worker[0];
+    uint64_t vector[W] = {0};
+    store(release, 0, 1, PALS);
+    for (uint64_t n = 1; n <= OUTPUTS; n++) {
+        CHECK(release_output_fits(x, n));
+        CHECK(release_output(release, 0, n, vector, &frames[0], n, n) == RELEASE_OK);
+        CHECK(release_next(release, 0) == &frames[0]);
+    }
+    release_handed(release, OUTPUTS);
+    CHECK(release_attach(release, W, x->pals, PALS, OUTPUTS, HELD));
+    CHECK(release_pal_room(x) == 0 && release_output_room(x) == 0);
+    CHECK(release_pals_fit(x, PALS - 3, 4) && release_pals_fit(x, 1, PALS));
+    CHECK(!release_pals_fit(x, PALS - 3, 5) && !release_pals_fit(x, PALS + 1, 1));
+    CHECK(release_pals_fit(x, PALS + 1, 0)); /* a report of progress */
+    CHECK(release_output_fits(x, OUTPUTS) && !release_output_fits(x, OUTPUTS + 1));
+    CHECK(release_output(release, 0, OUTPUTS, vector, &frames[0], OUTPUTS, 1) == RELEASE_DUPLICATE);
+    close_release(release);
+}
+
 static unsigned discarded;
 
 static void discard(void *self, void *frame)
@@ -241,6 +264,7 @@ int main(int argc, char **argv)
     test_vectors();
     test_order();
     test_output_room();
+    test_full_logs_and_repeats();
     test_fence_and_duplicates();
     test_truncate_refuses();
     test_commit();

@@ -125,6 +125,34 @@ static void test_several_backups(void)
     CHECK(!view.pending.valid && !view_ready(&view));
 }
 
+/* A snapshot that one backup refuses is not waited for by the others. */
+static void test_refused(void)
+{
+    struct view_state view;
+    bool active;
+    uint32_t backup[3];
+    view_init(&view);
+    for (uint32_t slot = 0; slot < 3; slot++)
+        backup[slot] = view_admit(&view, slot, &active);
+    prepare_and_commit(&view, 1, 1);
+    CHECK(view_prepared(&view, 2, backup[2], 1, 1, &cut) == VIEW_LATE);
+    view_refused(&view, 0); /* the master has nothing to refuse */
+    CHECK(!view.member[0].refused);
+    view_refused(&view, 2);
+    CHECK(!view_ready(&view) && view_protectors(&view) == 2); /* nobody has it: the base stays */
+    CHECK(view_prepared(&view, 1, backup[1], 1, 2, &cut) == VIEW_PENDING && view_ready(&view));
+    view_commit(&view);
+    CHECK(view_protectors(&view) == 1 && view_eligible(&view) == 1);
+    CHECK(view_prepared(&view, 2, backup[2], 1, 2, &cut) == VIEW_LATE);
+    /* Refused once and prepared then, it counts again; so it does in the next view. */
+    view_refused(&view, 2);
+    CHECK(view_prepared(&view, 2, backup[2], 1, 3, &cut) == VIEW_PENDING && !view_ready(&view));
+    view_refused(&view, 2);
+    CHECK(view_master_failed(&view, true) == VIEW_PROMOTED && view.master == 1);
+    view_begun(&view);
+    CHECK(!view.member[2].refused);
+}
+
 /* The other backup stays what it is when one is promoted, and is promoted after it. */
 static void test_two_crashes_two_backups(void)
 {
@@ -283,6 +311,7 @@ int main(int argc, char **argv)
     test_prepared();
     test_failover();
     test_several_backups();
+    test_refused();
     test_two_crashes_two_backups();
     test_heir();
     test_master_left();
