@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,13 @@ from ftmb.memory import Sample
 SECOND = 1_000_000_000
 
 
-def run(seconds: int, **sizes: object) -> list[Sample]:
+def run(seconds: int, **sizes: Any) -> list[Sample]:
     """A sample each second; a size is kilobytes, or a function of the second."""
-    return [
-        Sample(t * SECOND, {k: v(t) if callable(v) else v for k, v in sizes.items()}, True)  # type: ignore[misc]
-        for t in range(seconds + 1)
-    ]
+
+    def at(t: int) -> dict[str, int]:
+        return {name: size(t) if callable(size) else size for name, size in sizes.items()}
+
+    return [Sample(t * SECOND, at(t), True) for t in range(seconds + 1)]
 
 
 def judge(samples: list[Sample], seconds: int = 100) -> memory.Flatness | None:

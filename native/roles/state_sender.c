@@ -143,12 +143,12 @@ static bool wants_full(const struct state_sender *sender, const struct backup *b
 }
 
 /* A promoted replica has its base in its file. It is of use if a backup that stayed holds it too.
- */
+ * Not while a snapshot is under way: what that is committed as replaces it. */
 static void take_up_base(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
     struct base_name base = standby_base(&replica->standby);
-    if (sender->committed.epoch || !base.epoch)
+    if (sender->committed.epoch || sender->pending.epoch || !base.epoch)
         return;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         const struct backup *backup = &sender->backup[slot];
