@@ -30,6 +30,8 @@ void stream_tx_report(struct stream_tx *tx, const struct stream_report *report, 
     uint64_t have = report->have, seen = report->seen;
     if (have < tx->acked || have >= tx->next || seen < have || seen - have > STREAM_EARLY)
         return;
+    tx->heard_ns = now_ns;
+    tx->probe_ns = STREAM_PROBE_NS;
     tx->have = have;
     if (tx->cursor <= have)
         tx->cursor = have + 1; /* arrived although it was about to be sent again */

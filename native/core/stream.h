@@ -65,10 +65,11 @@ static inline uint64_t stream_tx_unacked(const struct stream_tx *tx)
 }
 
 /* Everything up to `seq` is settled. Returns how many more frames, after the old `acked`, are free.
- * Something never sent, or settled before, is ignored (0). */
+ * Something never sent, or settled before, is ignored (0), and is no sign that the receiver heard
+ * anything: an input logger is told by each commit too, however often those come. */
 static inline uint64_t stream_tx_settle(struct stream_tx *tx, uint64_t seq, uint64_t now_ns)
 {
-    if (seq >= tx->next || seq < tx->acked)
+    if (seq >= tx->next || seq <= tx->acked)
         return 0;
     uint64_t freed = seq - tx->acked;
     tx->acked = seq;

@@ -133,6 +133,8 @@ static void forget_logs(struct output_logger *ol, uint64_t now)
     }
     if (!ol_run_job(ol, OL_JOB_FORGET))
         return;
+    view_forgot(&ol->state.view, ol->job.pals, ol->job.next_input);
+    ol_decided(ol);
     struct msg_snapshot forget = {.view = ol->state.view.view};
     memcpy(forget.cut.next_input, ol->job.next_input, sizeof(forget.cut.next_input));
     ol_send(ol, ol_input_logger(ol), MSG_COMMITTED, &forget, sizeof(forget));

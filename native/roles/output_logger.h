@@ -83,6 +83,7 @@ struct ol_decisions {
     uint64_t next_input[FTMB_MAX_WORKERS]; /* where the view's inputs began */
     uint32_t pid[VIEW_SLOTS];
     uint32_t il_pid;
+    bool il_missed; /* `unprotected: il` was told, and its end was not */
     bool forgotten; /* the base was given up, and none committed since */
     struct ol_crash crash;
     uint64_t commits;
