@@ -308,6 +308,7 @@ static void welcome(struct proc *proc, const struct message *message)
     proc->incarnation = message->incarnation;
     if (!message->rejoined || new)
         proc->view = message->view;
+    snapshot_tell_prepared(proc);
     if (!message->active || !new)
         return;
     proc->active = true;
@@ -340,7 +341,8 @@ static void on_message(struct proc *proc, const struct message *message)
     case MSG_NEW_VIEW:
         if (!proc->active && message->view > proc->view) {
             proc->view = message->view;
-            standby_roll_back(&proc->standby);
+            if (standby_prepared(&proc->standby).view < message->view)
+                standby_roll_back(&proc->standby);
             cover(COVER_STANDBY_STAYS);
         }
         break;

@@ -242,6 +242,7 @@ void worker_drop_frames(struct worker *worker);
 void snapshot_main(void *self);
 void snapshot_backup(struct proc *proc, const struct message *message);
 void snapshot_committed(struct proc *proc, struct base_name name);
+void snapshot_tell_prepared(struct proc *proc);
 void il_start(bool first);
 void il_kill(void);
 bool il_offer(const struct packet_in *packet);

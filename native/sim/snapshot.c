@@ -119,8 +119,7 @@ void snapshot_backup(struct proc *proc, const struct message *message)
     if (!proc->active)
         return;
     bool same = backup->present && message->present && !message->refused &&
-                backup->incarnation == message->incarnation &&
-                base_same(backup->base, message->name);
+                backup->incarnation == message->incarnation;
     if (same)
         return;
     backup->present = message->present;
@@ -147,16 +146,6 @@ static void committed_at_master(struct proc *proc, struct base_name name)
     proc->pending = -1;
 }
 
-void snapshot_committed(struct proc *proc, struct base_name name)
-{
-    if (proc->active)
-        committed_at_master(proc, name);
-    else
-        (void)standby_commit(&proc->standby, name);
-}
-
-/* ---- standby ------------------------------------------------------------------------------ */
-
 static void tell(struct proc *proc, enum message_type type, const struct delta_head *head)
 {
     struct message message = {.type = type};
@@ -166,6 +155,25 @@ static void tell(struct proc *proc, enum message_type type, const struct delta_h
     }
     proc_send(proc, &message);
 }
+
+void snapshot_committed(struct proc *proc, struct base_name name)
+{
+    struct base_name prepared = standby_prepared(&proc->standby);
+    if (proc->active)
+        committed_at_master(proc, name);
+    else if (!standby_commit(&proc->standby, name) && prepared.epoch && !proc->promised_view &&
+             (prepared.view < name.view ||
+              (prepared.view == name.view && prepared.epoch < name.epoch)))
+        standby_roll_back(&proc->standby); /* it will never be the base */
+}
+
+void snapshot_tell_prepared(struct proc *proc)
+{
+    if (!proc->active && standby_prepared(&proc->standby).epoch)
+        tell(proc, MSG_PREPARED, standby_delta(&proc->standby));
+}
+
+/* ---- standby ------------------------------------------------------------------------------ */
 
 static void receive(struct proc *proc, struct parcel *parcel)
 {
@@ -180,11 +188,9 @@ static void receive(struct proc *proc, struct parcel *parcel)
     }
     if (base_same(standby_base(standby), name))
         return;
-    /* Builds on what is prepared: the news of its commit is still on its way. */
-    if (standby_prepared(standby).epoch && head->base_epoch == standby_prepared(standby).epoch &&
-        head->base_view == standby_prepared(standby).view)
+    /* What was said to be prepared stays it until the OL has said what becomes of it. */
+    if (standby_prepared(standby).epoch)
         return;
-    standby_roll_back(standby);
     FTMB_ASSERT(parcel->size <= standby->delta_capacity);
     memcpy(standby->delta, parcel->bytes, parcel->size);
     const char *wrong = standby_prepare(standby, parcel->size);
