@@ -16,7 +16,7 @@
 #define STREAM_PROBE_NS 1000000ull      /* silence after which the highest number is repeated */
 #define STREAM_PROBE_MAX_NS 64000000ull /* ... doubling up to this */
 #define STREAM_ACK_EVERY 64u            /* frames */
-#define STREAM_EARLY 256u               /* frames beyond a gap that a receiver keeps */
+#define STREAM_EARLY 512u /* frames beyond a gap that a receiver keeps: above what a link holds */
 #define STREAM_EARLY_WORDS (STREAM_EARLY / 64)
 
 /* What a receiver tells about arrival; part of an acknowledgement on the wire. */

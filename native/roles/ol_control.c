@@ -225,8 +225,10 @@ static void on_bye(struct output_logger *ol, struct ol_connection *from)
 void ol_on_message(struct output_logger *ol, struct ol_connection *from,
                    const struct control_msg *message)
 {
-    if (from->slot >= 0)
+    if (from->slot >= 0) {
         ol->heard_ns[from->slot] = clock_ns();
+        ol->doubted[from->slot] = false;
+    }
     switch (message->type) {
     case MSG_HELLO:
     case MSG_HELLO_IL:

@@ -322,7 +322,9 @@ static void on_silence(struct output_logger *ol, uint32_t slot)
 {
     ol->heard_ns[slot] = clock_ns(); /* whatever comes of it, do not suspect again at once */
     if ((int)slot == ol->state.view.master) {
-        ol_master_failed(ol, "silence");
+        if (!ol->doubted[slot] || view_eligible(&ol->state.view) >= 0)
+            ol_master_failed(ol, "silence");
+        ol->doubted[slot] = true;
         return;
     }
     /* It must not come back as if nothing had happened: commits went on without it. */

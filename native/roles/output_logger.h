@@ -133,6 +133,7 @@ struct output_logger {
     struct ol_decisions state; /* ol_decided() keeps it */
     unsigned protectors;       /* backups that hold the base, as last told */
     uint64_t heard_ns[VIEW_SLOTS];
+    bool doubted[VIEW_SLOTS]; /* silent, and nobody can take over: told once */
     uint64_t ticked_ns;
     uint64_t grace_ns;   /* nobody is silent before: they have to find us again */
     uint64_t waiting_ns; /* since when an heir, or a promoted backup's answer, is awaited */

@@ -110,7 +110,7 @@ static void look_at_time(void)
     bool pressed = false;
     for (uint32_t w = 0; w < sim.config.workers; w++) {
         uint64_t silent = sim.now_ns - u64_min(sim.now_ns, il->latest_ns[w]);
-        if (il->accepting && silent >= TICK_NS && log_input(w, NULL, 0, 0, true))
+        if (il->accepting && silent >= TICK_NS && log_input(w, (const uint8_t *)"", 0, 0, true))
             cover(COVER_TICK);
         if (stream_tx_probe_due(&il->out[w], sim.now_ns))
             send_head(w, WIRE_PROBE, il->out[w].cursor - 1);
