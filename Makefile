@@ -4,11 +4,12 @@
 #   TESTS="-k name"      words for pytest (make test)
 #   RUNS=20000           executions of each fuzz target (make fuzz)
 #   DURATION=3600        seconds of make soak
+#   SEEDS=1000000 SEED_BASE=1   schedules to simulate, from which seed on (make sim)
 #   FIX=1                repair the formatting (make check)
 #   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check sanitize fuzz soak model reproduce trials report clean distclean
+.PHONY: help setup build test check sim sanitize fuzz soak model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +37,10 @@ check: setup ## format, static analysis, types
 
 model: setup ## the models of the protocol, with spin: ONLY=name
 	@.venv/bin/python native/model/run.py $(if $(ONLY),--only $(ONLY))
+
+sim: build ## SEEDS schedules in the simulator (default 100000), on all cores
+	@$(CURDIR)/results/build/release/sim/ftmb-sim --jobs $$(nproc) --seeds $(or $(SEEDS),100000) \
+	    $(if $(SEED_BASE),--seed-base $(SEED_BASE)) $(if $(JSON),--json $(JSON))
 
 reproduce: setup ## the whole evaluation: build, trials, results/report.html
 	@envs/reproduce.sh $(if $(TIER),--config tier=$(TIER))

@@ -27,6 +27,7 @@ C_RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "io": ({"core", "io"}, None),
     "traffic": ({"core", "io", "traffic", "roles"}, None),
     "roles": ({"core", "nf", "io", "traffic", "roles"}, None),
+    "sim": ({"core", "nf", "sim"}, None),
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:<([^>]+)>|"([^"]+)")', re.MULTILINE)

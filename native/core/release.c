@@ -166,8 +166,10 @@ void *release_next(struct release *release, uint32_t w)
     FTMB_ASSERT(out->number == x->released + 1 || PLANTED(P_NO_CONTIGUITY));
     x->hashes[out->number & x->hash_mask] = out->hash;
     x->out_peak = u64_max(x->out_peak, out->number - x->out_base);
-    for (uint32_t j = 0; j < release->workers; j++)
-        release->joined[j] = u64_max(release->joined[j], out->vector[j]);
+    for (uint32_t j = 0; j < release->workers; j++) {
+        if (j == w || release->exact)
+            release->joined[j] = u64_max(release->joined[j], out->vector[j]);
+    }
     atomic_signal_fence(memory_order_release); /* hash and join first (see release.h) */
     x->released = out->number;
     atomic_signal_fence(memory_order_release);
@@ -180,10 +182,11 @@ void release_commit(struct release *release, const uint64_t *pals, const uint64_
     FTMB_ASSERT(release_covers(release, pals, outputs));
     for (uint32_t w = 0; w < release->workers; w++) {
         struct release_worker *x = &release->worker[w];
-        FTMB_ASSERT(pals[w] >= x->pal_base && outputs[w] >= x->out_base);
+        FTMB_ASSERT(pals[w] >= x->pal_base);
         FTMB_ASSERT(x->released >= outputs[w] || PLANTED(P_COMMIT_PALS_ONLY));
         x->pal_base = pals[w];
-        x->out_base = outputs[w];
+        /* Forgotten outputs may lie beyond the first cut after a replay: they left before it. */
+        x->out_base = u64_max(x->out_base, outputs[w]);
     }
 }
 
@@ -200,6 +203,8 @@ bool release_covers(const struct release *release, const uint64_t *pals, const u
 {
     for (uint32_t w = 0; w < release->workers; w++) {
         const struct release_worker *x = &release->worker[w];
+        if (pals[w] < x->pal_base)
+            return false;
         if (PLANTED(P_COMMIT_PALS_ONLY)) {
             if (atomic_load(&x->stored) < pals[w])
                 return false;

@@ -51,7 +51,11 @@ struct release_worker {
 
 struct release {
     uint32_t workers;
-    uint64_t joined[FTMB_MAX_WORKERS]; /* join of the vectors of all released outputs */
+    /* What the released outputs are known to depend on. An exact vector says it. One of published
+     * counts says it of the output's own worker only: the others' counts are read one after the
+     * other, so they may be more than the output's past, and need not be a consistent cut. */
+    bool exact;
+    uint64_t joined[FTMB_MAX_WORKERS];
     uint64_t duplicates;
     uint64_t hash_mismatches;
     uint64_t repeated;       /* PALs and outputs that came again after a restart */
@@ -124,7 +128,8 @@ void *release_next(struct release *release, uint32_t w);
  * fence discards what is held, and a replay from this base will not produce them again. */
 void release_commit(struct release *release, const uint64_t *pals, const uint64_t *outputs);
 
-/* Has everything before this cut arrived and, outputs, left? Then it may be committed. */
+/* Has everything before this cut arrived and, outputs, left? Then it may be committed. Not if it
+ * lies before what was forgotten: its logs are gone. */
 bool release_covers(const struct release *release, const uint64_t *pals, const uint64_t *outputs);
 
 /* Forget all that is stored and released; says up to where. Only while no base exists. */

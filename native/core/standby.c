@@ -170,7 +170,7 @@ static bool take_over(struct standby *standby, const struct left *left)
             return false;
         apply_to_base(standby);
     }
-    return standby->head->epoch && arena_valid(standby->image, size) &&
+    return (standby->head->epoch || left->prepared) && arena_valid(standby->image, size) &&
            standby->image->config_digest == standby->config_digest;
 }
 
@@ -191,5 +191,5 @@ bool standby_adopt(struct standby *standby, const void *memory, uint64_t bytes)
     snapshot_copy(standby->image, standby->working);
     if (left.prepared)
         (void)standby_prepare(standby, left.prepared); /* of no use, if it is the base already */
-    return true;
+    return standby_base(standby).epoch || standby_prepared(standby).epoch;
 }

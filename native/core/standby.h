@@ -55,9 +55,10 @@ uint64_t standby_bytes(uint64_t arena_size);
 void standby_create(struct standby *standby, struct arena *working, void *memory);
 
 /* Take over what another process left in `left`, after standby_create(): base and working copy
- * become the base there; a prepared delta stays prepared. False, and nothing changed but the
- * memory's contents behind the head: it is not whole, of another configuration, holds no base, or
- * somebody changed it meanwhile. */
+ * become the base there; a prepared delta stays prepared, and may be what the output logger has
+ * committed meanwhile, also where there was no base before it. False, and nothing changed but the
+ * memory's contents behind the head: it is not whole, of another configuration, holds neither base
+ * nor delta, or somebody changed it meanwhile. */
 bool standby_adopt(struct standby *standby, const void *left, uint64_t left_bytes);
 
 /* A whole delta lies in standby->delta: check it and prepare it. Returns NULL, or why it is

@@ -30,6 +30,8 @@ void stream_tx_report(struct stream_tx *tx, const struct stream_report *report, 
     uint64_t have = report->have, seen = report->seen;
     if (have < tx->acked || have >= tx->next || seen < have || seen - have > STREAM_EARLY)
         return;
+    tx->heard_ns = now_ns;
+    tx->probe_ns = STREAM_PROBE_NS;
     tx->have = have;
     if (tx->cursor <= have)
         tx->cursor = have + 1; /* arrived although it was about to be sent again */
@@ -37,7 +39,9 @@ void stream_tx_report(struct stream_tx *tx, const struct stream_report *report, 
         go_back(tx, seen + 1, now_ns);
     if (seen == have || tx->again_count)
         return;
-    bool long_ago = now_ns - tx->again_ns > STREAM_PROBE_NS;
+    /* While frames are under way, what was sent again may be among them, however slow the peer. */
+    bool none_under_way = seen >= u64_min(tx->cursor - 1, have + STREAM_EARLY);
+    bool long_ago = none_under_way && now_ns - tx->again_ns > STREAM_PROBE_NS;
     tx->again_base = have + 1;
     memset(tx->again, 0, sizeof(tx->again));
     for (uint64_t i = 0; i < seen - have && have + 1 + i < tx->cursor; i++) {

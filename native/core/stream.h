@@ -16,7 +16,7 @@
 #define STREAM_PROBE_NS 1000000ull      /* silence after which the highest number is repeated */
 #define STREAM_PROBE_MAX_NS 64000000ull /* ... doubling up to this */
 #define STREAM_ACK_EVERY 64u            /* frames */
-#define STREAM_EARLY 256u               /* frames beyond a gap that a receiver keeps */
+#define STREAM_EARLY 512u /* frames beyond a gap that a receiver keeps: above what a link holds */
 #define STREAM_EARLY_WORDS (STREAM_EARLY / 64)
 
 /* What a receiver tells about arrival; part of an acknowledgement on the wire. */
@@ -65,10 +65,11 @@ static inline uint64_t stream_tx_unacked(const struct stream_tx *tx)
 }
 
 /* Everything up to `seq` is settled. Returns how many more frames, after the old `acked`, are free.
- * Something never sent, or settled before, is ignored (0). */
+ * Something never sent, or settled before, is ignored (0), and is no sign that the receiver heard
+ * anything: an input logger is told by each commit too, however often those come. */
 static inline uint64_t stream_tx_settle(struct stream_tx *tx, uint64_t seq, uint64_t now_ns)
 {
-    if (seq >= tx->next || seq < tx->acked)
+    if (seq >= tx->next || seq <= tx->acked)
         return 0;
     uint64_t freed = seq - tx->acked;
     tx->acked = seq;

@@ -42,6 +42,17 @@ static bool has_prepared(const struct view_member *member, uint32_t of_view, uin
     return member->present && member->prepared_view == of_view && member->prepared_epoch == epoch;
 }
 
+/* Not from before the logs were forgotten: a backup that was away meanwhile may bring such. */
+static bool has_logs(const struct view_state *view, const struct snapshot_cut *cut)
+{
+    for (uint32_t w = 0; w < FTMB_MAX_WORKERS; w++) {
+        if (cut->pals[w] < view->kept_from.pals[w] ||
+            cut->next_input[w] < view->kept_from.next_input[w])
+            return false;
+    }
+    return true;
+}
+
 enum view_prepare view_prepared(struct view_state *view, uint32_t slot, uint32_t incarnation,
                                 uint32_t of_view, uint64_t epoch, const struct snapshot_cut *cut)
 {
@@ -50,7 +61,7 @@ enum view_prepare view_prepared(struct view_state *view, uint32_t slot, uint32_t
     struct view_member *member = &view->member[slot];
     if (member->incarnation != incarnation || (int)slot == view->master || view->promoting)
         return VIEW_STALE;
-    if (of_view != view->view || epoch == 0)
+    if (of_view != view->view || epoch == 0 || !has_logs(view, cut))
         return VIEW_STALE;
     if (view->base_view == of_view && epoch <= view->base_epoch) {
         if (epoch < view->base_epoch)
@@ -185,4 +196,12 @@ void view_forget(struct view_state *view)
     view->base_epoch = 0;
     for (uint32_t slot = 0; slot < VIEW_SLOTS; slot++)
         view->member[slot].eligible = view->member[slot].holder = false;
+}
+
+void view_forgot(struct view_state *view, const uint64_t *pals, const uint64_t *next_input)
+{
+    for (uint32_t w = 0; w < FTMB_MAX_WORKERS; w++) {
+        view->kept_from.pals[w] = u64_max(view->kept_from.pals[w], pals[w]);
+        view->kept_from.next_input[w] = u64_max(view->kept_from.next_input[w], next_input[w]);
+    }
 }

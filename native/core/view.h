@@ -42,6 +42,7 @@ struct view_state {
     uint64_t base_epoch; /* 0: no snapshot committed yet, or the base was given up */
     struct view_member member[VIEW_SLOTS];
     struct view_pending pending;
+    struct snapshot_cut kept_from; /* what lies before was forgotten: no base can begin there */
 };
 
 void view_init(struct view_state *view);
@@ -100,5 +101,8 @@ void view_begun(struct view_state *view);
 
 /* The base is given up: its logs are needed no more, and nobody may take over with it. */
 void view_forget(struct view_state *view);
+
+/* So far were the logs forgotten then: PALs and inputs. To be kept before the IL is told. */
+void view_forgot(struct view_state *view, const uint64_t *pals, const uint64_t *next_input);
 
 #endif

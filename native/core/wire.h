@@ -66,7 +66,7 @@ struct wire_output {
 
 _Static_assert(sizeof(struct wire_head) == 24, "head is 24 bytes on the wire");
 _Static_assert(sizeof(struct wire_input) == 32, "input header is 32 bytes on the wire");
-_Static_assert(sizeof(struct wire_ack) == 80, "an acknowledgement is 80 bytes on the wire");
+_Static_assert(sizeof(struct wire_ack) == 112, "an acknowledgement is 112 bytes on the wire");
 _Static_assert(sizeof(struct wire_output) == 32, "output header is 32 bytes without its vector");
 
 #define WIRE_MAX_PALS ((1600u - sizeof(struct wire_pals)) / sizeof(uint64_t))

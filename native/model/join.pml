@@ -1,7 +1,7 @@
 /* The stop handshake of a cut: when may a worker that is not BUSY be counted as stopped?
  *
- * Code: become_busy(), park() and run_burst() in roles/worker.c; stop_workers() and
- * stop_copy_take() in roles/snapshotter.c. A store and a load are a step each. Everything runs for
+ * Code: core/barrier.h, used by park() and run_burst() in roles/worker.c and by stop_workers() in
+ * roles/snapshotter.c. A store and a load are a step each. Everything runs for
  * ever (the state space is finite), so every end state is a deadlock.
  *
  * Property: while the snapshotter copies, no worker is inside a packet (I3: a cut is an instant at

@@ -43,7 +43,10 @@ struct msg_hello {
     uint32_t view;          /* that it believes in, 0: none */
     uint32_t active;
     uint32_t base_view;
-    uint64_t base_epoch; /* of the base that it holds, in memory or in its file; 0: none */
+    uint64_t base_epoch;     /* of the base that it holds, in memory or in its file; 0: none */
+    uint64_t prepared_epoch; /* likewise of a prepared delta, which may be committed by now */
+    uint32_t prepared_view;
+    uint32_t reserved;
 };
 
 struct msg_hello_il {

@@ -133,6 +133,8 @@ static void forget_logs(struct output_logger *ol, uint64_t now)
     }
     if (!ol_run_job(ol, OL_JOB_FORGET))
         return;
+    view_forgot(&ol->state.view, ol->job.pals, ol->job.next_input);
+    ol_decided(ol);
     struct msg_snapshot forget = {.view = ol->state.view.view};
     memcpy(forget.cut.next_input, ol->job.next_input, sizeof(forget.cut.next_input));
     ol_send(ol, ol_input_logger(ol), MSG_COMMITTED, &forget, sizeof(forget));
@@ -223,8 +225,10 @@ static void on_bye(struct output_logger *ol, struct ol_connection *from)
 void ol_on_message(struct output_logger *ol, struct ol_connection *from,
                    const struct control_msg *message)
 {
-    if (from->slot >= 0)
+    if (from->slot >= 0) {
         ol->heard_ns[from->slot] = clock_ns();
+        ol->doubted[from->slot] = false;
+    }
     switch (message->type) {
     case MSG_HELLO:
     case MSG_HELLO_IL:

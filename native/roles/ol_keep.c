@@ -39,6 +39,7 @@ static void begin_new(struct output_logger *ol)
     const struct node_config *config = ol->config;
     void *logs = (uint8_t *)ol->kept + logs_offset();
     release_init(ol->release, config->workers, logs, config->pals, config->outputs, OL_HELD);
+    ol->release->exact = config->exact;
     view_init(&ol->state.view);
     twin_init(ol->decisions, sizeof(struct ol_decisions));
     ol_decided(ol);

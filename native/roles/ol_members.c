@@ -145,7 +145,8 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
         refuse(ol, from, "its slot is taken by a living process");
         return;
     }
-    view_holds(view, slot, hello->base_view, hello->base_epoch);
+    if (!view_holds(view, slot, hello->base_view, hello->base_epoch))
+        view_holds(view, slot, hello->prepared_view, hello->prepared_epoch);
     ol->state.pid[slot] = hello->pid;
     ol_decided(ol);
     bind_connection(ol, from, slot);
@@ -155,6 +156,8 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
     event_emit("joined", "{s:i,s:i,s:I,s:s}", "slot", from->slot, "incarnation",
                (int)from->incarnation, "pid", (json_int_t)hello->pid, "condition",
                active ? "active" : "standby");
+    if (view->member[slot].eligible) /* it may only have prepared it */
+        ol_send_committed(ol, from);
     if (active)
         begin_first_view(ol, from);
     if (active)
@@ -206,14 +209,14 @@ static void hello_il(struct output_logger *ol, struct ol_connection *from,
     from->is_il = true;
     if (ol->state.il_pid && ol->state.il_pid != hello->pid)
         event_emit("restarted", "{s:s}", "what", "il");
+    if (ol->il_lost_ns)
+        event_emit("peer_back", "{s:s}", "peer", "il");
+    if (ol->state.il_missed)
+        event_emit("protected_again", "{s:s}", "what", "il");
+    ol->il_lost_ns = 0;
+    ol->state.il_missed = false;
     ol->state.il_pid = hello->pid;
     ol_decided(ol);
-    if (ol->il_lost_ns) {
-        event_emit("peer_back", "{s:s}", "peer", "il");
-        if (!ol->rejoining) /* else it was us who were away */
-            event_emit("protected_again", "{s:s}", "what", "il");
-    }
-    ol->il_lost_ns = 0;
     memset(&ol->credit, 0, sizeof(ol->credit));
     ol_tell_view(ol);
     if (ol->state.view.base_epoch)
@@ -288,6 +291,8 @@ void ol_connection_lost(struct output_logger *ol, int slot, bool is_il)
 {
     if (is_il) {
         ol->il_lost_ns = clock_ns();
+        ol->state.il_missed = true;
+        ol_decided(ol);
         event_emit("peer_lost", "{s:s}", "peer", "il");
         event_emit("unprotected", "{s:s}", "what", "il");
         return;
@@ -317,7 +322,9 @@ static void on_silence(struct output_logger *ol, uint32_t slot)
 {
     ol->heard_ns[slot] = clock_ns(); /* whatever comes of it, do not suspect again at once */
     if ((int)slot == ol->state.view.master) {
-        ol_master_failed(ol, "silence");
+        if (!ol->doubted[slot] || view_eligible(&ol->state.view) >= 0)
+            ol_master_failed(ol, "silence");
+        ol->doubted[slot] = true;
         return;
     }
     /* It must not come back as if nothing had happened: commits went on without it. */

@@ -83,6 +83,7 @@ struct ol_decisions {
     uint64_t next_input[FTMB_MAX_WORKERS]; /* where the view's inputs began */
     uint32_t pid[VIEW_SLOTS];
     uint32_t il_pid;
+    bool il_missed; /* `unprotected: il` was told, and its end was not */
     bool forgotten; /* the base was given up, and none committed since */
     struct ol_crash crash;
     uint64_t commits;
@@ -132,6 +133,7 @@ struct output_logger {
     struct ol_decisions state; /* ol_decided() keeps it */
     unsigned protectors;       /* backups that hold the base, as last told */
     uint64_t heard_ns[VIEW_SLOTS];
+    bool doubted[VIEW_SLOTS]; /* silent, and nobody can take over: told once */
     uint64_t ticked_ns;
     uint64_t grace_ns;   /* nobody is silent before: they have to find us again */
     uint64_t waiting_ns; /* since when an heir, or a promoted backup's answer, is awaited */

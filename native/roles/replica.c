@@ -44,6 +44,7 @@ static size_t hello(void *self, void *body)
     struct replica *replica = self;
     pthread_mutex_lock(&replica->state_lock);
     struct base_name base = standby_base(&replica->standby);
+    struct base_name prepared = standby_prepared(&replica->standby);
     pthread_mutex_unlock(&replica->state_lock);
     struct msg_hello hello = {.slot = replica->config->slot,
                               .pid = (uint32_t)getpid(),
@@ -52,7 +53,9 @@ static size_t hello(void *self, void *body)
                               .view = atomic_load(&replica->view),
                               .active = atomic_load(&replica->active),
                               .base_view = base.view,
-                              .base_epoch = base.epoch};
+                              .base_epoch = base.epoch,
+                              .prepared_epoch = prepared.epoch,
+                              .prepared_view = prepared.view};
     memcpy(body, &hello, sizeof(hello));
     return sizeof(hello);
 }

@@ -33,6 +33,7 @@ struct replica {
     struct msg_cut cut;
     _Atomic(uint64_t *) logs; /* of the replay; freed by the state thread when it is done */
 
+    _Atomic int state_thread_id;
     int state_wake; /* eventfd: the state thread has something to look at */
     pthread_mutex_t state_lock;
     struct standby standby; /* guarded by it, as is the next */
@@ -73,6 +74,11 @@ int replica_state_init(struct replica *replica);
 void *replica_state_main(void *self);
 void replica_state_wake(struct replica *replica);
 void replica_state_path(const struct replica *replica, uint32_t slot, char *path, size_t size);
+void replica_state_hurry(const struct replica *replica);
+
+/* Copying, comparing and digesting do not yield, and pollers do: at the same priority these would
+ * keep the core to themselves for milliseconds. */
+#define REPLICA_BULK_NICENESS 9
 /* Of the calling thread; positive: step back by so much. */
 void replica_change_niceness(int by);
 

@@ -11,8 +11,6 @@
 #include "io/event.h"
 #include "roles/replica.h"
 
-#define BULK_NICENESS 9
-
 /* ---- the file ----------------------------------------------------------------------------- */
 
 /* All of it is reserved now: a store must not find the file system full later. */
@@ -54,9 +52,10 @@ static bool adopt(struct standby *standby, const char *path)
 /* A file of this process's own takes the place of the one that was there only when it is whole. */
 int replica_base_open(struct replica *replica)
 {
-    char path[NODE_PATH_BYTES + 32], fresh[NODE_PATH_BYTES + 64];
+    char path[NODE_PATH_BYTES + 32], fresh[NODE_PATH_BYTES + 40];
     snprintf(path, sizeof(path), "%s/base-%u", replica->config->dir, replica->config->slot);
-    snprintf(fresh, sizeof(fresh), "%s.%ld", path, (long)getpid());
+    snprintf(fresh, sizeof(fresh), "%s.new", path);
+    unlink(fresh); /* of a process that did not come so far */
     uint64_t bytes = standby_bytes(replica->arena->size);
     void *memory = make_file(fresh, bytes);
     if (!memory) {
@@ -83,7 +82,7 @@ int replica_base_open(struct replica *replica)
 static bool step_back(void)
 {
     bool may = getpriority(PRIO_PROCESS, 0) < 0;
-    replica_change_niceness(may ? BULK_NICENESS : 0);
+    replica_change_niceness(may ? REPLICA_BULK_NICENESS : 0);
     return may;
 }
 
@@ -144,7 +143,7 @@ void replica_committed(struct replica *replica, const struct msg_snapshot *messa
         (prepared.view < base.view || (prepared.view == base.view && prepared.epoch < base.epoch)))
         standby_roll_back(standby);
     pthread_mutex_unlock(&replica->state_lock);
-    replica_change_niceness(stepped_back ? -BULK_NICENESS : 0);
+    replica_change_niceness(stepped_back ? -REPLICA_BULK_NICENESS : 0);
 }
 
 /* What a view that has ended left prepared is void. */

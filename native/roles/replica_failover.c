@@ -33,6 +33,7 @@ static void take_logs(struct replica *replica, const struct msg_promote *promote
  * on. What is prepared is that base, if the news of its commit did not come through. */
 static void settle_on(struct replica *replica, struct base_name base)
 {
+    replica_state_hurry(replica);
     pthread_mutex_lock(&replica->state_lock);
     struct standby *standby = &replica->standby;
     if (!base_same(standby_base(standby), base))

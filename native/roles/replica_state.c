@@ -7,8 +7,6 @@
 
 #include "roles/replica.h"
 
-#define BULK_NICENESS 9
-
 void replica_state_path(const struct replica *replica, uint32_t slot, char *path, size_t size)
 {
     snprintf(path, size, "%s/state-%u.sock", replica->config->dir, slot);
@@ -29,18 +27,26 @@ void replica_state_wake(struct replica *replica)
     (void)!write(replica->state_wake, &one, sizeof(one));
 }
 
-/* Copying, comparing and digesting do not yield, and pollers do: at the same priority these would
- * keep the core to themselves for milliseconds. */
 void replica_change_niceness(int by)
 {
     (void)setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + by);
 }
 
+/* The control thread is about to wait for what the state thread has in hand. */
+void replica_state_hurry(const struct replica *replica)
+{
+    (void)setpriority(PRIO_PROCESS, (id_t)atomic_load(&replica->state_thread_id),
+                      getpriority(PRIO_PROCESS, 0));
+}
+
 void *replica_state_main(void *self)
 {
     struct replica *replica = self;
-    replica_change_niceness(BULK_NICENESS);
+    atomic_store(&replica->state_thread_id, gettid());
+    replica_change_niceness(REPLICA_BULK_NICENESS);
+    int niceness = getpriority(PRIO_PROCESS, 0);
     state_receiver_main(replica); /* returns at once where the replica is active from the start */
+    (void)setpriority(PRIO_PROCESS, 0, niceness);
     if (atomic_load(&replica->active))
         state_sender_main(replica);
     return NULL;

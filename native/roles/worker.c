@@ -21,7 +21,8 @@ int worker_init(struct worker *worker, uint32_t index, const struct node_config 
     worker->output = output;
     worker->pool = pool;
     worker->burst = worker_burst(config);
-    worker->room_needed = worker_stream_room(config);
+    worker->room_needed = worker_stream_room(config, worker->burst);
+    worker->room_for_one = worker_stream_room(config, 1) + 1; /* and one that tells progress */
     if (worker->room_needed > WORKER_WINDOW / 2) {
         fprintf(stderr, "ftmb-node: %s needs %u stream frames a burst, at most %u are possible\n",
                 config->nf->name, worker->room_needed, WORKER_WINDOW / 2);
@@ -201,18 +202,19 @@ static void prefetch_state(struct worker *worker, struct rte_mbuf **burst, unsig
 
 /* The next inputs: those that came before their turn first, then from the link. Returns frames
  * looked at; `taken` of them are in the burst. */
-static unsigned take_burst(struct worker *worker, struct rte_mbuf **burst, unsigned *taken)
+static unsigned take_burst(struct worker *worker, struct rte_mbuf **burst, unsigned inputs,
+                           unsigned *taken)
 {
     unsigned early = 0;
-    while (early < worker->burst && (burst[early] = stream_rx_early(&worker->in)) != NULL) {
+    while (early < inputs && (burst[early] = stream_rx_early(&worker->in)) != NULL) {
         stream_rx_take_early(&worker->in);
         early++;
     }
     *taken = early;
-    if (unlikely(early == worker->burst))
+    if (unlikely(early == inputs))
         return early;
     uint16_t end = (uint16_t)early;
-    end += io_rx(worker->input, burst + early, (uint16_t)(worker->burst - early));
+    end += io_rx(worker->input, burst + early, (uint16_t)(inputs - early));
     for (unsigned i = early; i < end; i++)
         __builtin_prefetch(rte_pktmbuf_mtod(burst[i], void *));
     for (unsigned i = early; i < end; i++) {
@@ -225,10 +227,10 @@ static unsigned take_burst(struct worker *worker, struct rte_mbuf **burst, unsig
     return end;
 }
 
-static unsigned run_burst(struct worker *worker)
+static unsigned run_burst(struct worker *worker, unsigned inputs)
 {
     struct rte_mbuf *burst[FTMB_BURST];
-    unsigned taken, count = take_burst(worker, burst, &taken);
+    unsigned taken, count = take_burst(worker, burst, inputs, &taken);
     if (count == 0)
         return 0;
     become_busy(worker);
@@ -252,9 +254,9 @@ static unsigned poll_logged(struct worker *worker)
     unsigned work = worker_stream_send(worker);
     if (unlikely(worker->ctx.replay != NULL) && replay_done(worker->ctx.replay))
         leave_replay(worker);
-    unsigned count = 0;
-    if (worker_stream_has_room(worker))
-        count = run_burst(worker);
+    unsigned inputs = worker_stream_inputs(worker), count = 0;
+    if (inputs)
+        count = run_burst(worker, inputs);
     if (count)
         worker_stream_send(worker);
     worker_stream_housekeeping(worker, count == 0);
@@ -264,7 +266,7 @@ static unsigned poll_logged(struct worker *worker)
 /* Modes without logs: outputs that the link does not take wait, and so does the worker. */
 static unsigned poll_plain(struct worker *worker)
 {
-    if (worker->output_count == 0 && run_burst(worker) == 0)
+    if (worker->output_count == 0 && run_burst(worker, worker->burst) == 0)
         return 0;
     uint16_t sent = io_tx(worker->output, worker->outputs, (uint16_t)worker->output_count);
     worker->output_count -= sent;

@@ -42,6 +42,7 @@ struct worker {
     uint32_t incarnation;
     uint16_t burst;         /* most inputs taken at once */
     uint32_t room_needed;   /* stream frames that one burst may need */
+    uint32_t room_for_one;  /* that one input may need */
     struct crash_hand hand; /* the input in hand, for the crash record */
 
     struct stream_rx in;

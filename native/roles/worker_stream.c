@@ -10,9 +10,8 @@
 /* Inputs after which the OL is told of progress even if they left no PAL and no output. */
 #define PROGRESS_EVERY 256u
 
-uint32_t worker_stream_room(const struct node_config *config)
+uint32_t worker_stream_room(const struct node_config *config, uint32_t inputs)
 {
-    uint32_t inputs = worker_burst(config);
     uint32_t pals = inputs * config->needs.max_pals;
     /* A frame may end up to a section early, so that it does not end inside one. */
     uint32_t per_frame = WIRE_MAX_PALS - FTMB_MAX_SECTION_PALS;
@@ -163,7 +162,7 @@ void worker_stream_housekeeping(struct worker *worker, bool idle)
     if (stream_rx_ack_due(&worker->in, stream_rx_taken(&worker->in), idle))
         acknowledge_inputs(worker);
     uint64_t told = worker->ctx.cursor->next_input - worker->progress_sent;
-    if ((told >= PROGRESS_EVERY || (idle && told)) && worker_stream_has_room(worker)) {
+    if ((told >= PROGRESS_EVERY || (idle && told)) && worker_stream_inputs(worker)) {
         append_pals(worker, 0, 0);
         worker_stream_send(worker);
     }

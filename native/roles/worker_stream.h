@@ -2,6 +2,7 @@
 #ifndef FTMB_ROLES_WORKER_STREAM_H
 #define FTMB_ROLES_WORKER_STREAM_H
 
+#include "core/room.h"
 #include "roles/worker.h"
 
 /* Inputs that a worker takes at once. Unbatched, every PAL may need a frame: fewer inputs then, so
@@ -11,12 +12,14 @@ static inline uint16_t worker_burst(const struct node_config *config)
     return config->pal_batch ? FTMB_BURST : 4;
 }
 
-/* Stream frames that one burst of inputs may need, worst case. */
-uint32_t worker_stream_room(const struct node_config *config);
+/* Stream frames that so many inputs may need, worst case. */
+uint32_t worker_stream_room(const struct node_config *config, uint32_t inputs);
 
-static inline bool worker_stream_has_room(const struct worker *worker)
+/* Inputs that may be taken now. */
+static inline uint32_t worker_stream_inputs(const struct worker *worker)
 {
-    return stream_tx_unacked(&worker->out) + worker->room_needed <= WORKER_WINDOW;
+    return room_inputs(stream_tx_unacked(&worker->out), WORKER_WINDOW, worker->burst,
+                       worker->room_needed, worker->room_for_one, room_log_left(&worker->ctx));
 }
 
 /* Put the output header, with the vector of this instant, before the packet in `m`, and keep it

@@ -2,6 +2,7 @@
 #include "core/barrier.h"
 #include "core/credit.h"
 #include "core/framing.h"
+#include "core/room.h"
 
 #include "tests/core_test.h"
 
@@ -73,6 +74,17 @@ static void test_credit(void)
     CHECK(credit_pressed(&x));
 }
 
+/* Room is kept for one input more than a burst, and a worker whose log is not finished uses it. */
+static void test_room(void)
+{
+    CHECK(room_inputs(0, 100, 8, 50, 10, false) == 8);
+    CHECK(room_inputs(40, 100, 8, 50, 10, false) == 8);
+    CHECK(room_inputs(41, 100, 8, 50, 10, false) == 0);
+    CHECK(room_inputs(41, 100, 8, 50, 10, true) == 1);
+    CHECK(room_inputs(90, 100, 8, 50, 10, true) == 1);
+    CHECK(room_inputs(91, 100, 8, 50, 10, true) == 0);
+}
+
 static void test_barrier(void)
 {
     _Atomic uint32_t state = BARRIER_IDLE, stop = 0;
@@ -92,6 +104,7 @@ int main(int argc, char **argv)
     test_frames(&seed);
     test_section_too_long();
     test_credit();
+    test_room();
     test_barrier();
     return 0;
 }

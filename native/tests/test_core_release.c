@@ -83,8 +83,28 @@ static void test_vectors(void)
     store(release, 1, 1, 4);
     CHECK(release_next(release, 0) == &frames[2] && !release_next(release, 0));
     CHECK(release->worker[0].released == 2 && release->worker[2].released == 1);
-    CHECK(release->joined[0] == 2 && release->joined[1] == 1 && release->joined[2] == 3);
+    /* Counts that were read one after the other say for sure only what the worker itself did. */
+    CHECK(release->joined[0] == 2 && release->joined[1] == 0 && release->joined[2] == 0);
     close_release(release);
+}
+
+/* Worker 0's output read worker 1's count, and then, later, worker 2's, whose PALs from the third
+ * on depend on PALs of worker 1 beyond that. Those are lost: the cut drops both, and hurts nobody.
+ */
+static void test_counts_read_apart(void)
+{
+    uint64_t vector[W] = {1, 1, 4}, cut[FTMB_MAX_WORKERS] = {1, 1, 2};
+    for (int exact = 0; exact <= 1; exact++) {
+        struct release *release = open_release();
+        release->exact = exact;
+        store(release, 0, 1, 1);
+        store(release, 1, 1, 1);
+        store(release, 2, 1, 4);
+        CHECK(release_output(release, 0, 1, vector, &frames[0], 7, 1) == RELEASE_OK);
+        CHECK(release_next(release, 0) == &frames[0]);
+        CHECK(release_truncate(release, cut) == !exact);
+        close_release(release);
+    }
 }
 
 /* A later output never overtakes one that waits. */
@@ -192,6 +212,7 @@ static void test_fence_and_duplicates(void)
 static void test_truncate_refuses(void)
 {
     struct release *release = open_release();
+    release->exact = true;
     uint64_t vector[W] = {4, 2, 0}, none[FTMB_MAX_WORKERS] = {0};
     uint64_t base[FTMB_MAX_WORKERS] = {1, 1, 1};
     for (uint32_t w = 0; w < W; w++)
@@ -240,6 +261,21 @@ static void test_commit(void)
     close_release(release);
 }
 
+/* A snapshot from before the logs were forgotten can no longer be the base: without a base nothing
+ * had to be kept. (It may still be prepared, by a backup that was away meanwhile.) */
+static void test_commit_of_forgotten(void)
+{
+    struct release *release = open_release();
+    uint64_t pals[FTMB_MAX_WORKERS] = {2}, outputs[FTMB_MAX_WORKERS] = {0};
+    uint64_t upto[FTMB_MAX_WORKERS], gone[FTMB_MAX_WORKERS];
+    store(release, 0, 1, 3);
+    CHECK(release_covers(release, pals, outputs));
+    release_forget(release, upto, gone);
+    CHECK(upto[0] == 3 && !release_covers(release, pals, outputs));
+    CHECK(release_covers(release, upto, gone));
+    close_release(release);
+}
+
 /* In a replay what was released before has not arrived again yet: nothing may be committed that
  * relies on it. */
 static void test_commit_during_replay(void)
@@ -262,12 +298,14 @@ int main(int argc, char **argv)
     (void)argv;
     test_pals_without_gap();
     test_vectors();
+    test_counts_read_apart();
     test_order();
     test_output_room();
     test_full_logs_and_repeats();
     test_fence_and_duplicates();
     test_truncate_refuses();
     test_commit();
+    test_commit_of_forgotten();
     test_commit_during_replay();
     return 0;
 }

@@ -218,6 +218,7 @@ int main(int argc, char **argv)
     p.model = malloc(sizeof(*p.model));
     while (time_left(&until, 1.0)) {
         release_init(p.release, W, p.memory, PALS, OUTPUTS, HELD);
+        p.release->exact = true;
         memset(p.model, 0, sizeof(*p.model));
         for (uint32_t w = 0; w < W; w++)
             p.model->worker[w].held_first = 1;

@@ -283,6 +283,7 @@ int main(int argc, char **argv)
     while (time_left(&until, 2.0) || deaths <= 100) { /* a slow machine takes longer */
         memset(world, 0, sizeof(*world));
         release_init(&world->release, W, world->release_memory, PALS, OUTPUTS, HELD);
+        world->release.exact = true;
         make_frames(world, &seed);
         many_deaths(world, run_release, check_release, &seed, &deaths);
         if (!can_step) {

@@ -136,7 +136,8 @@ static void restart(struct world *w)
     void *memory = zeroes(w->memory_bytes);
     struct arena *working = fresh_arena(w->size);
     standby_create(&next, working, memory);
-    CHECK(standby_adopt(&next, w->memory, w->memory_bytes) == (w->name.epoch != 0));
+    bool something = w->name.epoch || standby_prepared(&w->standby).epoch;
+    CHECK(standby_adopt(&next, w->memory, w->memory_bytes) == something);
     munmap(w->memory, w->memory_bytes);
     munmap(w->standby.working, w->size);
     w->memory = memory;
@@ -211,8 +212,6 @@ static void test_random(uint64_t seed)
         case 2: /* the process ends with a prepared delta: the next one holds it too */
             prepare(&w);
             restart(&w);
-            if (!w.name.epoch)
-                break;
             check_base(&w);
             CHECK(base_same(standby_prepared(&w.standby), w.next));
             if (seed_below(&w.seed, 2))
@@ -310,6 +309,22 @@ struct hits {
     unsigned applying;
 };
 
+/* The very first delta is prepared, the output logger commits it, and the process dies before it
+ * hears of that: who comes next can still be given that base. */
+static void test_first_delta_found_prepared(uint64_t seed)
+{
+    struct world w = open_world(seed);
+    take(&w, true);
+    prepare(&w);
+    restart(&w);
+    CHECK(standby_base(&w.standby).epoch == 0);
+    CHECK(base_same(standby_prepared(&w.standby), w.next));
+    CHECK(standby_commit(&w.standby, w.next));
+    committed(&w);
+    check_settled(&w);
+    close_world(&w);
+}
+
 static void test_kills(uint64_t seed, struct hits *hits)
 {
     static const unsigned most_steps[] = {[PREPARE] = 6000, [ROLL_BACK] = 700, [COMMIT] = 900};
@@ -380,6 +395,7 @@ int main(int argc, char **argv)
     uint64_t until = 0;
     struct hits hits = {0};
     test_strange_memory(seed);
+    test_first_delta_found_prepared(seed);
     for (unsigned i = 0; i < 20; i++)
         test_random(seed_next(&seed));
     for (unsigned i = 0; i < 4 || time_left(&until, 3); i++)

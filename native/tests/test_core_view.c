@@ -304,6 +304,27 @@ static void test_random(uint64_t seed)
     }
 }
 
+/* Logs are forgotten while nobody holds a base. What was taken before cannot become one, although a
+ * backup that was away may still bring it. */
+static void test_forgotten(void)
+{
+    static const uint64_t pals[FTMB_MAX_WORKERS] = {5}, inputs[FTMB_MAX_WORKERS] = {0, 3};
+    struct view_state view;
+    bool active;
+    view_init(&view);
+    view_admit(&view, 0, &active);
+    view_forget(&view);
+    view_forgot(&view, pals, inputs);
+    uint32_t backup = view_admit(&view, 1, &active);
+    struct snapshot_cut taken = {.pals = {5}, .next_input = {0, 2}};
+    CHECK(view_prepared(&view, 1, backup, 1, 1, &taken) == VIEW_STALE);
+    taken = (struct snapshot_cut){.pals = {4}, .next_input = {0, 3}};
+    CHECK(view_prepared(&view, 1, backup, 1, 1, &taken) == VIEW_STALE);
+    CHECK(!view_ready(&view));
+    taken = (struct snapshot_cut){.pals = {5}, .next_input = {0, 3}};
+    CHECK(view_prepared(&view, 1, backup, 1, 2, &taken) == VIEW_PENDING && view_ready(&view));
+}
+
 int main(int argc, char **argv)
 {
     uint64_t seed = seed_begin(argc, argv);
@@ -314,6 +335,7 @@ int main(int argc, char **argv)
     test_refused();
     test_two_crashes_two_backups();
     test_heir();
+    test_forgotten();
     test_master_left();
     test_random(seed);
     return 0;

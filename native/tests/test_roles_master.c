@@ -222,6 +222,9 @@ int main(void)
     test_refused(&one);
     test_two(&one, &two);
     CHECK(kill(pid, SIGKILL) == 0 && peer_wait(pid) == -SIGKILL);
+    peer_close(&ol);
+    peer_close(&one.channel);
+    peer_close(&two.channel);
     close(ol_listen);
     peer_end();
     return 0;

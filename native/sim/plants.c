@@ -1,0 +1,181 @@
+/* The planted bugs (core/plant.h): what they are, who finds them, and after how many schedules. */
+#include "sim/plants.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct plant {
+    unsigned id;
+    const char *name;
+    const char *from; /* row of the protocol's review, or what it stands for */
+    enum program_kind program;
+    bool model; /* the simulator has no such code: native/model finds it */
+};
+
+#define NET PROGRAM_NAT
+#define ANY PROGRAM_RANDOM
+
+static const struct plant plants[] = {
+    {P_NO_CONTIGUITY, "no-contiguity", "release without contiguity", ANY, false},
+    {P_PUBLISH_AFTER_UNLOCK, "publish-after-unlock", "publish after unlock", ANY, false},
+    {P_VECTOR_BEFORE_LAST, "vector-before-last", "D read before the last access", ANY, false},
+    {P_VECTOR_AT_ACQUIRE, "vector-at-acquire", "vector copied at acquire", ANY, false},
+    {P_VECTOR_PER_PACKET, "vector-per-packet", "D per packet only", ANY, false},
+    {P_FREE_RUNS_AHEAD, "free-runs-ahead", "no wait of free-running workers", ANY, false},
+    {P_WRITER_IGNORES_READERS, "writer-ignores-readers", "no wait of writers for logged readers",
+     ANY, false},
+    {P_READS_NOT_LOGGED, "reads-not-logged", "reads not logged", ANY, false},
+    {P_NO_CUT, "no-cut", "no truncation to a consistent cut", ANY, false},
+    {P_CUT_WITHOUT_BASE, "cut-without-base", "cut without base versions", ANY, false},
+    {P_READER_NEEDS_WRITER, "reader-needs-writer", "reader requires W(x,v)", ANY, false},
+    {P_KEEP_HELD, "keep-held", "held outputs kept", ANY, false},
+    {P_KEEP_LOG, "keep-log", "log not truncated", ANY, false},
+    {P_OLD_FRAMES, "old-frames", "old frames accepted", ANY, false},
+    {P_COMMIT_WITHOUT_OL, "commit-without-ol", "commit without the OL", ANY, false},
+    {P_COMMIT_PALS_ONLY, "commit-pals-only", "commit on PALs only", ANY, false},
+    {P_NO_BARRIER, "no-barrier", "no barrier at the flip", ANY, false},
+    {P_ONLY_WRITES_GATED, "only-writes-gated", "only writes gated (cow)", ANY, true},
+    {P_FLIP_IN_REPLAY, "flip-in-replay", "flip during replay", ANY, false},
+    {P_CUT_SPLITS_SECTIONS, "cut-splits-sections", "cut splits sections, frames whole", ANY, false},
+    {P_FRAME_SPLITS_SECTIONS, "frame-splits-sections", "sections whole in the cut, frames split",
+     ANY, false},
+    {P_EARLY_UNLOCK, "early-unlock", "early unlock", ANY, false},
+    {P_OL_FORGETS_PALS, "ol-forgets-pals",
+     "OL restart without hold (here: goes on without the PALs of its file)", ANY, false},
+    {P_OL_HOLDS_FOR_COMMIT, "ol-holds-for-commit",
+     "OL restart, commit on release (here: with a hold until the next commit)", ANY, false},
+    {P_STOP_BEFORE_BUSY, "stop-before-busy", "spin: epoch tested before BUSY", ANY, false},
+    {P_LINE_APPEND_FIRST, "line-append-first",
+     "spin: line claim, entry appended before the CAS (cow)", ANY, true},
+    {P_LINE_STAMP_FIRST, "line-stamp-first", "spin: line claim, CAS before the save (cow)", ANY,
+     true},
+    {P_LINE_NO_WAIT, "line-no-wait", "spin: line claim, streamer does not wait for the entry (cow)",
+     ANY, true},
+    {P_BUMP_ONCE, "bump-once", "spin: version bumped once", ANY, false},
+    {P_NAT_PORT_TWICE, "nat-port-twice", "function: NAT port released twice", NET, false},
+    {P_NAT_MAPPING_CHANGES, "nat-mapping-changes", "function: NAT mapping changed", NET, false},
+    {P_NF_CLOCK, "nf-clock", "function: time read from a clock", ANY, false},
+    {P_MONITOR_LOST_UPDATE, "monitor-lost-update", "function: counter read outside of its section",
+     PROGRAM_MONITOR, false},
+    {P_NAT_NO_SECOND_LOOK, "nat-no-second-look",
+     "function: NAT does not search again under the lock", NET, false},
+    {P_NAT_PORT_OUTSIDE_SECTION, "nat-port-outside-section",
+     "function: NAT takes a port without its pool's lock", NET, false},
+    {P_NF_RANDOM, "nf-random", "function: randomness from outside the state", ANY, false},
+    {P_NF_STATIC_STATE, "nf-static-state", "function: state outside of the arena", ANY, false},
+    {P_NO_PROBE, "no-probe", "H4: a lost last frame is not repeated", ANY, false},
+    {P_DETERMINANT_ANEW, "determinant-anew", "determinant drawn again in the replay", ANY, false},
+    {P_PROMOTE_PREPARED, "promote-prepared", "C1(d): promoted from a prepared, not the named base",
+     ANY, false},
+    {P_RELEASED_AFTER_HANDOVER, "released-after-handover",
+     "C4: released count raised after the hand-over", ANY, false},
+    {P_OL_ACKS_ON_ARRIVAL, "ol-acks-on-arrival",
+     "H3: OL acknowledges what it holds, not what is settled", ANY, false},
+    {P_IL_COUNTS_BEFORE_FILLED, "il-counts-before-filled",
+     "IL: an input gets its number before its record is whole", ANY, false},
+    {P_NO_CREDIT, "no-credit", "H9(c): input accepted without credit", ANY, false},
+    {P_SILENCE_FENCES_ALWAYS, "silence-fences-always",
+     "H2: silence fences without an eligible backup", ANY, false},
+    {P_DELTA_ON_UNCOMMITTED, "delta-on-uncommitted",
+     "H7: an aborted snapshot's lines are left out of the next", ANY, false},
+    {P_REPLAY_WAITS_FOR_ROOM, "replay-waits-for-room",
+     "found by the simulator: a worker waits for room in a replay", ANY, false},
+    {P_IL_TRIMS_ON_PREPARED, "il-trims-on-prepared",
+     "C1(c): IL trims on something else than a commit", ANY, false},
+};
+#define PLANTS (sizeof(plants) / sizeof(plants[0]))
+
+unsigned plants_find(const char *name)
+{
+    for (size_t i = 0; i < PLANTS; i++) {
+        char id[8];
+        snprintf(id, sizeof(id), "P%02u", plants[i].id);
+        if (strcmp(name, id) == 0 || strcmp(name, plants[i].name) == 0)
+            return plants[i].id;
+    }
+    return 0;
+}
+
+struct result {
+    uint64_t schedules; /* 0: not found */
+    struct violation violation;
+    double seconds;
+};
+
+/* One job's first find, in the order of seeds. */
+static struct result search(const struct plan *plan, const struct plant *plant, uint64_t limit)
+{
+    struct result result = {0};
+    struct sim_options options = plan->options;
+    double start = wall_seconds();
+    ftmb_planted = plant->id;
+    /* Half of the random ones would be spent on functions that cannot show it. */
+    options.program = plant->program;
+    for (uint64_t n = 0; n < limit && !result.schedules; n++) {
+        struct sim_config config = config_draw(plan->base + n, &options);
+        if (sim_run(&config, false))
+            continue;
+        result.schedules = n + 1;
+        result.violation.seed = plan->base + n;
+        snprintf(result.violation.invariant, sizeof(result.violation.invariant), "%s",
+                 sim.invariant);
+        snprintf(result.violation.what, sizeof(result.violation.what), "%s", sim.violation);
+    }
+    result.seconds = wall_seconds() - start;
+    ftmb_planted = P_NONE;
+    return result;
+}
+
+static void write_json(FILE *out, const struct plant *plant, const struct result *result,
+                       bool first)
+{
+    fprintf(out, "%s\n  {\"id\": \"P%02u\", \"name\": \"%s\", \"from\": ", first ? "" : ",",
+            plant->id, plant->name);
+    json_string(out, plant->from);
+    fprintf(out, ", \"found_by\": \"%s\", \"schedules\": %llu, \"seconds\": %.2f, \"what\": ",
+            plant->model        ? "model"
+            : result->schedules ? "sim"
+                                : "none",
+            (unsigned long long)result->schedules, result->seconds);
+    char what[300];
+    snprintf(what, sizeof(what), "%s%s%s", result->violation.invariant,
+             result->schedules ? ": " : "", result->violation.what);
+    json_string(out, what);
+    fprintf(out, "}");
+}
+
+int plants_run(const struct plan *plan, uint64_t limit, const char *json)
+{
+    FILE *out = json ? fopen(json, "w") : NULL;
+    if (json && !out) {
+        fprintf(stderr, "ftmb-sim: cannot write %s: %s\n", json, strerror(errno));
+        return 2;
+    }
+    if (out)
+        fprintf(out, "{\"version\": 1, \"kind\": \"plants\", \"seed_base\": %llu, \"plants\": [",
+                (unsigned long long)plan->base);
+    printf("seeds from %llu on\n", (unsigned long long)plan->base);
+    unsigned missed = 0;
+    for (size_t i = 0; i < PLANTS; i++) {
+        const struct plant *plant = &plants[i];
+        struct result result = {0};
+        if (ftmb_planted && ftmb_planted != plant->id)
+            continue;
+        if (!plant->model)
+            result = search(plan, plant, limit);
+        missed += !plant->model && !result.schedules;
+        printf("P%02u %-26s %9llu  %7.2f s  %s %s\n", plant->id, plant->name,
+               (unsigned long long)result.schedules, result.seconds,
+               plant->model ? "(model)" : result.violation.invariant, result.violation.what);
+        if (out)
+            write_json(out, plant, &result, i == 0);
+    }
+    if (out) {
+        fprintf(out, "]}\n");
+        fclose(out);
+    }
+    printf("%u not found within %llu schedules\n", missed, (unsigned long long)limit);
+    return missed != 0;
+}
