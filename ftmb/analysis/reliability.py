@@ -88,7 +88,8 @@ def row_of(kind: str, group: list[dict[str, Any]]) -> str | None:
     return name if name in ROWS else None
 
 
-def _incidents(trial: Trial) -> Iterator[dict[str, Any]]:
+def incidents_of(trial: Trial) -> Iterator[dict[str, Any]]:
+    """The incidents of one trial, each with its row."""
     kind = variant(trial)
     labels = {"trial": trial.id, "experiment": trial.experiment, "counted": trial.counted}
     if kind == "poison":
@@ -114,7 +115,7 @@ def _incidents(trial: Trial) -> Iterator[dict[str, Any]]:
 
 def incidents(results: Results) -> pd.DataFrame:
     """One row per incident of all trials."""
-    rows = [entry for trial in results.trials for entry in _incidents(trial)]
+    rows = [entry for trial in results.trials for entry in incidents_of(trial)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -244,7 +244,8 @@ static void connect_to(struct replica *replica, struct backup *backup, uint64_t 
     if (now < backup->connect_after_ns)
         return;
     backup->connect_after_ns = now + CONNECT_PAUSE_NS;
-    replica_state_path(replica, backup->told.slot, path, sizeof(path));
+    uint32_t slot = (uint32_t)(backup - replica->sender.backup);
+    replica_state_path(replica, slot, path, sizeof(path));
     int fd = control_connect(path, 0);
     if (fd < 0)
         return;
