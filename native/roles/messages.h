@@ -30,6 +30,8 @@ enum message_type {
     MSG_CREDIT,    /* OL -> IL: struct msg_credit */
     MSG_FENCED,    /* OL -> a replica that counts no more: struct msg_fenced; it stops (exit 6) */
     MSG_BYE,       /* replica or IL -> OL, OL -> all: an orderly end, not a failure */
+    MSG_VOID, /* OL -> backup: struct msg_snapshot that it prepared, and that will never be the base
+               */
     MSG_DELTA,     /* master -> backup: struct msg_delta, then bytes */
     MSG_DELTA_ACK, /* backup -> master, on the same connection: struct msg_delta_ack */
     MSG_TYPES,
@@ -137,6 +139,7 @@ static inline uint32_t message_bytes(uint16_t type)
         return sizeof(struct msg_backup);
     case MSG_PREPARED:
     case MSG_COMMITTED:
+    case MSG_VOID:
         return sizeof(struct msg_snapshot);
     case MSG_PROMOTE:
         return sizeof(struct msg_promote);

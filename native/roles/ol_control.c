@@ -182,6 +182,21 @@ static void tick(struct output_logger *ol)
 
 /* ---- messages ----------------------------------------------------------------------------- */
 
+/* It waits to hear what becomes of what it holds, and takes nothing until it does. While a view is
+ * to begin that is not known. */
+static void answer_stale(struct output_logger *ol, struct ol_connection *from,
+                         const struct msg_snapshot *prepared)
+{
+    const struct view_state *view = &ol->state.view;
+    if (from->slot == view->master || view->promoting || view->heir)
+        return;
+    if (view->base_epoch && prepared->view == view->base_view &&
+        prepared->epoch == view->base_epoch)
+        ol_send_committed(ol, from);
+    else
+        ol_send(ol, from, MSG_VOID, prepared, sizeof(*prepared));
+}
+
 static void on_prepared(struct output_logger *ol, struct ol_connection *from,
                         const struct control_msg *message)
 {
@@ -191,9 +206,8 @@ static void on_prepared(struct output_logger *ol, struct ol_connection *from,
     memcpy(&prepared, message->body, sizeof(prepared));
     switch (view_prepared(&ol->state.view, (uint32_t)from->slot, from->incarnation, prepared.view,
                           prepared.epoch, &prepared.cut)) {
-    case VIEW_STALE: /* it may wait to hear what becomes of it, and takes nothing until it does */
-        if (ol->state.view.base_epoch)
-            ol_send_committed(ol, from);
+    case VIEW_STALE:
+        answer_stale(ol, from, &prepared);
         break;
     case VIEW_PENDING:
         try_commit(ol);

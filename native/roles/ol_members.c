@@ -156,7 +156,7 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
     event_emit("joined", "{s:i,s:i,s:I,s:s}", "slot", from->slot, "incarnation",
                (int)from->incarnation, "pid", (json_int_t)hello->pid, "condition",
                active ? "active" : "standby");
-    if (view->member[slot].eligible) /* it may only have prepared it */
+    if (view->base_epoch && !active) /* what it holds as prepared may be that, or older */
         ol_send_committed(ol, from);
     if (active)
         begin_first_view(ol, from);

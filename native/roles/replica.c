@@ -73,10 +73,10 @@ static void on_welcome(struct replica *replica, const struct control_msg *messag
         replica_go(replica, message->view);
         return;
     }
-    /* After a lost connection, what is prepared may be the base by now, even of a later view: that
-     * is said next, or in the promotion, before it is void. */
+    /* What is prepared, by this process or the one before it, may be the base by now, even of a
+     * later view: that is said next, or in the promotion, or that it is void. */
     if (first)
-        replica_new_view(replica, message->view);
+        atomic_store(&replica->view, message->view);
     replica_tell_prepared(replica);
 }
 
@@ -104,6 +104,9 @@ static void on_message(struct replica *replica, const struct control_msg *messag
         break;
     case MSG_COMMITTED:
         on_committed(replica, message);
+        break;
+    case MSG_VOID:
+        replica_void(replica, (const struct msg_snapshot *)message->body);
         break;
     case MSG_SNAPSHOT:
         state_sender_wanted(replica);

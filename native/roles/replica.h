@@ -63,6 +63,7 @@ json_t *replica_stats(struct replica *replica);
  * left there. */
 int replica_base_open(struct replica *replica);
 void replica_committed(struct replica *replica, const struct msg_snapshot *message);
+void replica_void(struct replica *replica, const struct msg_snapshot *message);
 void replica_new_view(struct replica *replica, uint32_t view);
 /* A whole delta was received. */
 void replica_stage(struct replica *replica, uint64_t bytes);

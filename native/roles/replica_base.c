@@ -146,6 +146,17 @@ void replica_committed(struct replica *replica, const struct msg_snapshot *messa
     replica_change_niceness(stepped_back ? -REPLICA_BULK_NICENESS : 0);
 }
 
+/* What is prepared will never be the base. */
+void replica_void(struct replica *replica, const struct msg_snapshot *message)
+{
+    pthread_mutex_lock(&replica->state_lock);
+    if (base_same(standby_prepared(&replica->standby),
+                  (struct base_name){message->view, message->epoch}) &&
+        !replica->promoting)
+        standby_roll_back(&replica->standby);
+    pthread_mutex_unlock(&replica->state_lock);
+}
+
 /* What a view that has ended left prepared is void. */
 void replica_new_view(struct replica *replica, uint32_t view)
 {

@@ -107,6 +107,20 @@ static bool anybody_has(const struct state_sender *sender, struct base_name name
     return false;
 }
 
+static void send_to(struct state_sender *sender, struct backup *backup, uint64_t now);
+
+/* A backup that comes with the base in its file may take over, so nothing is committed without it:
+ * it gets the snapshot that is under way, too. */
+static void join_pending(struct state_sender *sender)
+{
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
+        struct backup *backup = &sender->backup[slot];
+        if (backup->present && holds_image(sender, backup) && !backup->receiving &&
+            !base_same(backup->name, sender->pending))
+            send_to(sender, backup, clock_ns());
+    }
+}
+
 static void look_at_news(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
@@ -121,6 +135,7 @@ static void look_at_news(struct replica *replica)
     pthread_mutex_unlock(&replica->state_lock);
     if (!sender->pending.epoch)
         return;
+    join_pending(sender);
     if (base_same(committed, sender->pending)) {
         snapshotter_committed(&sender->snapshotter);
         sender->committed = sender->pending;
@@ -216,6 +231,7 @@ static void take_snapshot(struct replica *replica, uint64_t now)
         full |= wants_full(sender, backup, now);
         lines |= backup->present && holds_image(sender, backup);
     }
+    lines |= sender->committed.epoch != 0; /* one that holds it may come while this is under way */
     /* No catching up on periods that were missed. */
     sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
     sender->wanted = false;

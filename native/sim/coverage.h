@@ -63,6 +63,8 @@
     X(OTHER_BACKUP, "other backup takes over after a second crash")                                \
     X(HEIR_WANTED, "view without master until a process holds the base")                           \
     X(PREPARED_LATE, "backup prepares what was committed meanwhile")                               \
+    X(VOID, "backup is told that what it prepared is void")                                        \
+    X(JOINED_PENDING, "backup comes with the base while a snapshot is under way")                  \
     X(BACKUP_SILENT, "silent backup dropped")                                                      \
     X(FORGOTTEN, "base given up: logs full, no backup")                                            \
     X(STANDBY_STAYS, "backup stays through a view change")                                         \

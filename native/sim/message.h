@@ -21,6 +21,7 @@ enum message_type {
     MSG_VIEW,
     MSG_CREDIT,
     MSG_FENCED,
+    MSG_VOID,
     MSG_DEATH,
 };
 

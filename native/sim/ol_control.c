@@ -208,7 +208,7 @@ static void admit(uint32_t slot, const struct message *hello)
     SIM_POINT();
     const struct message welcome = {.type = MSG_WELCOME, .active = active};
     send((int)slot, &welcome);
-    if (view->member[slot].eligible) { /* it may only have prepared it */
+    if (view->base_epoch && !active) { /* what it holds as prepared may be that, or older */
         const struct message committed = committed_message();
         send((int)slot, &committed);
     }
@@ -297,9 +297,19 @@ static void try_commit(void)
 static void on_prepared(uint32_t slot, const struct message *message)
 {
     const struct message committed = committed_message();
+    const struct view_state *view = &sim.ol.state;
     switch (view_prepared(&sim.ol.state, slot, message->incarnation, message->name.view,
                           message->name.epoch, &message->cut)) {
-    case VIEW_STALE:
+    case VIEW_STALE: /* whoever holds it waits to hear what becomes of it */
+        if ((int)slot == view->master || view->promoting || view->heir)
+            break;
+        if (base_same(message->name, committed.name)) {
+            send((int)slot, &committed);
+        } else {
+            const struct message none = {.type = MSG_VOID, .name = message->name};
+            cover(COVER_VOID);
+            send((int)slot, &none);
+        }
         break;
     case VIEW_LATE:
         cover(COVER_PREPARED_LATE);
@@ -419,8 +429,11 @@ static void on_message(uint32_t slot, const struct message *message)
         break;
     case MSG_REJECTED:
         if (present(slot) && (int)slot != sim.ol.state.master &&
-            message->incarnation == sim.ol.state.member[slot].incarnation)
+            message->incarnation == sim.ol.state.member[slot].incarnation) {
+            view_refused(&sim.ol.state, slot);
             tell_backup(slot, true);
+            try_commit();
+        }
         break;
     case MSG_CUT:
         cut_arrived(message);

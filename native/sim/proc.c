@@ -329,6 +329,10 @@ static void on_message(struct proc *proc, const struct message *message)
     case MSG_COMMITTED:
         snapshot_committed(proc, message->name);
         break;
+    case MSG_VOID:
+        if (base_same(standby_prepared(&proc->standby), message->name) && !proc->promised_view)
+            standby_roll_back(&proc->standby);
+        break;
     case MSG_SNAPSHOT:
         proc->wanted = true;
         break;

@@ -33,6 +33,23 @@ static void post(struct proc *proc, uint32_t slot)
     parcel_send(&sim.state[proc->slot][slot], &backup->delta);
 }
 
+/* Send the snapshot under way to a backup: as a difference, where it holds the committed one. */
+static void ask(struct proc *proc, uint32_t slot)
+{
+    struct backup *backup = &proc->backup[slot];
+    const struct arena *previous = NULL;
+    if (proc->committed >= 0 && base_same(backup->base, proc->committed_name))
+        previous = proc->image[proc->committed];
+    cover_if(previous != NULL, COVER_DELTA);
+    struct snapshot_name name = {.view = proc->view,
+                                 .epoch = proc->epoch,
+                                 .base_view = proc->committed_name.view,
+                                 .base_epoch = proc->committed_name.epoch};
+    FTMB_ASSERT(delta_build(&backup->delta, proc->image[proc->pending], previous, name, true));
+    backup->asked = true;
+    post(proc, slot);
+}
+
 static void abandon(struct proc *proc)
 {
     if (PLANTED(P_DELTA_ON_UNCOMMITTED) && proc->committed >= 0 && proc->pending >= 0)
@@ -63,17 +80,7 @@ static void take_and_send(struct proc *proc)
         struct backup *backup = &proc->backup[slot];
         if (!backup->present)
             continue;
-        const struct arena *previous = NULL;
-        if (proc->committed >= 0 && base_same(backup->base, proc->committed_name))
-            previous = proc->image[proc->committed];
-        cover_if(previous != NULL, COVER_DELTA);
-        struct snapshot_name name = {.view = proc->view,
-                                     .epoch = proc->epoch,
-                                     .base_view = proc->committed_name.view,
-                                     .base_epoch = proc->committed_name.epoch};
-        FTMB_ASSERT(delta_build(&backup->delta, image, previous, name, true));
-        backup->asked = true;
-        post(proc, slot);
+        ask(proc, slot);
     }
     if (!anybody_asked(proc)) /* gone while the image was made */
         abandon(proc);
@@ -129,6 +136,12 @@ void snapshot_backup(struct proc *proc, const struct message *message)
         backup->asked = false;
         if (!anybody_asked(proc))
             abandon(proc);
+    }
+    /* It may take over, so nothing is committed without it. */
+    if (proc->pending >= 0 && proc->committed >= 0 && backup->present &&
+        base_same(backup->base, proc->committed_name)) {
+        cover(COVER_JOINED_PENDING);
+        ask(proc, message->slot);
     }
 }
 
