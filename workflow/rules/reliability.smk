@@ -1,5 +1,5 @@
-# What looks for errors beside the trials. A violation is a result, shown on the page, and no failure
-# of the workflow: each command has written its file then, although it does not end with 0.
+# What looks for errors beside the trials. A violation is a result, shown on the page, and no
+# failure of the workflow: each command has written its file then, though it does not end with 0.
 
 
 rule simulator:
