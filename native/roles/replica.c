@@ -84,7 +84,7 @@ static void on_welcome(struct replica *replica, const struct control_msg *messag
      * is said next, or in the promotion, before it is void. */
     if (first)
         replica_new_view(replica, message->view);
-    replica_tell_prepared(replica);
+    replica_tell_staged(replica);
 }
 
 static void on_committed(struct replica *replica, const struct control_msg *message)
