@@ -180,9 +180,8 @@ static bool snapshot_due(const struct replica *replica, uint64_t now)
     return full || (present && timely);
 }
 
-static void send_to(struct state_sender *sender, struct backup *backup, uint64_t now)
+static void send_to(struct state_sender *sender, struct backup *backup, bool full, uint64_t now)
 {
-    bool full = !holds_image(sender, backup);
     if (backup->receiving) /* it has not moved for long */
         begin_anew(backup);
     backup->delta = full ? &sender->snapshotter.full : &sender->snapshotter.delta;
@@ -228,10 +227,26 @@ static void take_snapshot(struct replica *replica, uint64_t now)
     if (error)
         die(3, "cannot take a snapshot: %s", strerror(-error));
     report(sender, full, lines);
+    sender->pending_full = full;
+    sender->pending_lines = lines;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         struct backup *backup = &sender->backup[slot];
         if (wants_full(sender, backup, now) || (backup->present && holds_image(sender, backup)))
-            send_to(sender, backup, now);
+            send_to(sender, backup, !holds_image(sender, backup), now);
+    }
+}
+
+/* A backup that came while a snapshot is under way gets that one too. The OL may wait for it: one
+ * that joins with the present base counts from then on. */
+static void catch_up(struct state_sender *sender, uint64_t now)
+{
+    for (int slot = 0; slot < VIEW_SLOTS && sender->pending.epoch; slot++) {
+        struct backup *backup = &sender->backup[slot];
+        if (!backup->present || base_same(backup->name, sender->pending))
+            continue;
+        bool lines = sender->pending_lines && holds_image(sender, backup);
+        if (lines || (sender->pending_full && now >= backup->full_after_ns))
+            send_to(sender, backup, !lines, now);
     }
 }
 
@@ -371,6 +386,7 @@ void state_sender_main(struct replica *replica)
         look_at_news(replica);
         free_logs(replica);
         take_up_base(replica);
+        catch_up(&replica->sender, now);
         if (snapshot_due(replica, now)) {
             take_snapshot(replica, now);
         } else if (sender->pending.epoch && now >= sender->due_ns) {
