@@ -18,7 +18,8 @@ make --no-print-directory sim SEEDS=$((third * 300)) SEED_BASE="$(date +%s)" || 
 
 say "chaos: masters killed for $third s (record: results/soak/chaos)"
 rm -rf results/soak/chaos
-ftmb trial config/examples/chaos.yaml --set "duration_s=$third" --out results/soak/chaos || status=1
+ftmb trial config/examples/chaos.yaml --set "duration_s=$third" --out results/soak/chaos \
+    --strict --verbose || status=1
 
 say "fuzzers"
 RUNS=$((third * 1000)) envs/fuzz.sh || status=1

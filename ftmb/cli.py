@@ -1,4 +1,5 @@
-"""The `ftmb` command. Exit codes: 0 done, 2 wrong spec or words, 3 machine, 4 the run failed."""
+"""The `ftmb` command. Exit codes: 0 done, 2 wrong spec or words, 3 machine, 4 the run failed, 5 a
+check failed (only with `trial --strict`)."""
 
 from __future__ import annotations
 
@@ -42,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         default=LOCK_WAIT_S,
         metavar="SECONDS",
         help="how long to wait for another trial on this machine (default %(default)g; 0: fail)",
+    )
+    trial.add_argument(
+        "--strict", action="store_true", help="end with 5 if a check of the record fails"
     )
     trial.add_argument("--verbose", action="store_true", help="a line on stderr for each stage")
 
@@ -94,6 +98,11 @@ def _trial(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     print(f"{options.out / 'record.json'}: {trial.summary(result)}")
     if result.valid is not True:
         print(f"ftmb: the record is not valid: {result.valid}", file=sys.stderr)
+    failed = [check for check in result.checks if check.verdict == "fail"]
+    if options.strict and failed:
+        for check in failed:
+            print(f"ftmb: check {check.name} failed: {check.detail}", file=sys.stderr)
+        return 5
     return 0
 
 

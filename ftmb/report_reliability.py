@@ -169,7 +169,8 @@ def plants(results: Results) -> Table:
     if made is None:
         return _absent(head, "plants", title, 5)
     rows = [
-        (p["id"], p["name"], p.get("from", ""), p.get("found_by") or "nothing",
+        (p["id"], p["name"], p.get("from", ""),
+         p["found_by"] if reliability.found(p) else "nothing",
          p.get("what") or MISSING, number(p.get("schedules")))
         for p in made["plants"]
     ]  # fmt: skip

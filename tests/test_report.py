@@ -233,7 +233,7 @@ def test_a_violation_is_printed_with_its_seed(copy: Any) -> None:
         edit(trials.parent / "reliability" / "sim.json",
              lambda r: r.update(violations=[{"seed": 4711, "what": "I2: lost"}]))  # fmt: skip
         edit(trials.parent / "reliability" / "plants.json",
-             lambda r: r["plants"][0].update(found_by=None))  # fmt: skip
+             lambda r: r["plants"][0].update(found_by="none"))  # fmt: skip
 
     text = copy(alter, "chaos")
     part = section(text, "reliability")

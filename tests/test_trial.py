@@ -162,6 +162,13 @@ def test_a_lost_packet_is_a_failed_check_in_a_valid_record(run: Run) -> None:
     assert {c["name"] for c in result["checks"] if c["verdict"] == "fail"} == {"exactly_once"}
 
 
+def test_strict_ends_with_a_code_of_its_own(run: Run) -> None:
+    code, _, err = run(SPEC, {"loggers": "lose-one"}, "--strict")
+    assert code == 5
+    assert "check exactly_once failed: 1000 outputs, 999 delivered, 1 lost" in one_line(err)
+    assert run(SPEC, None, "--strict")[0] == 0
+
+
 @pytest.mark.parametrize(("kind", "words"), [("no-samples", "no latency"), ("late", "was late")])
 def test_a_bad_measurement_is_not_valid(run: Run, kind: str, words: str) -> None:
     code, result, _ = run(SPEC, {"loggers": kind})

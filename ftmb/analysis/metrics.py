@@ -150,7 +150,8 @@ def recovery_longest(results: Results) -> list[Part]:
     frame = results.recoveries
     if frame.empty:
         return []
-    frame = frame[frame["t0_ns"].notna()]
+    # Where a second fault hits while recovering, the first recovery is not to finish.
+    frame = frame[frame["t0_ns"].notna() & (frame["experiment"] != reliability.EXPERIMENT)]
     unfinished = int(frame["total_ms"].isna().sum())
     total = frame["total_ms"].astype(float).fillna(float("inf"))
     if total.empty:
@@ -243,8 +244,12 @@ def log_fill(results: Results) -> list[Part]:
 
 @metric
 def refused_inputs(results: Results) -> list[Part]:
-    """Packets refused before the log, below saturation (rate given), over all such trials."""
+    """Packets refused before the log, below saturation (rate given), over all such trials.
+
+    Not those of the faults: while a logger is away, refusing is what is right.
+    """
     frame = results.frame
+    frame = frame[frame["experiment"] != reliability.EXPERIMENT]
     frame = frame[frame["counted"] & (frame["mode"] == "ftmb") & (frame["rate_pps"] != "max")]
     if frame.empty:
         return []
@@ -357,7 +362,7 @@ def plants_missed(results: Results) -> list[Part]:
     modelled = (results.reliability.get("model") or {}).get("plants")
     parts = []
     if planted is not None:
-        missed = [plant["id"] for plant in planted if not plant.get("found_by")]
+        missed = [plant["id"] for plant in planted if not reliability.found(plant)]
         parts.append(
             Part("program", len(missed), "bugs", None, None, len(planted), _missed(missed))
         )

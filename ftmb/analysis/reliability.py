@@ -123,3 +123,8 @@ def of_row(table: pd.DataFrame, row: str) -> pd.DataFrame:
     """The incidents of a row that may be counted, or went wrong whatever the record says."""
     part = table[table["row"] == row]
     return part[part["counted"].astype(bool) | ~part["guaranteed"].astype(bool)]
+
+
+def found(plant: dict[str, Any]) -> bool:
+    """Whether anything found a planted bug."""
+    return str(plant.get("found_by") or "none") != "none"

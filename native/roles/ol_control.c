@@ -225,7 +225,7 @@ static void on_rejected(struct output_logger *ol, const struct ol_connection *fr
     if (from->slot < 0 || from->slot == ol->state.view.master)
         return;
     view_refused(&ol->state.view, (uint32_t)from->slot);
-    ol_tell_backup(ol, (uint32_t)from->slot, true);
+    ol_tell_backup(ol, (uint32_t)from->slot);
     try_commit(ol);
 }
 

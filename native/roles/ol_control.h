@@ -31,7 +31,7 @@ void ol_hello(struct output_logger *ol, struct ol_connection *from,
               const struct control_msg *message);
 void ol_connection_lost(struct output_logger *ol, int slot, bool is_il);
 void ol_member_gone(struct output_logger *ol, uint32_t slot, const char *kind);
-void ol_tell_backup(struct output_logger *ol, uint32_t slot, bool anew);
+void ol_tell_backup(struct output_logger *ol, uint32_t slot);
 void ol_tell_view(struct output_logger *ol);
 void ol_take_up_members(struct output_logger *ol);
 void ol_look_for_silence(struct output_logger *ol, uint64_t now);

@@ -181,7 +181,7 @@ void ol_cut_arrived(struct output_logger *ol, struct ol_connection *from,
         if (!view->member[slot].present || (int)slot == view->master)
             continue;
         ol_send(ol, ol_replica(ol, (int)slot), MSG_NEW_VIEW, NULL, 0);
-        ol_tell_backup(ol, slot, false);
+        ol_tell_backup(ol, slot);
     }
     ol_tell_protection(ol);
 }

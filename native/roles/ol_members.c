@@ -74,13 +74,14 @@ void ol_tell_view(struct output_logger *ol)
     ol_send(ol, ol_input_logger(ol), MSG_VIEW, &message, sizeof(message));
 }
 
-void ol_tell_backup(struct output_logger *ol, uint32_t slot, bool anew)
+/* One that refused the last snapshot is sent all of the next: as if it held nothing. */
+void ol_tell_backup(struct output_logger *ol, uint32_t slot)
 {
     const struct view_state *view = &ol->state.view;
     const struct view_member *member = &view->member[slot];
     struct msg_backup backup = {
         .slot = slot, .present = member->present, .incarnation = member->incarnation};
-    if (member->eligible && !anew) {
+    if (member->eligible && !member->refused) {
         backup.base_view = view->base_view;
         backup.base_epoch = view->base_epoch;
     }
@@ -92,7 +93,7 @@ static void tell_all_backups(struct output_logger *ol)
 {
     for (uint32_t slot = 0; slot < ol->config->replicas; slot++) {
         if ((int)slot != ol->state.view.master)
-            ol_tell_backup(ol, slot, false);
+            ol_tell_backup(ol, slot);
     }
 }
 
@@ -163,7 +164,7 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
     if (active)
         tell_all_backups(ol);
     else if (!view->promoting)
-        ol_tell_backup(ol, slot, false);
+        ol_tell_backup(ol, slot);
     ol_tell_protection(ol);
 }
 
@@ -190,7 +191,7 @@ static void rejoin(struct output_logger *ol, struct ol_connection *from,
     if (!master) {
         if (hello->view != view->view && !view->promoting)
             ol_send(ol, from, MSG_NEW_VIEW, NULL, 0);
-        ol_tell_backup(ol, slot, false);
+        ol_tell_backup(ol, slot);
         return;
     }
     if (!begun)
@@ -281,7 +282,7 @@ void ol_member_gone(struct output_logger *ol, uint32_t slot, const char *kind)
         return;
     if (kind)
         event_emit("backup_lost", "{s:i,s:s}", "slot", (int)slot, "kind", kind);
-    ol_tell_backup(ol, slot, false);
+    ol_tell_backup(ol, slot);
     ol_tell_protection(ol);
 }
 

@@ -15,12 +15,19 @@
 #define POLL_MS 20
 #define BEATS 5 /* in the time after which silence is suspected */
 
-/* Waiting spins shortly, then gives the core away: the one that is waited for may need it. */
+/* Rounds, about a second, after which a replay that was told to end is given up. */
+#define ENDLESS_ROUNDS (1u << 20)
+
+/* Waiting spins shortly, then gives the core away: the one that is waited for may need it. What a
+ * replay waits for never comes once the input logger has stopped. */
 static void relax(void *env, unsigned worker, uint64_t rounds)
 {
-    (void)env;
+    struct worker_group *group = env;
     (void)worker;
     rounds < 64 ? cpu_relax() : (void)sched_yield();
+    if (unlikely(rounds > ENDLESS_ROUNDS) && atomic_load(&group->quit) &&
+        atomic_load(&group->replaying))
+        die(5, "told to stop in the middle of a replay");
 }
 
 static void diverged(void *env, unsigned worker, const char *why, uint64_t pal, uint32_t id)
@@ -77,7 +84,7 @@ static void on_welcome(struct replica *replica, const struct control_msg *messag
      * later view: that is said next, or in the promotion, or that it is void. */
     if (first)
         atomic_store(&replica->view, message->view);
-    replica_tell_prepared(replica);
+    replica_tell_staged(replica);
 }
 
 static void on_committed(struct replica *replica, const struct control_msg *message)
@@ -229,7 +236,7 @@ int replica_create(struct replica *replica, const struct node_config *config,
 {
     memset(replica, 0, sizeof(*replica));
     replica->config = config;
-    replica->env = (struct ctx_env){.relax = relax, .diverged = diverged};
+    replica->env = (struct ctx_env){.env = &replica->group, .relax = relax, .diverged = diverged};
     init_locks(replica);
     int error = map_arena(replica);
     for (uint32_t w = 0; !error && w < config->workers; w++)

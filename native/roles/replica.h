@@ -38,6 +38,7 @@ struct replica {
     pthread_mutex_t state_lock;
     struct standby standby; /* guarded by it, as is the next */
     bool promoting;         /* nothing may be prepared any more */
+    bool refused_last;      /* the delta received last */
     uint64_t digests_matched;
     uint64_t digests_mismatched;
     uint64_t refused; /* deltas */
@@ -67,8 +68,8 @@ void replica_void(struct replica *replica, const struct msg_snapshot *message);
 void replica_new_view(struct replica *replica, uint32_t view);
 /* A whole delta was received. */
 void replica_stage(struct replica *replica, uint64_t bytes);
-/* After a rejoin: what is prepared, again. */
-void replica_tell_prepared(struct replica *replica);
+/* After a rejoin: what became of the last delta, again. */
+void replica_tell_staged(struct replica *replica);
 
 /* replica_state.c */
 int replica_state_init(struct replica *replica);

@@ -108,6 +108,7 @@ void replica_stage(struct replica *replica, uint64_t bytes)
         replica->digests_matched += !wrong && digest;
         replica->digests_mismatched += wrong == standby_wrong_digest;
         replica->refused += wrong != NULL;
+        replica->refused_last = wrong != NULL;
     }
     if (!dropped && !wrong)
         message = prepared_message(standby);
@@ -119,16 +120,18 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
 }
 
-void replica_tell_prepared(struct replica *replica)
+/* The OL may not have heard of it. Told of a refusal twice, it only has a full one sent twice. */
+void replica_tell_staged(struct replica *replica)
 {
-    struct msg_snapshot message;
+    struct msg_snapshot message = {0};
     pthread_mutex_lock(&replica->state_lock);
     struct base_name prepared = standby_prepared(&replica->standby);
     if (prepared.epoch)
         message = prepared_message(&replica->standby);
+    bool refused = replica->refused_last;
     pthread_mutex_unlock(&replica->state_lock);
-    if (prepared.epoch && !atomic_load(&replica->active))
-        replica_send(replica, MSG_PREPARED, &message, sizeof(message));
+    if ((prepared.epoch || refused) && !atomic_load(&replica->active))
+        replica_send(replica, refused ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
 }
 
 /* The OL has a new base. What is prepared is that one, or still under way, or never will be it. */

@@ -107,20 +107,6 @@ static bool anybody_has(const struct state_sender *sender, struct base_name name
     return false;
 }
 
-static void send_to(struct state_sender *sender, struct backup *backup, uint64_t now);
-
-/* A backup that comes with the base in its file may take over, so nothing is committed without it:
- * it gets the snapshot that is under way, too. */
-static void join_pending(struct state_sender *sender)
-{
-    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
-        struct backup *backup = &sender->backup[slot];
-        if (backup->present && holds_image(sender, backup) && !backup->receiving &&
-            !base_same(backup->name, sender->pending))
-            send_to(sender, backup, clock_ns());
-    }
-}
-
 static void look_at_news(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
@@ -135,7 +121,6 @@ static void look_at_news(struct replica *replica)
     pthread_mutex_unlock(&replica->state_lock);
     if (!sender->pending.epoch)
         return;
-    join_pending(sender);
     if (base_same(committed, sender->pending)) {
         snapshotter_committed(&sender->snapshotter);
         sender->committed = sender->pending;
@@ -195,9 +180,8 @@ static bool snapshot_due(const struct replica *replica, uint64_t now)
     return full || (present && timely);
 }
 
-static void send_to(struct state_sender *sender, struct backup *backup, uint64_t now)
+static void send_to(struct state_sender *sender, struct backup *backup, bool full, uint64_t now)
 {
-    bool full = !holds_image(sender, backup);
     if (backup->receiving) /* it has not moved for long */
         begin_anew(backup);
     backup->delta = full ? &sender->snapshotter.full : &sender->snapshotter.delta;
@@ -231,7 +215,6 @@ static void take_snapshot(struct replica *replica, uint64_t now)
         full |= wants_full(sender, backup, now);
         lines |= backup->present && holds_image(sender, backup);
     }
-    lines |= sender->committed.epoch != 0; /* one that holds it may come while this is under way */
     /* No catching up on periods that were missed. */
     sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
     sender->wanted = false;
@@ -244,10 +227,26 @@ static void take_snapshot(struct replica *replica, uint64_t now)
     if (error)
         die(3, "cannot take a snapshot: %s", strerror(-error));
     report(sender, full, lines);
+    sender->pending_full = full;
+    sender->pending_lines = lines;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         struct backup *backup = &sender->backup[slot];
         if (wants_full(sender, backup, now) || (backup->present && holds_image(sender, backup)))
-            send_to(sender, backup, now);
+            send_to(sender, backup, !holds_image(sender, backup), now);
+    }
+}
+
+/* A backup that came while a snapshot is under way gets that one too. The OL may wait for it: one
+ * that joins with the present base counts from then on. */
+static void catch_up(struct state_sender *sender, uint64_t now)
+{
+    for (int slot = 0; slot < VIEW_SLOTS && sender->pending.epoch; slot++) {
+        struct backup *backup = &sender->backup[slot];
+        if (!backup->present || base_same(backup->name, sender->pending))
+            continue;
+        bool lines = sender->pending_lines && holds_image(sender, backup);
+        if (lines || (sender->pending_full && now >= backup->full_after_ns))
+            send_to(sender, backup, !lines, now);
     }
 }
 
@@ -387,6 +386,7 @@ void state_sender_main(struct replica *replica)
         look_at_news(replica);
         free_logs(replica);
         take_up_base(replica);
+        catch_up(&replica->sender, now);
         if (snapshot_due(replica, now)) {
             take_snapshot(replica, now);
         } else if (sender->pending.epoch && now >= sender->due_ns) {

@@ -51,6 +51,8 @@ struct state_sender {
     struct base_name committed; /* the name of the snapshotter's committed image */
     uint64_t epoch;             /* of the latest snapshot of this view */
     struct base_name pending;   /* under way; epoch 0: none */
+    bool pending_full;          /* built of it: the whole state, */
+    bool pending_lines;         /* and what differs from the committed image */
     bool wanted;                /* a log fills: do not wait for the period's end */
     uint64_t due_ns;
 };

@@ -173,6 +173,20 @@ static void test_beginning(void)
     expect_of_il(MSG_COMMITTED);
 }
 
+/* A backup that refused is sent all of the next snapshot, also if the master could not be told. */
+static void test_refused(void)
+{
+    peer_send(&r1, MSG_REJECTED, 1, 2, NULL, 0);
+    expect_backup(&r0, 1, true, 0);
+    struct peer before = r0;
+    r0 = say_hello((struct msg_hello){.slot = 0, .incarnation = 1, .view = 1, .active = 1});
+    expect_welcome(&r0, 1, true, true);
+    peer_close(&before);
+    expect_committed(&r0, 1);
+    expect_backup(&r0, 1, true, 0);
+    expect_backup(&r0, 2, false, 0);
+}
+
 /* Who does not keep to the protocol loses its connection, and nobody else anything. */
 static void test_bad_messages(void)
 {
@@ -273,6 +287,7 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     peer_begin();
     test_beginning();
+    test_refused();
     test_bad_messages();
     test_restart();
     test_killed_while_promoting();

@@ -219,6 +219,15 @@ static void test_new_view(void)
 static void test_reconnect(void)
 {
     make_delta(2, 2, false);
+    head()->config_digest++;
+    seal();
+    send_delta();
+    peer_expect(&ol, MSG_REJECTED);
+    peer_close(&ol);
+    ol = peer_accept(ol_listen);
+    peer_welcome(&ol, 2, 1, false, true);
+    peer_expect(&ol, MSG_REJECTED); /* the OL may not have heard */
+    make_delta(2, 3, false);
     send_delta();
     expect_prepared();
     peer_close(&ol);
@@ -231,7 +240,7 @@ static void test_reconnect(void)
     commit(); /* so is this */
     check_file();
     /* It was committed, and then its view ended, while the connection was lost. */
-    make_delta(2, 3, false);
+    make_delta(2, 4, false);
     send_delta();
     expect_prepared();
     peer_close(&ol);
@@ -245,7 +254,7 @@ static void test_reconnect(void)
 /* A process that is killed leaves its base, and what it had prepared, to the next one. */
 static pid_t test_killed(pid_t pid)
 {
-    make_delta(2, 4, false);
+    make_delta(2, 5, false);
     send_delta();
     expect_prepared();
     CHECK(kill(pid, SIGKILL) == 0 && peer_wait(pid) == -SIGKILL);
@@ -267,13 +276,13 @@ static pid_t test_killed(pid_t pid)
 
 static void test_promoted(pid_t pid)
 {
-    make_delta(2, 5, false);
+    make_delta(2, 6, false);
     send_delta();
     expect_prepared();
     /* The OL had committed it; the news of that did not come through. */
     snapshot_copy(taken, base);
-    committed = (struct base_name){2, 5};
-    struct msg_promote promote = {.base_view = 2, .base_epoch = 5};
+    committed = (struct base_name){2, 6};
+    struct msg_promote promote = {.base_view = 2, .base_epoch = 6};
     for (unsigned i = 0; i < 3; i++) {
         peer_send(&ol, MSG_PROMOTE, 3, 3, &promote, sizeof(promote));
         const struct msg_cut *cut = peer_expect(&ol, MSG_CUT);
@@ -296,7 +305,7 @@ static void test_wrong_promotion(void)
     peer_close(&channel);
     pid_t pid = peer_start(SLOT);
     join(4, 4);
-    struct msg_promote promote = {.base_view = 2, .base_epoch = 6};
+    struct msg_promote promote = {.base_view = 2, .base_epoch = 7};
     peer_send(&ol, MSG_PROMOTE, 5, 4, &promote, sizeof(promote));
     CHECK(peer_wait(pid) == 4);
     /* Nobody answers any more. */

@@ -25,6 +25,9 @@ rule analysis:
         plan="results/plan.json",
         claims=config["claims"],
         records=expand("results/trials/{trial}/record.json", trial=TRIALS),
+        reliability=expand(
+            "results/reliability/{kind}.json", kind=["sim", "plants", "model"]
+        ),
     output:
         expand(
             "results/analysis/{table}.csv",
