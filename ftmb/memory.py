@@ -23,7 +23,7 @@ DIRECTORY, REPLICAS = "directory", "replicas"
 # allocators and page tables breathe.
 LEAST_S = 60.0
 GROWTH, GROWTH_KB = 0.05, 8 * 1024
-LEAST_SAMPLES = 5
+LEAST_SAMPLES = 3
 
 
 @dataclass(frozen=True)
