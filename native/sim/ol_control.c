@@ -124,6 +124,11 @@ static void master_failed(bool dead)
         return;
     SIM_POINT();
     ol_fence();
+    /* The base was given up (no backup, logs half full) before this death was known. */
+    while (outcome == VIEW_LOST && dead && ol->forgotten) {
+        sim.lost = true;
+        coro_yield();
+    }
     if (outcome == VIEW_LOST || (outcome == VIEW_HEIRLESS && !dead))
         sim_fail("I2", "%s, and nobody holds the base",
                  dead ? "the master died" : "a silent master is fenced");

@@ -179,7 +179,7 @@ static void loop(void)
 {
     uint32_t idle = 0, phase = 0;
     uint64_t jump_ns = 5 * SIM_US;
-    while (!sim.violated) {
+    while (!sim.violated && !sim.lost) {
         if (actors_changed || ++phase >= PHASE_STEPS) {
             phase = 0;
             draw_actors();
@@ -261,7 +261,7 @@ static void reset(const struct sim_config *config)
     sim.steps = sim.switches = sim.uids = 0;
     sim.run++;
     sim.progress_ns = sim.now_ns;
-    sim.violated = false;
+    sim.violated = sim.lost = false;
     sim.trace_hash = seed;
     sim.world_link = 1;
     sim.promoted_base = (struct base_name){0};
@@ -302,7 +302,7 @@ bool sim_run(const struct sim_config *config, bool trace)
     choose_program();
     world_reset();
     loop();
-    if (!sim.violated) {
+    if (!sim.violated && !sim.lost) {
         coro_begin(&judge, end_main, NULL);
         coro_resume(&judge);
     }

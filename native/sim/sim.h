@@ -194,6 +194,7 @@ struct sim {
     uint32_t world_link;            /* generation of the OL's sockets */
     bool violated;
     bool tracing;
+    bool lost; /* a named, loud end: state lost after the base was given up */
     char violation[256];
     char invariant[8];
     uint64_t trace_hash;
