@@ -343,7 +343,7 @@ static void on_message(struct proc *proc, const struct message *message)
         go(proc, message->view);
         break;
     case MSG_NEW_VIEW:
-        if (!proc->active && message->view > proc->view) {
+        if (!proc->active && message->view >= proc->view) {
             proc->view = message->view;
             if (standby_prepared(&proc->standby).view < message->view)
                 standby_roll_back(&proc->standby);
