@@ -1,23 +1,14 @@
-/* The output logger's decisions: who belongs, commits, credit, silence, failover. What
- * roles/ol_control.c, ol_members.c and ol_failover.c do. */
+/* The output logger's decisions: who belongs, silence, failover. What roles/ol_members.c and
+ * ol_failover.c do. */
 #include <string.h>
 
-#include "core/credit.h"
 #include "sim/ol.h"
 #include "sim/oracle.h"
 #include "sim/world.h"
 
 #define DETECT_NS (2 * SIM_MS)
-#define ASK_NS (500 * SIM_US)
-/* Outputs of the burst that a report of progress runs ahead of. */
-#define CREDIT_SLACK 8u
 
-static bool present(uint32_t slot)
-{
-    return sim.ol.state.member[slot].present;
-}
-
-static void send(int slot, const struct message *message)
+void ol_send(int slot, const struct message *message)
 {
     struct ol *ol = &sim.ol;
     if (slot < 0 || !ol->member[slot].connected)
@@ -29,13 +20,13 @@ static void send(int slot, const struct message *message)
         channel_send(&sim.to_proc[slot], &copy);
 }
 
-static void send_type(int slot, enum message_type type)
+void ol_send_type(int slot, enum message_type type)
 {
     const struct message message = {.type = type};
-    send(slot, &message);
+    ol_send(slot, &message);
 }
 
-static void send_il(const struct message *message)
+void ol_send_il(const struct message *message)
 {
     if (!sim.ol.il_connected || !sim.il.alive)
         return;
@@ -53,7 +44,7 @@ static void tell_view(void)
         return;
     struct message message = {.type = MSG_VIEW, .slot = ol->slot, .incarnation = ol->incarnation};
     memcpy(message.cut.next_input, ol->start, sizeof(ol->start));
-    send_il(&message);
+    ol_send_il(&message);
 }
 
 static void tell_backup(uint32_t slot, bool anew)
@@ -81,7 +72,7 @@ static void tell_all_backups(void)
     }
 }
 
-static struct message committed_message(void)
+struct message ol_committed_message(void)
 {
     const struct view_state *view = &sim.ol.state;
     return (struct message){
@@ -100,7 +91,7 @@ static void promote(void)
         for (uint64_t i = 0; i < message.limit[w]; i++)
             sim.promote_pals[w][i] = x->pals[(x->pal_base + 1 + i) & x->pal_mask];
     }
-    send(ol->state.master, &message);
+    ol_send(ol->state.master, &message);
 }
 
 static void fence_out(int slot)
@@ -117,7 +108,7 @@ static void master_failed(bool dead)
     struct ol *ol = &sim.ol;
     int old = ol->state.master, other = 0;
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++)
-        other += present(slot) && (int)slot != old && ol->state.member[slot].eligible;
+        other += ol_present(slot) && (int)slot != old && ol->state.member[slot].eligible;
     bool again = ol->state.base_view != ol->state.view; /* nothing committed since */
     enum view_outcome outcome = view_master_failed(&ol->state, dead);
     if (outcome == VIEW_GOES_ON)
@@ -177,13 +168,13 @@ static void cut_arrived(const struct message *message)
     SIM_POINT();
     view_begun(view);
     SIM_POINT();
-    send_type(view->master, MSG_GO);
+    ol_send_type(view->master, MSG_GO);
     memset(ol->limit, 0, sizeof(ol->limit));
     tell_view();
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        if (!present(slot) || (int)slot == view->master)
+        if (!ol_present(slot) || (int)slot == view->master)
             continue;
-        send_type((int)slot, MSG_NEW_VIEW);
+        ol_send_type((int)slot, MSG_NEW_VIEW);
         tell_backup(slot, false);
     }
 }
@@ -212,10 +203,10 @@ static void admit(uint32_t slot, const struct message *hello)
     sim.proc[slot].watched = view->member[slot].incarnation;
     SIM_POINT();
     const struct message welcome = {.type = MSG_WELCOME, .active = active};
-    send((int)slot, &welcome);
+    ol_send((int)slot, &welcome);
     if (view->base_epoch && !active) { /* what it holds as prepared may be that, or older */
-        const struct message committed = committed_message();
-        send((int)slot, &committed);
+        const struct message committed = ol_committed_message();
+        ol_send((int)slot, &committed);
     }
     if (active) {
         begin_first_view(slot);
@@ -233,23 +224,23 @@ static void rejoin(uint32_t slot, const struct message *hello)
     const struct message welcome = {
         .type = MSG_WELCOME, .active = master && !view->promoting, .rejoined = true};
     cover(COVER_REJOINED);
-    send((int)slot, &welcome);
+    ol_send((int)slot, &welcome);
     if (master && view->promoting) {
         promote();
         return;
     }
     if (view->base_epoch) {
-        const struct message committed = committed_message();
-        send((int)slot, &committed);
+        const struct message committed = ol_committed_message();
+        ol_send((int)slot, &committed);
     }
     if (!master) {
         if (hello->view != view->view && !view->promoting)
-            send_type((int)slot, MSG_NEW_VIEW);
+            ol_send_type((int)slot, MSG_NEW_VIEW);
         tell_backup(slot, false);
         return;
     }
     if (hello->view != view->view || !hello->active)
-        send_type((int)slot, MSG_GO);
+        ol_send_type((int)slot, MSG_GO);
     tell_all_backups();
 }
 
@@ -269,129 +260,7 @@ static void hello(uint32_t slot, const struct message *message)
         admit(slot, message);
 }
 
-/* ---- commits, credit, silence --------------------------------------------------------------- */
-
-static void try_commit(void)
-{
-    struct ol *ol = &sim.ol;
-    struct view_state *view = &ol->state;
-    if (view->promoting || view->heir || !view_ready(view))
-        return;
-    const struct view_pending pending = view->pending;
-    if (!ol_covers(&pending.cut)) {
-        cover(COVER_COMMIT_LATER);
-        return;
-    }
-    view_commit(view);
-    ol->cut = pending.cut;
-    ol->forgotten = ol->holding = false;
-    oracle_committed(&ol->cut);
-    if (!world_drained())
-        sim_progress();
-    SIM_POINT();
-    ol_trim(&ol->cut);
-    const struct message committed = committed_message();
-    for (int slot = 0; slot < (int)SIM_SLOTS; slot++) {
-        SIM_POINT();
-        if (present((uint32_t)slot) && (view->member[slot].eligible || slot == view->master))
-            send(slot, &committed);
-    }
-    send_il(&committed);
-}
-
-static void on_prepared(uint32_t slot, const struct message *message)
-{
-    const struct message committed = committed_message();
-    const struct view_state *view = &sim.ol.state;
-    switch (view_prepared(&sim.ol.state, slot, message->incarnation, message->name.view,
-                          message->name.epoch, &message->cut)) {
-    case VIEW_STALE: /* whoever holds it waits to hear what becomes of it */
-        if ((int)slot == view->master || view->promoting || view->heir)
-            break;
-        if (base_same(message->name, committed.name)) {
-            send((int)slot, &committed);
-        } else {
-            const struct message none = {.type = MSG_VOID, .name = message->name};
-            cover(COVER_VOID);
-            send((int)slot, &none);
-        }
-        break;
-    case VIEW_LATE:
-        cover(COVER_PREPARED_LATE);
-        send((int)slot, &committed);
-        break;
-    case VIEW_PENDING:
-        if (PLANTED(P_IL_TRIMS_ON_PREPARED) || PLANTED(P_COMMIT_WITHOUT_OL)) {
-            const struct message early = {
-                .type = MSG_COMMITTED, .name = message->name, .cut = message->cut};
-            send_il(&early);
-        }
-        try_commit();
-    }
-}
-
-/* Returns whether a log is half full. */
-static bool give_credit(void)
-{
-    struct ol *ol = &sim.ol;
-    struct message credit = {.type = MSG_CREDIT};
-    bool pressed = false;
-    for (uint32_t w = 0; w < sim.config.workers; w++) {
-        const struct release_worker *x = &ol->release.worker[w];
-        pressed |= credit_pressed(x);
-        credit.limit[w] = credit_limit(x, ol->progress[w], sim.needs.max_pals, CREDIT_SLACK);
-    }
-    if (!ol->il_connected || memcmp(credit.limit, ol->limit, sizeof(credit.limit)) == 0 ||
-        sim.to_il.tail - sim.to_il.head > SIM_CHANNEL / 2)
-        return pressed;
-    memcpy(ol->limit, credit.limit, sizeof(ol->limit));
-    send_il(&credit);
-    return pressed;
-}
-
-static bool alone(void)
-{
-    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        if (present(slot) && (int)slot != sim.ol.state.master)
-            return false;
-    }
-    return sim.ol.state.master >= 0;
-}
-
-/* The master is alone and a log half full: the base, which only lies in a file, is given up. */
-static void forget_logs(void)
-{
-    struct ol *ol = &sim.ol;
-    if (!(ol->state.base_epoch || ol->forgotten) || !alone() || sim.now_ns - ol->forgot_ns < ASK_NS)
-        return;
-    ol->forgot_ns = sim.now_ns;
-    view_forget(&ol->state);
-    ol->forgotten = true;
-    cover(COVER_FORGOTTEN);
-    SIM_POINT();
-    uint64_t pals[SIM_WORKERS] = {0}, outputs[SIM_WORKERS];
-    (void)ol_release_all();
-    release_forget(&ol->release, pals, outputs);
-    SIM_POINT();
-    view_forgot(&ol->state, pals, ol->progress);
-    struct message forget = {.type = MSG_COMMITTED};
-    memcpy(forget.cut.next_input, ol->progress, sizeof(ol->progress));
-    send_il(&forget);
-}
-
-static void look_at_logs(void)
-{
-    struct ol *ol = &sim.ol;
-    bool pressed = give_credit() || ol->il_pressed;
-    ol->il_pressed = false;
-    if (!pressed)
-        return;
-    if (sim.now_ns - ol->asked_ns >= ASK_NS) {
-        ol->asked_ns = sim.now_ns;
-        send_type(ol->state.master, MSG_SNAPSHOT);
-    }
-    forget_logs();
-}
+/* ---- silence --------------------------------------------------------------------------------- */
 
 static uint64_t patience_ns(uint32_t slot)
 {
@@ -408,7 +277,7 @@ static void look_for_silence(void)
         if (proc->alive && !proc->stopped && sim.now_ns >= proc->mute_until_ns &&
             sim.now_ns >= sim.from_proc[slot].cut_until_ns)
             ol->member[slot].heard_ns = sim.now_ns;
-        if (!present(slot) || sim.now_ns - ol->member[slot].heard_ns < patience_ns(slot))
+        if (!ol_present(slot) || sim.now_ns - ol->member[slot].heard_ns < patience_ns(slot))
             continue;
         ol->member[slot].heard_ns = sim.now_ns;
         if ((int)slot == ol->state.master) {
@@ -430,14 +299,14 @@ static void on_message(uint32_t slot, const struct message *message)
         hello(slot, message);
         break;
     case MSG_PREPARED:
-        on_prepared(slot, message);
+        ol_on_prepared(slot, message);
         break;
     case MSG_REJECTED:
-        if (present(slot) && (int)slot != sim.ol.state.master &&
+        if (ol_present(slot) && (int)slot != sim.ol.state.master &&
             message->incarnation == sim.ol.state.member[slot].incarnation) {
             view_refused(&sim.ol.state, slot);
             tell_backup(slot, true);
-            try_commit();
+            ol_try_commit();
         }
         break;
     case MSG_CUT:
@@ -459,8 +328,8 @@ static void on_il_message(const struct message *message)
     memset(ol->limit, 0, sizeof(ol->limit));
     tell_view();
     if (ol->state.base_epoch) {
-        const struct message committed = committed_message();
-        send_il(&committed);
+        const struct message committed = ol_committed_message();
+        ol_send_il(&committed);
     }
 }
 
@@ -499,9 +368,9 @@ void ol_control(void)
     read_messages();
     look_for_silence();
     await_heir();
-    try_commit();
+    ol_try_commit();
     if (view->view && !view->promoting && !view->heir && sim.ol.flowing)
-        look_at_logs();
+        ol_look_at_logs();
 }
 
 /* Nobody is connected yet; who died meanwhile is found dead. */
@@ -514,7 +383,7 @@ void ol_control_start(void)
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
         ol->member[slot] = (struct ol_member){.heard_ns = sim.now_ns};
         const struct proc *proc = &sim.proc[slot];
-        if (!present(slot))
+        if (!ol_present(slot))
             continue;
         if (!proc->alive || proc->watched != ol->state.member[slot].incarnation) {
             const struct message death = {
