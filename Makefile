@@ -9,7 +9,7 @@
 #   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check sim sanitize fuzz soak model reproduce trials report clean distclean
+.PHONY: help setup build test check sim plants sanitize fuzz soak model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -41,6 +41,10 @@ model: setup ## the models of the protocol, with spin: ONLY=name
 sim: build ## SEEDS schedules in the simulator (default 100000), on all cores
 	@$(CURDIR)/results/build/release/sim/ftmb-sim --jobs $$(nproc) --seeds $(or $(SEEDS),100000) \
 	    $(if $(SEED_BASE),--seed-base $(SEED_BASE)) $(if $(JSON),--json $(JSON))
+
+plants: build ## look for every bug planted in the simulator's copy of the code
+	@$(CURDIR)/results/build/release/sim/ftmb-sim --plants --seed-base $(or $(SEED_BASE),1) \
+	    --limit $(or $(LIMIT),1000000) $(if $(JSON),--json $(JSON))
 
 reproduce: setup ## the whole evaluation: build, trials, results/report.html
 	@envs/reproduce.sh $(if $(TIER),--config tier=$(TIER))

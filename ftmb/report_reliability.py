@@ -17,7 +17,7 @@ COMMANDS = {
     "faults": "make trials OF=faults",
     "chaos": "make trials OF=chaos",
     "sim": "make sim",
-    "plants": "make sim",
+    "plants": "make plants",
     "model": "make model",
 }
 
@@ -175,6 +175,11 @@ def plants(results: Results) -> Table:
         for p in made["plants"]
     ]  # fmt: skip
     note = f"Schedules: until it was found. Again: {COMMANDS['plants']}."
+    if made.get("left_out"):
+        note = (
+            f"Not looked for in this tier, as they take thousands of schedules: "
+            f"{', '.join(made['left_out'])}. {note}"
+        )
     return Table(head, rows, note, 5, True, title)
 
 

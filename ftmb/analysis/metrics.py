@@ -358,14 +358,16 @@ def schedules_violated(results: Results) -> list[Part]:
 @metric
 def plants_missed(results: Results) -> list[Part]:
     """Bugs planted on purpose that nothing found: in the program, and in the model."""
-    planted = (results.reliability.get("plants") or {}).get("plants")
+    made = results.reliability.get("plants") or {}
+    planted = made.get("plants")
     modelled = (results.reliability.get("model") or {}).get("plants")
     parts = []
     if planted is not None:
         missed = [plant["id"] for plant in planted if not reliability.found(plant)]
-        parts.append(
-            Part("program", len(missed), "bugs", None, None, len(planted), _missed(missed))
-        )
+        detail = _missed(missed)
+        if made.get("left_out"):
+            detail += f"; not looked for in this tier: {', '.join(made['left_out'])}"
+        parts.append(Part("program", len(missed), "bugs", None, None, len(planted), detail))
     if modelled is not None:
         missed = [plant["id"] for plant in modelled if not plant["found"]]
         parts.append(Part("model", len(missed), "bugs", None, None, len(modelled), _missed(missed)))

@@ -177,6 +177,26 @@ static void write_json(FILE *out, const struct plant *plant, const struct result
     fprintf(out, "}");
 }
 
+static bool left_out(const struct plan *plan, const struct plant *plant)
+{
+    return plan->quick && plant->rare;
+}
+
+/* The end of the file, with those that were not looked for. */
+static void end_json(FILE *out, const struct plan *plan)
+{
+    bool first = true;
+    fprintf(out, "],\n \"left_out\": [");
+    for (size_t i = 0; i < PLANTS; i++) {
+        if (!left_out(plan, &plants[i]))
+            continue;
+        fprintf(out, "%s\"P%02u\"", first ? "" : ", ", plants[i].id);
+        first = false;
+    }
+    fprintf(out, "]}\n");
+    fclose(out);
+}
+
 int plants_run(const struct plan *plan, uint64_t limit, const char *json)
 {
     FILE *out = json ? fopen(json, "w") : NULL;
@@ -193,7 +213,7 @@ int plants_run(const struct plan *plan, uint64_t limit, const char *json)
     for (size_t i = 0; i < PLANTS; i++) {
         const struct plant *plant = &plants[i];
         struct result result = {0};
-        if ((only && only != plant->id) || (plan->quick && plant->rare))
+        if ((only && only != plant->id) || left_out(plan, plant))
             continue;
         if (!plant->model)
             result = search_apart(plan, plant, limit);
@@ -206,10 +226,8 @@ int plants_run(const struct plan *plan, uint64_t limit, const char *json)
             write_json(out, plant, &result, first);
         first = false;
     }
-    if (out) {
-        fprintf(out, "]}\n");
-        fclose(out);
-    }
+    if (out)
+        end_json(out, plan);
     printf("%u not found within %llu schedules\n", missed, (unsigned long long)limit);
     return missed != 0;
 }

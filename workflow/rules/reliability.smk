@@ -35,10 +35,12 @@ rule plants:
     params:
         program=config["simulator"],
         limit=config["plant_limit"][config["tier"]],
+        quick="--quick" if config["tier"] == "quick" else "",
     message:
         "Looking for each planted bug"
     shell:
-        "{params.program} --plants --jobs {threads} --limit {params.limit} --json {output}"
+        "{params.program} --plants {params.quick} --seed-base 1 --limit {params.limit}"
+        " --json {output}"
         " > {log} 2>&1 || test -s {output} || {{ cat {log} >&2; exit 1; }}"
 
 
