@@ -350,16 +350,18 @@ class Fleet:
 
     def _tell_finish(self, names: list[str]) -> None:
         for name in names:
-            if self.processes[name].state not in ENDED:
-                self.processes[name].command("finish")
+            process = self.processes[name]
+            if process.listens and process.state not in ENDED:
+                process.command("finish")
 
     def _silent(self, names: list[str]) -> list[str]:
         """Those of the living processes that have not reported yet."""
         reported = {event.process for event in self.events if event.name == "stats"}
-        return [n for n in names if n not in reported and not self.processes[n].ended]
+        return [n for n in names if n not in reported and self.processes[n].listens]
 
     def _alive(self) -> list[str]:
-        return [process.name for process in self.processes.values() if not process.ended]
+        """Those that run and listen. `close` ends the others."""
+        return [process.name for process in self.processes.values() if process.listens]
 
     def _unreported(self) -> list[str]:
         """Roles of living loggers whose statistics have not arrived."""

@@ -117,6 +117,11 @@ class NodeProcess:
         """True once the process is known to be gone."""
         return self.state in ENDED and self.exit_code is not None
 
+    @property
+    def listens(self) -> bool:
+        """True while it runs and reads commands: not while it still waits for its peers."""
+        return not self.ended and self.state is not State.STARTING
+
     def command(self, verb: str) -> None:
         """Write a command line. A process that just died cannot read it: its exit event tells."""
         assert self._child.stdin is not None

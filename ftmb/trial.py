@@ -201,7 +201,8 @@ def _run_fleet(fleet: Fleet) -> list[str]:
     fleet.wait_ready()
     trouble = fleet.measure()
     if fleet.schedule.window_start_ns is None:
-        raise TrialError(f"the measured window never began: {trouble[0]}")
+        why = trouble[0] if trouble else "an input killed every master before (`poison`)"
+        raise TrialError(f"the measured window never began: {why}")
     return trouble + fleet.finish()
 
 
