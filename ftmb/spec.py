@@ -154,6 +154,11 @@ class TrialSpec(Model):
                 f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "
                 "use ft.mode ftmb, or take the faults out"
             )
+        if self.workers * self.log.pals * 8 >= 1 << 32:
+            raise ValueError(
+                f"log.pals: {self.workers} workers with {self.log.pals} PALs each are 4 GiB "
+                "or more, too much to hand to a backup at a failover"
+            )
         if self.links.lie and self.ft.mode != "ftmb":
             raise ValueError(
                 f"links: with ft.mode {self.ft.mode} nothing sends a lost frame again; "

@@ -47,6 +47,7 @@ def test_an_empty_spec_is_all_defaults(tmp_path: Path) -> None:
         ("traffic: {rate_pps: fast}", ["traffic.rate_pps"]),
         ("traffic: {rate_pps: 0}", ["rate_pps", "from 1"]),
         ("log: {pals: 1000000}", ["pals", "power of two"]),
+        ("log: {pals: 268435456}", ["log.pals", "4 GiB"]),
         ("faults: [{do: kill, role: master, at_s: 7}]", ["at_s is 7", "window of 5"]),
         ("faults: [{do: burn, role: master, at_s: 1}]", ["faults.0.do", "burn"]),
         ("faults: [{do: kill, role: master}]", ["faults.0", "at_s is missing"]),

@@ -72,6 +72,7 @@ static void ask_for_short_slices(void)
 static int lcore_main(void *arg)
 {
     const struct lcore_work *work = arg;
+    crash_own_stack();
     while (!atomic_load_explicit(&node.quit, memory_order_relaxed)) {
         unsigned done = 0;
         for (unsigned i = 0; i < work->count; i++)

@@ -8,6 +8,7 @@
 #include "app/build_id.h"
 #include "core/hash.h"
 #include "core/view.h"
+#include "io/control.h"
 #include "io/event.h"
 #include "io/fault.h"
 
@@ -176,6 +177,9 @@ static void read_log(struct node_config *config, const json_t *object)
     config->input_bytes = want_power(&log, "input_mb", 1, 16384) << 20;
     config->pals = want_power(&log, "pals", 4096, 1u << 30);
     config->outputs = want_power(&log, "outputs", 1024, 1u << 30);
+    /* All of them go to a backup in one message, whose length has 32 bits. */
+    if (config->workers * config->pals * sizeof(uint64_t) > UINT32_MAX - CONTROL_SMALL)
+        die(2, "%s: 'log.pals' of all workers together must be below 4 GiB", spec_path);
     no_more_keys(&log);
 }
 

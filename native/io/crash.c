@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
@@ -10,6 +11,8 @@ _Thread_local const struct crash_hand *crash_hand;
 
 static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
 #define FATAL_SIGNALS (sizeof(fatal_signals) / sizeof(fatal_signals[0]))
+/* Several times what the largest register file takes. */
+#define STACK_BYTES 65536u
 
 static struct crash_record *_Atomic armed;
 static struct sigaction before[FATAL_SIGNALS];
@@ -44,8 +47,19 @@ void crash_arm(struct crash_record *record)
     struct sigaction action;
     memset(&action, 0, sizeof(action));
     action.sa_handler = on_fatal;
+    action.sa_flags = SA_ONSTACK;
     sigemptyset(&action.sa_mask);
     atomic_store(&armed, record);
     for (unsigned i = 0; i < FATAL_SIGNALS; i++)
         (void)sigaction(fatal_signals[i], &action, &before[i]);
+}
+
+void crash_own_stack(void)
+{
+    stack_t present, own = {.ss_size = STACK_BYTES};
+    if (sigaltstack(NULL, &present) != 0 || !(present.ss_flags & SS_DISABLE))
+        return; /* there is one, a sanitizer's */
+    own.ss_sp = malloc(STACK_BYTES);
+    if (own.ss_sp)
+        (void)sigaltstack(&own, NULL);
 }

@@ -32,6 +32,10 @@ extern _Thread_local const struct crash_hand *crash_hand;
  * have, but leaves no core file: writing one would keep its death from being seen. */
 void crash_arm(struct crash_record *record);
 
+/* Let a crash of this thread be written down even if its stack is what ran out: the handler gets
+ * one of its own, for the life of the process. */
+void crash_own_stack(void);
+
 /* This thread is about to end the process because of `signal` (0: a broken invariant). */
 void crash_note(int signal);
 

@@ -69,8 +69,10 @@ static void try_commit(struct output_logger *ol)
     ol->state.commits++;
     ol_decided(ol);
     ol_run_job(ol, OL_JOB_TRIM);
+    /* All of them: who holds an older one as prepared takes nothing until it hears that it is void.
+     */
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
-        if (view->member[slot].present && (view->member[slot].eligible || slot == view->master))
+        if (view->member[slot].present)
             ol_send_committed(ol, ol_replica(ol, slot));
     }
     ol_send_committed(ol, ol_input_logger(ol));

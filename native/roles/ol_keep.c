@@ -41,6 +41,11 @@ static void begin_new(struct output_logger *ol)
     release_init(ol->release, config->workers, logs, config->pals, config->outputs, OL_HELD);
     ol->release->exact = config->exact;
     view_init(&ol->state.view);
+    /* Where the first view's inputs begin, also if its beginning is cut off. */
+    for (uint32_t w = 0; w < FTMB_MAX_WORKERS; w++) {
+        ol->state.next_input[w] = 1;
+        atomic_store(&ol->kept->progress[w], 1);
+    }
     twin_init(ol->decisions, sizeof(struct ol_decisions));
     ol_decided(ol);
     statefile_complete(ol->kept);

@@ -102,9 +102,6 @@ static void tell_all_backups(struct output_logger *ol)
 /* The first view begins with everybody at the start. */
 static void begin_first_view(struct output_logger *ol, const struct ol_connection *master)
 {
-    for (uint32_t w = 0; w < FTMB_MAX_WORKERS; w++)
-        ol->state.next_input[w] = 1;
-    ol_decided(ol);
     ol->job.slot = (uint32_t)master->slot;
     ol->job.view = ol->state.view.view;
     ol->job.incarnation = master->incarnation;

@@ -78,9 +78,12 @@ static void take_news(struct backup *backup)
 {
     const struct msg_backup *told = &backup->told;
     bool fresh = told->present && (!backup->present || backup->incarnation != told->incarnation);
+    if (backup->refused)
+        backup->declined = backup->name;
     if (!told->present || fresh || backup->refused)
         begin_anew(backup);
     if (fresh) {
+        backup->declined = (struct base_name){0};
         backup->base = (struct base_name){told->base_view, told->base_epoch};
         backup->full_after_ns = 0;
         backup->full_pause_ns = FULL_PAUSE_NS;
@@ -233,6 +236,8 @@ static void take_snapshot(struct replica *replica, uint64_t now)
         struct backup *backup = &sender->backup[slot];
         if (wants_full(sender, backup, now) || (backup->present && holds_image(sender, backup)))
             send_to(sender, backup, !holds_image(sender, backup), now);
+        else if (backup->receiving && (backup->delta == &sender->snapshotter.full ? full : lines))
+            begin_anew(backup); /* what it was being sent has been overwritten */
     }
 }
 
@@ -242,8 +247,9 @@ static void catch_up(struct state_sender *sender, uint64_t now)
 {
     for (int slot = 0; slot < VIEW_SLOTS && sender->pending.epoch; slot++) {
         struct backup *backup = &sender->backup[slot];
-        if (!backup->present || base_same(backup->name, sender->pending))
-            continue;
+        if (!backup->present || base_same(backup->name, sender->pending) ||
+            base_same(backup->declined, sender->pending))
+            continue; /* what it declined it would not look at again, whatever it acknowledges */
         bool lines = sender->pending_lines && holds_image(sender, backup);
         if (lines || (sender->pending_full && now >= backup->full_after_ns))
             send_to(sender, backup, !lines, now);

@@ -27,9 +27,10 @@ struct backup {
     /* The state thread's. */
     bool present;
     uint32_t incarnation;
-    struct base_name base; /* held, or will be when what was sent is committed; epoch 0: full */
-    struct base_name name; /* of the snapshot that it was sent */
-    bool receiving;        /* not everything is acknowledged yet */
+    struct base_name base;     /* held, or will be when what was sent is committed; epoch 0: full */
+    struct base_name name;     /* of the snapshot that it was sent */
+    struct base_name declined; /* the one that it was being sent when it asked for everything */
+    bool receiving;            /* not everything is acknowledged yet */
     const struct delta *delta;
     struct transfer_tx tx;
     uint64_t moved_ns; /* when it last acknowledged something new */

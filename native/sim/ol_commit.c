@@ -32,7 +32,7 @@ void ol_try_commit(void)
     const struct message committed = ol_committed_message();
     for (int slot = 0; slot < (int)SIM_SLOTS; slot++) {
         SIM_POINT();
-        if (ol_present((uint32_t)slot) && (view->member[slot].eligible || slot == view->master))
+        if (ol_present((uint32_t)slot))
             ol_send(slot, &committed);
     }
     ol_send_il(&committed);

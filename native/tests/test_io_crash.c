@@ -1,6 +1,7 @@
 /* Crash records: a process that dies of its own fault leaves what it had in hand, still dies by the
  * signal it would have died by, and its watcher can read it when it hears of the death. */
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -24,6 +25,7 @@ enum way {
     FROM_OUTSIDE,
     KILLED,
     EMPTY_HANDED,
+    STACK_OVERFLOW,
     OTHER_THREAD
 };
 
@@ -31,10 +33,15 @@ static const struct {
     int signal;
     bool record;
 } expected[] = {
-    [FAULT] = {SIGSEGV, true},         [ABORT] = {SIGABRT, true},
-    [TRAP] = {SIGILL, true},           [DIVISION] = {SIGFPE, true},
-    [ASSERTION] = {0, true},           [FROM_OUTSIDE] = {SIGBUS, true},
-    [KILLED] = {SIGKILL, false},       [EMPTY_HANDED] = {SIGSEGV, false},
+    [FAULT] = {SIGSEGV, true},
+    [ABORT] = {SIGABRT, true},
+    [TRAP] = {SIGILL, true},
+    [DIVISION] = {SIGFPE, true},
+    [ASSERTION] = {0, true},
+    [FROM_OUTSIDE] = {SIGBUS, true},
+    [KILLED] = {SIGKILL, false},
+    [EMPTY_HANDED] = {SIGSEGV, false},
+    [STACK_OVERFLOW] = {SIGSEGV, true},
     [OTHER_THREAD] = {SIGSEGV, false},
 };
 
@@ -42,6 +49,13 @@ static void *fault(void *nothing)
 {
     *(volatile int *)nothing = 1; /* cppcheck-suppress nullPointer */
     return NULL;
+}
+
+static int deeper(volatile int *depth)
+{
+    volatile char room[4096];
+    room[0] = (char)++*depth;
+    return *depth < INT_MAX ? deeper(depth) + room[0] : 0;
 }
 
 static void die_by(enum way way)
@@ -68,6 +82,10 @@ static void die_by(enum way way)
         break;
     case KILLED:
         kill(getpid(), SIGKILL);
+        break;
+    case STACK_OVERFLOW:
+        crash_own_stack();
+        zero = deeper(&zero);
         break;
     case OTHER_THREAD: /* that one has nothing in hand */
         CHECK(pthread_create(&other, NULL, fault, NULL) == 0);

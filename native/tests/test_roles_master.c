@@ -206,6 +206,29 @@ static void test_two(struct backup *one, struct backup *two)
     advance(one, false);
 }
 
+/* Of two backups one declines the snapshot that both are sent, and the other goes: nobody will ever
+ * have it, so the master takes the next. */
+static void test_declined(struct backup *one, struct backup *two)
+{
+    tell_backup(two, true, (struct base_name){0});
+    struct delta_head lines = receive(one, standby_base(&one->standby).epoch);
+    if (!waits(two->listen_fd, 50)) { /* that one was under way already */
+        commit(one, NULL, standby_prepared(&one->standby));
+        lines = receive(one, lines.epoch);
+    }
+    peer_close(&two->channel);
+    struct delta_head full = receive(two, lines.epoch - 1);
+    CHECK(full.base_epoch == 0 && full.epoch == lines.epoch);
+    standby_roll_back(&two->standby);
+    usleep(100000); /* so that it may be sent everything again */
+    tell_backup(two, true, (struct base_name){0});
+    usleep(100000);
+    tell_backup(one, false, (struct base_name){0});
+    CHECK(receive(two, full.epoch).base_epoch == 0);
+    commit(two, NULL, standby_prepared(&two->standby));
+    advance(two, false);
+}
+
 int main(void)
 {
     struct backup one, two;
@@ -221,6 +244,7 @@ int main(void)
     test_losses(&one);
     test_refused(&one);
     test_two(&one, &two);
+    test_declined(&one, &two);
     CHECK(kill(pid, SIGKILL) == 0 && peer_wait(pid) == -SIGKILL);
     peer_close(&ol);
     peer_close(&one.channel);

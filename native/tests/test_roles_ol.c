@@ -267,6 +267,7 @@ static void test_heir(void)
 {
     r0 = say_hello((struct msg_hello){.slot = 0});
     expect_welcome(&r0, 3, false, false);
+    expect_committed(&r0, 2);
     expect_backup(&r1, 0, true, 0);
     peer_close(&r1);
     while (view_runs())
@@ -282,6 +283,30 @@ static void test_heir(void)
     peer_expect(&r1, MSG_GO);
 }
 
+/* What a backup has prepared is overtaken before its cut has arrived: it hears of it, since it
+ * takes nothing until it does. */
+static void test_overtaken(void)
+{
+    struct peer r2 = say_hello((struct msg_hello){.slot = 2});
+    expect_welcome(&r2, 5, false, false);
+    r0 = say_hello((struct msg_hello){.slot = 0, .incarnation = 3, .view = 3});
+    expect_welcome(&r0, 3, false, true);
+    struct msg_snapshot prepared = {
+        .view = 3, .epoch = 1, .cut = {.next_input = {1}, .outputs = {1}}};
+    peer_send(&r0, MSG_PREPARED, 3, 3, &prepared, sizeof(prepared));
+    expect_committed(&r0, 2);
+    usleep(20000); /* it is what is to be committed, and cannot be */
+    prepared.epoch = 2;
+    prepared.cut.outputs[0] = 0;
+    peer_send(&r2, MSG_PREPARED, 3, 5, &prepared, sizeof(prepared));
+    expect_committed(&r2, 2);
+    const struct msg_snapshot *committed = peer_expect(&r2, MSG_COMMITTED);
+    CHECK(committed->view == 3 && committed->epoch == 2);
+    committed = peer_expect(&r0, MSG_COMMITTED);
+    CHECK(committed->view == 3 && committed->epoch == 2);
+    peer_close(&r2);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -292,6 +317,7 @@ int main(void)
     test_restart();
     test_killed_while_promoting();
     test_heir();
+    test_overtaken();
     CHECK(kill(pid, SIGKILL) == 0 && peer_wait(pid) == -SIGKILL);
     char command[128];
     snprintf(command, sizeof(command), "rm -r %s", peer_dir);
