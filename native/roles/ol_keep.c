@@ -51,6 +51,16 @@ static void begin_new(struct output_logger *ol)
     statefile_complete(ol->kept);
 }
 
+/* Forgetting logs may have been cut off before it was written down from where on they are kept; the
+ * IL was told nothing then. */
+static void keep_from_base(struct output_logger *ol)
+{
+    uint64_t pals[FTMB_MAX_WORKERS] = {0}, next_input[FTMB_MAX_WORKERS] = {0};
+    for (uint32_t w = 0; w < ol->config->workers; w++)
+        pals[w] = ol->release->worker[w].pal_base;
+    view_forgot(&ol->state.view, pals, next_input);
+}
+
 static int take_up(struct output_logger *ol)
 {
     const struct node_config *config = ol->config;
@@ -63,6 +73,8 @@ static int take_up(struct output_logger *ol)
     }
     memcpy(&ol->state, twin_load(ol->decisions), sizeof(ol->state));
     ol->state.view.pending.valid = false; /* who holds it tells so again */
+    if (ol->state.forgotten)
+        keep_from_base(ol);
     ol->recovered = ol->state.view.view > 0;
     for (uint32_t w = 0; w < config->workers; w++)
         released += ol->release->worker[w].released;

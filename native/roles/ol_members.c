@@ -381,9 +381,8 @@ void ol_take_up_members(struct output_logger *ol)
         ol->heard_ns[slot] = now;
         if (!view->member[slot].present)
             continue;
+        watch_process(ol, slot); /* also of a dead one: it may have written down what it died of */
         if (process_gone(ol->state.pid[slot]))
             ol_member_gone(ol, slot, "death");
-        else
-            watch_process(ol, slot);
     }
 }
