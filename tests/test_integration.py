@@ -121,7 +121,8 @@ def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:
     steps = [recovery[f"{step}_ms"] for step in ("detect", "fence", "cut", "replay", "resume")]
     assert all(step is not None and step >= 0 for step in steps), recovery
     assert recovery["total_ms"] == pytest.approx(sum(steps), abs=0.01)
-    assert recovery["packets_replayed"] > 0
+    if record["spec"]["ft"]["snapshot"]["engine"] == "none":  # else a commit may just have come
+        assert recovery["packets_replayed"] > 1000
     # The sink saw what the steps tell: a time in which nothing came out.
     assert recovery["outage_ms"] > 0
 

@@ -71,6 +71,8 @@ def test_every_kind_of_fault(run: Run, tmp_path: Path, row: str) -> None:
     assert result["valid"] is True
     log = events.read(tmp_path / "out" / "events.jsonl")
     spawned = [e.process for e in log if e.name == "spawn"]
+    if row == "second crash, two backups":  # nobody waits for either: whichever ends first
+        spawned.sort(key=started.index)
     assert spawned == started
     assert expected <= {e.name for e in log}
 
