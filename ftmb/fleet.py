@@ -184,6 +184,7 @@ class Fleet:
             try:
                 event = self._inbox.get(timeout=max(0.0, min(left, 0.25)))
             except queue.Empty:
+                self._replace_dead()
                 continue
             self._handle(event)
         return True
@@ -268,7 +269,7 @@ class Fleet:
         for slot, name in enumerate(self.roster.slots):
             process = self.processes[name]
             gone = process.ended or (process.state is State.KILLED and slot in self.roster.missed)
-            wanted = slot in self.roster.heirs or "failover" not in self.roster.amiss
+            wanted = slot in self.roster.heirs or self.roster.over(time.monotonic_ns())
             if gone and wanted and not self._withheld(slot, name):
                 spawn = self._launch_replica(slot)
                 self.roster.joins(slot, spawn.process, spawn.t_ns)

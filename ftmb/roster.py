@@ -15,6 +15,8 @@ from ftmb.node import Plan
 
 # Of these a state `unprotected` is told, and its end.
 LOGGERS = ("il", "ol")
+# How long after its replay a failover may still be without any output before nothing comes out.
+QUIET_NS = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Roster:
         # What is amiss, and since when; an event that is older than that does not end it.
         self.amiss: dict[str, int] = {}
         self.calm_ns: int | None = None
+        self.replayed_ns: int | None = None  # when the latest failover had replayed
         self.heirs: set[int] = set()  # slots in which a fresh process is wanted at once
         self.withheld: set[int] = set()  # slots that nobody fills again
         self.missed: set[int] = set()  # slots whose loss the output logger has noticed
@@ -52,6 +55,8 @@ class Roster:
                 self.master_slot = event.integer("slot")
             case "replay_start" | "replay_done" if event.process in self.slots:
                 self.master_slot = self.slots.index(event.process)
+                if event.name == "replay_done" and event.integer("view", 0) >= self.view:
+                    self.replayed_ns = event.t_ns
             case "fenced":
                 self.view = max(self.view, event.integer("view", self.view + 1))
                 self._begin("failover", event.t_ns)
@@ -76,10 +81,18 @@ class Roster:
 
     def _begin(self, what: str, t_ns: int) -> None:
         self.amiss[what] = max(t_ns, self.amiss.get(what, 0))
+        if what == "failover":
+            self.replayed_ns = None
 
     def _end(self, what: str, t_ns: int) -> None:
         if what in self.amiss and t_ns >= self.amiss[what]:
             del self.amiss[what]
+
+    def over(self, now_ns: int) -> bool:
+        """Is no failover under way? One is over with its first new output, but where nothing comes
+        out (no traffic, or all of it dropped) the end of the replay must do."""
+        quiet = self.replayed_ns is not None and now_ns - self.replayed_ns > QUIET_NS
+        return "failover" not in self.amiss or quiet
 
     def _wanted(self) -> int:
         return len(self.slots) - 1 - len(self.withheld)

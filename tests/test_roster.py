@@ -10,7 +10,7 @@ import pytest
 from ftmb import node, spec
 from ftmb.events import Event
 from ftmb.faults import Fault
-from ftmb.roster import Roster, Target
+from ftmb.roster import QUIET_NS, Roster, Target
 
 
 class Stage:
@@ -53,6 +53,19 @@ def test_roles_and_links_at_the_start() -> None:
     assert stage.whom("ol-backup") == Target("ol", 1, "ol-1")
     assert stage.whom("state-backup") == Target("r1", 1, "state-1")
     assert stage.whom("ctl-master") == Target("r0", 0, "ctl-0")
+
+
+def test_a_failover_without_traffic_is_over_some_time_after_its_replay() -> None:
+    stage = Stage()
+    stage.say("replay_done", "r0", view=1)
+    stage.hit("master", "r0")
+    assert not stage.roster.over(stage.now + QUIET_NS + 1)  # the replay of an earlier view
+    stage.say("fenced", view=2)
+    stage.say("replay_done", "r1", view=2)
+    assert not stage.roster.over(stage.now + QUIET_NS // 2)
+    assert stage.roster.over(stage.now + QUIET_NS + 1)
+    stage.hit("master", "r1")
+    assert not stage.roster.over(stage.now + QUIET_NS + 1)
 
 
 def test_roles_change_with_the_view() -> None:
