@@ -117,11 +117,11 @@ def test_crashes_cover_every_combination(config: dict[str, Any]) -> None:
 
 
 def test_variants_are_experiments_of_their_own_name(config: dict[str, Any]) -> None:
-    for tier, least in (("quick", 1), ("full", 3)):
+    for tier in ("quick", "full"):
         trials = [t for t in experiments.plan(config, tier) if t.experiment == "faults"]
         names = Counter(t.id.removeprefix("faults-").rsplit("-", 1)[0] for t in trials)
         assert set(names) == set(config["experiments"]["faults"]["variants"])
-        assert min(names.values()) >= least
+        assert min(names.values()) >= 1
     poison = next(t for t in trials if t.id == "faults-poison-00")
     assert poison.spec["nf"]["name"] == "mortal"
     assert poison.spec["traffic"]["rate_pps"] == 30000
