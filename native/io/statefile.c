@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -87,6 +89,19 @@ static int map(int fd, uint64_t bytes, void **memory)
     return 0;
 }
 
+static int complain(const char *path, uint64_t bytes, int rc)
+{
+    const char *why = strerror(-rc);
+
+    if (rc == -EBUSY)
+        why = "another process has it";
+    else if (rc == -EINVAL)
+        why = "it is of another configuration, or not whole";
+    fprintf(stderr, "ftmb-node: cannot map %s (%llu MB): %s\n", path,
+            (unsigned long long)(bytes >> 20), why);
+    return rc;
+}
+
 int statefile_open(const char *path, const struct statefile_name *name, unsigned wait_ms,
                    void **memory, bool *found)
 {
@@ -94,7 +109,7 @@ int statefile_open(const char *path, const struct statefile_name *name, unsigned
     int rc;
 
     if (fd < 0)
-        return -errno;
+        return complain(path, name->bytes, -errno);
     rc = lock(fd, wait_ms);
     if (rc == 0)
         rc = examine(fd, name);
@@ -103,10 +118,10 @@ int statefile_open(const char *path, const struct statefile_name *name, unsigned
         rc = make(fd, name);
     if (rc >= 0)
         rc = map(fd, name->bytes, memory);
-    if (rc != 0)
-        close(fd);
-    /* Else it stays open for the life of the process, and with it the lock. */
-    return rc;
+    if (rc == 0)
+        return 0; /* it stays open for the life of the process, and with it the lock */
+    close(fd);
+    return complain(path, name->bytes, rc);
 }
 
 void statefile_complete(void *memory)

@@ -18,9 +18,9 @@ struct statefile_name {
 
 /* Map `path`, made and filled with zeroes (mode 0600) unless it is there already and whole, which
  * `found` tells. Waits up to `wait_ms` for the end of a process that still has it. All of it is in
- * memory afterwards: no page faults later. `memory` is aligned to a page. Returns 0 or a negative
- * errno: -EBUSY (another process has it), -EINVAL (it is there, and another's or of another
- * configuration), -ENOSPC. */
+ * memory afterwards: no page faults later. `memory` is aligned to a page. Returns 0, or
+ * after one line on stderr a negative errno: -EBUSY (another process has it), -EINVAL (it is there,
+ * and another's or of another configuration), -ENOSPC. */
 int statefile_open(const char *path, const struct statefile_name *name, unsigned wait_ms,
                    void **memory, bool *found);
 

@@ -96,16 +96,6 @@ static int take_up(struct input_logger *il)
     return 0;
 }
 
-static int complain(const struct node_config *config, int error, uint64_t bytes)
-{
-    const char *why = error == -EBUSY    ? "another input logger lives"
-                      : error == -EINVAL ? "it is of another configuration, or not whole"
-                                         : strerror(-error);
-    fprintf(stderr, "ftmb-node: cannot map %s/il.state (%llu MB): %s\n", config->dir,
-            (unsigned long long)(bytes >> 20), why);
-    return error;
-}
-
 int il_keep_open(struct input_logger *il)
 {
     const struct node_config *config = il->config;
@@ -130,7 +120,7 @@ int il_keep_open(struct input_logger *il)
     bool found;
     int error = statefile_open(path, &name, OWNER_GONE_MS, &memory, &found);
     if (error)
-        return complain(config, error, name.bytes);
+        return error;
     place(il, memory);
     if (found)
         return take_up(il);

@@ -85,16 +85,6 @@ static int take_up(struct output_logger *ol)
     return 0;
 }
 
-static int complain(const struct node_config *config, int error, uint64_t bytes)
-{
-    const char *why = error == -EBUSY    ? "another output logger lives"
-                      : error == -EINVAL ? "it is of another configuration, or not whole"
-                                         : strerror(-error);
-    fprintf(stderr, "ftmb-node: cannot map %s/ol.state (%llu MB): %s\n", config->dir,
-            (unsigned long long)(bytes >> 20), why);
-    return error;
-}
-
 int ol_keep_open(struct output_logger *ol)
 {
     const struct node_config *config = ol->config;
@@ -119,7 +109,7 @@ int ol_keep_open(struct output_logger *ol)
     bool found;
     int error = statefile_open(path, &name, OWNER_GONE_MS, &memory, &found);
     if (error)
-        return complain(config, error, name.bytes);
+        return error;
     place(ol, memory);
     if (found)
         return take_up(ol);
