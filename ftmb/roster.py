@@ -78,6 +78,10 @@ class Roster:
                     self._end("backup", event.t_ns)
             case "protected_again":
                 self._end(str(event.fields.get("what")), event.t_ns)
+            case "link_restored" if str(event.fields.get("link")).startswith("state-"):
+                self._begin("commits", event.t_ns)  # what was cut carried them
+            case "commit":
+                self._end("commits", event.t_ns)
 
     def _begin(self, what: str, t_ns: int) -> None:
         self.amiss[what] = max(t_ns, self.amiss.get(what, 0))

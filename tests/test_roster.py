@@ -68,6 +68,16 @@ def test_a_failover_without_traffic_is_over_some_time_after_its_replay() -> None
     assert not stage.roster.over(stage.now + QUIET_NS + 1)
 
 
+def test_a_state_channel_is_well_again_with_the_next_commit() -> None:
+    stage = Stage()
+    stage.say("link_restored", "r1", link="il-1")
+    assert stage.calm
+    stage.say("link_restored", "r1", link="state-1")
+    assert not stage.calm
+    stage.say("commit", epoch=7)
+    assert stage.calm
+
+
 def test_roles_change_with_the_view() -> None:
     stage = Stage()
     stage.hit("master", "r0")
