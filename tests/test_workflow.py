@@ -125,7 +125,7 @@ def test_variants_are_experiments_of_their_own_name(config: dict[str, Any]) -> N
     poison = next(t for t in trials if t.id == "faults-poison-00")
     assert poison.spec["nf"]["name"] == "mortal"
     assert poison.spec["traffic"]["rate_pps"] == 30000
-    assert poison.spec["duration_s"] == 2
+    assert poison.spec["duration_s"] == 3
 
 
 def test_every_row_of_the_faults_has_a_variant(config: dict[str, Any]) -> None:
