@@ -76,11 +76,11 @@ def resident_kb(pid: int) -> int:
 def directory_kb(path: Path) -> int:
     """What the files of a directory take up. Sparse files count by what is there."""
     total = 0
-    try:
-        for entry in os.scandir(path):
+    for entry in os.scandir(path):
+        try:
             total += entry.stat(follow_symlinks=False).st_blocks // 2
-    except OSError:
-        pass  # a file went away meanwhile; the next sample has the rest
+        except FileNotFoundError:
+            pass  # it went away meanwhile; the others count
     return total
 
 

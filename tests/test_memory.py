@@ -102,3 +102,20 @@ def test_samples_are_taken_of_what_is_there(tmp_path: Path) -> None:
     lines = (tmp_path / "memory.csv").read_text().splitlines()
     assert lines[0] == "t_s,what,kb,calm"
     assert f"1.0,replicas,{sample.kb['r0']},1" in lines
+
+
+def test_a_file_that_goes_away_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(bytes(8192))
+    whole = memory.directory_kb(tmp_path)
+    scan = os.scandir
+
+    def scan_and_remove(path: Path) -> list[os.DirEntry[str]]:
+        entries = list(scan(path))
+        (tmp_path / "b").unlink()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", scan_and_remove)
+    assert 0 < memory.directory_kb(tmp_path) < whole
