@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -100,6 +101,17 @@ void event_emit(const char *name, const char *fmt, ...)
         die(3, "event %s: out of memory", name);
 }
 
+static volatile sig_atomic_t dying_with;
+
+static void on_abort(int signal)
+{
+    (void)signal;
+    _exit(dying_with);
+}
+
+/* DPDK's own threads may stumble over what made this process give up (a link whose other end went
+ * away in the middle of its set-up) and abort it before it is gone: the reason given here counts.
+ */
 void die(int code, const char *fmt, ...)
 {
     char message[1024];
@@ -108,6 +120,8 @@ void die(int code, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(message, sizeof(message), fmt, args);
     va_end(args);
+    dying_with = code;
+    (void)signal(SIGABRT, on_abort);
     fprintf(stderr, "ftmb-node: %s\n", message);
     write_event("fatal", json_pack("{s:s}", "message", message), true);
     _exit(code);

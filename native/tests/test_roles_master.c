@@ -117,24 +117,24 @@ static void test_losses(struct backup *backup)
     CHECK(backup->rx.gaps > 0);
     CHECK(!standby_prepare(&backup->standby, backup->rx.total));
     commit(backup, NULL, standby_prepared(&backup->standby));
-    /* No acknowledgement: the last piece comes again, later each time. */
+    /* No acknowledgement: the last piece comes again and again (how often: test_core_transfer.c).
+     */
     struct base_name base = standby_base(&backup->standby);
-    uint64_t gaps_ns[4], last_ns = 0;
-    for (unsigned i = 0; i < 4; i++) {
-        do
-            CHECK(take_piece(backup, 5000, true));
-        while (last_ns == 0 && (last_ns = clock_ns()) == 0);
-        gaps_ns[i] = clock_ns() - last_ns;
-        last_ns = clock_ns();
-    }
-    CHECK(gaps_ns[2] >= TRANSFER_REPEAT_NS && gaps_ns[3] > TRANSFER_REPEAT_NS);
+    unsigned again = 0;
+    while (again < 4 && take_piece(backup, 5000, true))
+        again++;
+    CHECK(again >= 2);
+    if (again <
+        4) /* where this test stood still for 100 ms the master begins anew, with all of it */
+        peer_close(&backup->channel);
     struct delta_head head = receive(backup, base.epoch);
-    CHECK(head.base_epoch == base.epoch && head.base_view == base.view);
+    CHECK(head.base_epoch == 0 || (head.base_epoch == base.epoch && head.base_view == base.view));
     commit(backup, NULL, standby_prepared(&backup->standby));
     /* The connection ends in the middle. */
     CHECK(take_piece(backup, 5000, true));
     peer_close(&backup->channel);
-    advance(backup, false);
+    (void)receive(backup, standby_base(&backup->standby).epoch);
+    commit(backup, NULL, standby_prepared(&backup->standby));
 }
 
 /* A snapshot that the backup refused: the next one is full. */
@@ -161,16 +161,23 @@ static bool waits(int listen_fd, int ms)
     return poll(&wait, 1, ms) == 1;
 }
 
+/* `two` has just come: the next delta of `one` that is of a snapshot which both are sent. What was
+ * under way already, or was begun before the master knew, does not have the other in it. */
+static struct delta_head receive_shared(struct backup *one, struct backup *two)
+{
+    struct delta_head lines = receive(one, standby_base(&one->standby).epoch);
+    while (!waits(two->listen_fd, 50)) {
+        commit(one, NULL, standby_prepared(&one->standby));
+        lines = receive(one, lines.epoch);
+    }
+    return lines;
+}
+
 /* Both get the same snapshot, each what it needs. Then one of them stops to read. */
 static void test_two(struct backup *one, struct backup *two)
 {
     tell_backup(two, true, (struct base_name){0});
-    struct delta_head lines = receive(one, standby_base(&one->standby).epoch);
-    /* What was under way already does not have the other in it. */
-    if (!waits(two->listen_fd, 50)) {
-        commit(one, NULL, standby_prepared(&one->standby));
-        lines = receive(one, lines.epoch);
-    }
+    struct delta_head lines = receive_shared(one, two);
     struct delta_head full = receive(two, 0);
     CHECK(full.base_epoch == 0 && lines.base_epoch == standby_base(&one->standby).epoch);
     CHECK(lines.epoch == full.epoch);
@@ -211,11 +218,7 @@ static void test_two(struct backup *one, struct backup *two)
 static void test_declined(struct backup *one, struct backup *two)
 {
     tell_backup(two, true, (struct base_name){0});
-    struct delta_head lines = receive(one, standby_base(&one->standby).epoch);
-    if (!waits(two->listen_fd, 50)) { /* that one was under way already */
-        commit(one, NULL, standby_prepared(&one->standby));
-        lines = receive(one, lines.epoch);
-    }
+    struct delta_head lines = receive_shared(one, two);
     peer_close(&two->channel);
     struct delta_head full = receive(two, lines.epoch - 1);
     CHECK(full.base_epoch == 0 && full.epoch == lines.epoch);
