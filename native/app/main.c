@@ -56,7 +56,8 @@ static void invariant_broken(const char *file, int line, const char *what)
 /* Threads that share a core take turns, polling ones by sched_yield(). Linux lets a thread finish
  * the slice it was given (EEVDF's protection), milliseconds by default: too long for one that waits
  * behind a thread that tears down a dead peer's memory, say. So all threads of this process, which
- * inherit it, ask for the shortest slice there is. Kernels before 6.12 ignore the wish. */
+ * inherit it, ask for the shortest slice there is. Kernels before 6.12 ignore the wish. It sets the
+ * niceness too, to 0: pollers on shared CPUs are not to keep the kernel's own workers from them. */
 static void ask_for_short_slices(void)
 {
     struct {
@@ -267,17 +268,17 @@ int main(int argc, char **argv)
         return 2;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    /* A data plane owns its cores; here it shares them, and a poller that yields would lose them to
-     * whatever does not. Where it is not permitted it goes on as it is. Every thread inherits it.
-     */
-    (void)setpriority(PRIO_PROCESS, 0, DATA_PLANE_NICENESS);
-    int niceness = getpriority(PRIO_PROCESS, 0);
     ftmb_panic = invariant_broken;
     spec_read(argv[1], &node.config);
     event_process(node.config.process);
     find_roles();
+    /* Every thread inherits it. A data plane that has its cores to itself also has the right of way
+     * on them, where that is permitted. */
     if (node.config.yield)
         ask_for_short_slices();
+    else
+        (void)setpriority(PRIO_PROCESS, 0, DATA_PLANE_NICENESS);
+    int niceness = getpriority(PRIO_PROCESS, 0);
     start_dpdk();
     links_open(&node.links, &node.config, node.roles);
     create_roles();
