@@ -339,8 +339,8 @@ def chaos_harm(results: Results) -> list[Part]:
     keys = ("lost", "duplicated", "corrupted", "checks_failed")
     harm = sum(int(frame[key].fillna(0).abs().sum()) for key in keys)
     kills = int(frame["faults"].sum())
-    minutes = frame["duration_s"].sum() / 60
-    note = f"{kills} kills in {len(frame)} runs, {minutes:.0f} min of traffic"
+    seconds = frame["duration_s"].sum()
+    note = f"{kills} kills, {seconds:,.0f} s of traffic"
     return [Part("", harm, "packets or checks", None, None, kills, note, list(frame["trial"]))]
 
 
