@@ -97,6 +97,8 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     struct standby *standby = &replica->standby;
     struct msg_snapshot message = {0};
     const char *wrong = NULL;
+    bool ready = false;
+    char where[48];
     pthread_mutex_lock(&replica->state_lock);
     const struct delta_head *head = standby_delta(standby);
     /* The view may have ended since the last piece came: then it is void, not wrong. */
@@ -104,19 +106,24 @@ void replica_stage(struct replica *replica, uint64_t bytes)
                    (bytes >= sizeof(*head) && head->view != atomic_load(&replica->view));
     if (!dropped) {
         wrong = standby_prepare(standby, bytes);
-        bool digest = bytes >= sizeof(*head) && head->digest;
-        replica->digests_matched += !wrong && digest;
-        replica->digests_mismatched += wrong == standby_wrong_digest;
+        ready = standby_prepared(standby).epoch != 0;
+        replica->digests_matched += ready && head->hashes;
+        replica->digests_mismatched += wrong == standby_wrong_line;
         replica->refused += wrong != NULL;
         replica->refused_last = wrong != NULL;
     }
-    if (!dropped && !wrong)
+    if (ready)
         message = prepared_message(standby);
+    if (wrong == standby_wrong_line)
+        snapshot_where(standby->working, standby->differs_at, where);
     pthread_mutex_unlock(&replica->state_lock);
-    if (dropped)
-        return;
+    if (wrong == standby_wrong_line)
+        event_emit("line_differs", "{s:I,s:s}", "offset", (json_int_t)standby->differs_at, "where",
+                   where);
     if (wrong)
         event_emit("snapshot_refused", "{s:s}", "why", wrong);
+    if (!wrong && !ready)
+        return; /* dropped, or a build goes on */
     replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
 }
 
