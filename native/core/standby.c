@@ -1,6 +1,7 @@
 /* Base, working copy and prepared delta of a standby (see standby.h). */
 #include "core/standby.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Every line once, each as a run of its own, and its hash. */
@@ -105,7 +106,9 @@ static const char *write_whole(struct standby *standby)
     struct snapshot_name name = {.view = last->view, .epoch = last->epoch};
     struct delta whole = {
         .bytes = standby->delta, .capacity = standby->delta_capacity, .fixed = true};
-    return delta_build(&whole, standby->working, NULL, name, false) ? NULL : "does not fit";
+    bool fits = delta_build(&whole, standby->working, NULL, name, last->hashes != 0);
+    free(whole.hash);
+    return fits ? NULL : "does not fit";
 }
 
 /* Does this slice go on where those before it ended? */

@@ -49,6 +49,23 @@ static bool adopt(struct standby *standby, const char *path)
     return adopted;
 }
 
+/* Of the delta that was just looked at: NULL, or what is wrong. Said before anybody hears that it
+ * is prepared: nothing is committed that was not compared, which the trial checks, and this process
+ * may not live to report at its end. */
+static void tell_compared(const struct standby *standby, const char *wrong)
+{
+    const struct delta_head *head = standby_delta(standby);
+    char where[48];
+    if (!wrong && head->hashes)
+        event_emit("digest_match", "{s:I,s:I}", "view", (json_int_t)head->view, "epoch",
+                   (json_int_t)head->epoch);
+    if (wrong != standby_wrong_line)
+        return;
+    snapshot_where(standby->working, standby->differs_at, where);
+    event_emit("digest_mismatch", "{s:I,s:I,s:I,s:s}", "view", (json_int_t)head->view, "epoch",
+               (json_int_t)head->epoch, "offset", (json_int_t)standby->differs_at, "where", where);
+}
+
 /* A file of this process's own takes the place of the one that was there only when it is whole. */
 int replica_base_open(struct replica *replica)
 {
@@ -71,6 +88,8 @@ int replica_base_open(struct replica *replica)
         struct base_name base = standby_base(&replica->standby);
         event_emit("base_loaded", "{s:I,s:I}", "view", (json_int_t)base.view, "epoch",
                    (json_int_t)base.epoch);
+        if (standby_prepared(&replica->standby).epoch)
+            tell_compared(&replica->standby, NULL);
     }
     return 0;
 }
@@ -98,7 +117,6 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     struct msg_snapshot message = {0};
     const char *wrong = NULL;
     bool ready = false;
-    char where[48];
     pthread_mutex_lock(&replica->state_lock);
     const struct delta_head *head = standby_delta(standby);
     /* The view may have ended since the last piece came: then it is void, not wrong. */
@@ -107,19 +125,14 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     if (!dropped) {
         wrong = standby_prepare(standby, bytes);
         ready = standby_prepared(standby).epoch != 0;
-        replica->digests_matched += ready && head->hashes;
-        replica->digests_mismatched += wrong == standby_wrong_line;
+        if (ready || wrong)
+            tell_compared(standby, wrong);
         replica->refused += wrong != NULL;
         replica->refused_last = wrong != NULL;
     }
     if (ready)
         message = prepared_message(standby);
-    if (wrong == standby_wrong_line)
-        snapshot_where(standby->working, standby->differs_at, where);
     pthread_mutex_unlock(&replica->state_lock);
-    if (wrong == standby_wrong_line)
-        event_emit("line_differs", "{s:I,s:s}", "offset", (json_int_t)standby->differs_at, "where",
-                   where);
     if (wrong)
         event_emit("snapshot_refused", "{s:s}", "why", wrong);
     if (!wrong && !ready)
