@@ -36,10 +36,16 @@ class NfDescription(_Described):
     params: list[NfParam] = Field(default_factory=list)
 
 
+class EngineDescription(_Described):
+    name: str
+    missing: str | None = Field(None, description="why it cannot be used here")
+
+
 class Description(_Described):
     version: str | int
     max_workers: int
     nfs: list[NfDescription]
+    engines: list[EngineDescription] = Field(default_factory=list)
     compiler: str = ""
     flags: str = ""
     dpdk: str = ""
@@ -119,6 +125,13 @@ def nf_config(description: Description, name: str, given: dict[str, Any]) -> dic
     for key, param in known.items():
         config[key] = _check_value(name, param, given.get(key, param.default))
     return config
+
+
+def check_engine(description: Description, engine: str) -> None:
+    """Raises MachineError, with the reason, if state cannot be copied this way here."""
+    for known in description.engines:
+        if known.name == engine and known.missing:
+            raise MachineError(f"ft.snapshot.engine: {engine} cannot be used here: {known.missing}")
 
 
 def check_workers(description: Description, workers: int) -> None:

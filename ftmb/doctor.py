@@ -98,6 +98,23 @@ def _binary() -> Finding:
     return Finding("data plane", "ok", f"{node_path().name} {description.version} ({names})")
 
 
+def _engines() -> list[Finding]:
+    """The snapshot engine that needs more than any Linux has."""
+    try:
+        engines = describe().engines
+    except FtmbError:
+        return []  # there is no data plane to ask, and `_binary` says so
+    found = []
+    for engine in engines:
+        if engine.missing:
+            remedy = "take a Linux kernel from 6.7 on" if engine.name == "page" else ""
+            text = f"not here: {engine.missing}; trials with it are left out"
+            found.append(Finding(f"engine {engine.name}", "note", text, remedy))
+        elif engine.name == "page":
+            found.append(Finding("engine page", "ok", "the kernel finds dirty pages"))
+    return found
+
+
 def _cores() -> Finding:
     count = len(available_cpus())
     if count >= 4:
@@ -191,6 +208,7 @@ def examine() -> list[Finding]:
         _compiler(),
         *(_library(module, package) for module, package in LIBRARIES.items()),
         _binary(),
+        *_engines(),
         _cores(),
         _memory(),
         _runtime_directory(),

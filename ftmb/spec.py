@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ftmb.errors import SpecError
 from ftmb.fault_spec import FaultSpec, LinkSpec, LinksSpec, RepeatSpec
 from ftmb.model import Model
+from ftmb.snapshot_spec import SnapshotSpec
 
 
 class NfSpec(BaseModel):
@@ -25,13 +26,6 @@ class NfSpec(BaseModel):
     def params(self) -> dict[str, Any]:
         """The parameters given, without the name."""
         return dict(self.model_extra or {})
-
-
-class SnapshotSpec(Model):
-    engine: Literal["stop-copy", "none"] = Field(
-        "stop-copy", description="how state is copied; none: one full base at the start, no more"
-    )
-    period_ms: int = Field(100, ge=1, description="time from one snapshot to the next")
 
 
 class FtSpec(Model):
@@ -149,6 +143,12 @@ class TrialSpec(Model):
                     f"{self.duration_s} s (duration_s)"
                 )
             self._separate(index, fault)
+        for at_s in self.ft.snapshot.at_s:
+            if at_s >= self.duration_s:
+                raise ValueError(
+                    f"ft.snapshot.at_s has {at_s}, outside the window of {self.duration_s} s "
+                    "(duration_s)"
+                )
         if self.faults and self.ft.mode != "ftmb":
             raise ValueError(
                 f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "

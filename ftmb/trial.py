@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftmb import checks, environment, events, measure, memory, node, outcome, record
-from ftmb.describe import Description, check_workers, describe, nf_config, node_path
+from ftmb.describe import Description, check_engine, check_workers, describe, nf_config, node_path
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 from ftmb.faults import Fault
@@ -50,6 +50,8 @@ def prepare(spec: TrialSpec) -> Prepared:
     program = node_path()
     description = describe(program)
     check_workers(description, spec.workers)
+    if spec.ft.mode == "ftmb":
+        check_engine(description, spec.ft.snapshot.engine)
     nf = nf_config(description, spec.nf.name, spec.nf.params)
     return Prepared(spec, nf, program, description, node.make_plan(spec))
 

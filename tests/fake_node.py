@@ -55,6 +55,10 @@ DESCRIPTION = {
             ],
         },
     ],
+    "engines": [
+        {"name": "stop-copy", "missing": None},
+        {"name": "page", "missing": "no PAGEMAP_SCAN"},
+    ],
     "compiler": "none",
     "flags": "",
     "dpdk": "none",

@@ -115,8 +115,6 @@ class Replica:
             nf={"packets": PACKETS},
             nf_checks=[{"name": "sums", "ok": True, "detail": "equal"}],
             snapshot={},
-            digest_matched=3,
-            digest_mismatched=0,
             replay={"packets": 0, "pals": 0},
         )
 
@@ -139,7 +137,8 @@ class Traffic:
             emit(name, at_ns=time.monotonic_ns() - 1000)
             if name == "window_start":
                 emit("snapshot", epoch=2, pause_ns=900_000, copy_ns=100_000, bytes=4096, lines=32)
-                emit("commit", epoch=2)
+                emit("digest_match", view=1, epoch=2)
+                emit("commit", view=1, epoch=2)
                 if MISBEHAVE == "die-in-window":
                     emit("divergence", worker=1)
                     die(4, "divergence in replay: worker 1")

@@ -83,6 +83,14 @@ def test_the_data_plane_is_asked_what_it_is() -> None:
     assert "monitor, nat" in found.found
 
 
+def test_an_engine_that_the_machine_lacks_is_told_with_its_reason() -> None:
+    found = finding("engine page")
+    assert found.status == "note"
+    assert "no PAGEMAP_SCAN" in found.found
+    assert found.remedy
+    assert not any(f.name == "engine stop-copy" for f in doctor.examine())
+
+
 def test_words_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trial", "--defaults"]) == 0
     out = capsys.readouterr().out

@@ -8,8 +8,8 @@ import pytest
 from fake_node import DESCRIPTION
 
 from ftmb import spec
-from ftmb.describe import Description, check_workers, nf_config
-from ftmb.errors import SpecError
+from ftmb.describe import Description, check_engine, check_workers, nf_config
+from ftmb.errors import MachineError, SpecError
 
 
 def load(tmp_path: Path, text: str, *sets: str) -> spec.TrialSpec:
@@ -72,6 +72,17 @@ def test_an_empty_spec_is_all_defaults(tmp_path: Path) -> None:
         ("links: {il: {drop: 0.6}}", ["links.il.drop", "less than or equal to 0.5"]),
         ("links: {il: {dorp: 0.1}}", ["links.il.dorp", "did you mean drop?"]),
         ("{links: {ol: {drop: 0.1}}, ft: {mode: none}}", ["links", "use ft.mode ftmb"]),
+        ("ft: {snapshot: {engine: copy}}", ["ft.snapshot.engine", "'cow', 'stop-copy'", "'copy'"]),
+        ("ft: {snapshot: {schedule: log, period_ms: 5}}", ["period_ms means nothing", "to period"]),
+        ("ft: {snapshot: {log_mb: 8}}", ["log_mb means nothing", "set schedule to log"]),
+        ("ft: {snapshot: {replay_target_ms: 8}}", ["replay_target_ms", "schedule to adaptive"]),
+        ("ft: {snapshot: {at_s: [1]}}", ["at_s means nothing", "set schedule to demand"]),
+        ("ft: {snapshot: {schedule: demand}}", ["no times", "give at_s", "engine to none"]),
+        ("ft: {snapshot: {schedule: demand, at_s: [2, 1]}}", ["ascending", "[2.0, 1.0]"]),
+        ("ft: {snapshot: {schedule: demand, at_s: [7]}}", ["at_s has 7", "window of 5"]),
+        ("ft: {snapshot: {engine: none, schedule: log}}", ["engine none", "another engine"]),
+        ("ft: {snapshot: {engine: fork, undo_mb: 8}}", ["undo_mb", "engine to cow"]),
+        ("ft: {snapshot: {period_ms: 0.5}}", ["period_ms", "greater than or equal to 1"]),
         ("expect: [wonders]", ["expect.0", "wonders"]),
         ("{backups: 4}", ["backups"]),
         ("{ft: {mode: none}, faults: [{at_s: 1}]}", ["nothing survives", "ft.mode none"]),
@@ -169,3 +180,9 @@ def test_more_workers_than_the_build_allows() -> None:
     check_workers(DESCRIBED, 8)
     with pytest.raises(SpecError, match="maximum of 8"):
         check_workers(DESCRIBED, 9)
+
+
+def test_an_engine_that_the_machine_lacks() -> None:
+    check_engine(DESCRIBED, "stop-copy")
+    with pytest.raises(MachineError, match=r"page cannot be used here: no PAGEMAP_SCAN"):
+        check_engine(DESCRIBED, "page")

@@ -251,7 +251,9 @@ static void obey(void)
          * leaves behind lies in a directory that is removed with the run's. */
         if (strcmp(line, "exit") == 0 && finished)
             _exit(0);
-        if (!obey_fault(line) && node.roles.traffic && !finished)
+        if (strcmp(line, "snapshot") == 0 && node.roles.replica && node.config.mode == MODE_FTMB)
+            state_sender_wanted(&node.replica);
+        else if (!obey_fault(line) && node.roles.traffic && !finished)
             node.traffic.command(node.traffic.self, line);
     }
     die(5, "the process that started this one is gone (end of stdin)");

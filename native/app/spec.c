@@ -157,13 +157,19 @@ static void read_ft(struct node_config *config, const json_t *object)
 {
     static const char *const release[] = {"max", "exact", NULL};
     static const char *const reads[] = {"optimistic", "locked", NULL};
-    static const char *const engine[] = {"none", "stop-copy", NULL};
+    static const char *const engine[] = {"none", "stop-copy", "fork", "cow", "page", NULL};
+    static const char *const schedule[] = {"period", "log", "demand", "adaptive", NULL};
     struct section ft = section_of("ft", object);
     config->exact = want_choice(&ft, "release", release) == 1;
     config->reads_locked = want_choice(&ft, "reads", reads) == 1;
     config->pal_batch = want_bool(&ft, "pal_batch");
     config->engine = (enum snapshot_engine_kind)want_choice(&ft, "engine", engine);
-    config->period_ms = (uint32_t)want_uint(&ft, "period_ms", 1, 3600000);
+    config->schedule = (enum snapshot_schedule)want_choice(&ft, "schedule", schedule);
+    config->period_us = want_uint(&ft, "period_us", 1000, 3600000000);
+    config->log_mb = (uint32_t)want_uint(&ft, "log_mb", 1, 16384);
+    config->replay_target_us = want_uint(&ft, "replay_target_us", 100, 3600000000);
+    config->undo_mb = (uint32_t)want_uint(&ft, "undo_mb", 1, 16384);
+    config->full_mb_per_s = (uint32_t)want_uint(&ft, "full_mb_per_s", 1, 1000000);
     config->detect_ms = (uint32_t)want_uint(&ft, "detect_ms", 5, 3600000);
     config->heir_ms = (uint32_t)may_uint(&ft, "heir_ms", 0, 3600000, 20000);
     config->peer_ms = (uint32_t)may_uint(&ft, "peer_ms", 1, 3600000, 20000);

@@ -13,7 +13,22 @@ enum node_mode {
     MODE_FLOOR, /* generator straight to sink: the floor of every measurement */
 };
 
-enum snapshot_engine_kind { ENGINE_NONE, ENGINE_STOP_COPY };
+/* How state is copied. None: one full base, then nothing. */
+enum snapshot_engine_kind {
+    ENGINE_NONE,
+    ENGINE_STOP_COPY,
+    ENGINE_FORK,
+    ENGINE_COW,
+    ENGINE_PAGE,
+};
+
+/* When a snapshot is taken, beside those that the OL asks for because a log fills. */
+enum snapshot_schedule {
+    SCHEDULE_PERIOD,   /* every period_us */
+    SCHEDULE_LOG,      /* when the input log since the base exceeds log_mb */
+    SCHEDULE_DEMAND,   /* at the command `snapshot` */
+    SCHEDULE_ADAPTIVE, /* so that the predicted replay stays below replay_target_us */
+};
 
 #define NODE_NAME_BYTES 24
 #define NODE_PATH_BYTES 80 /* of `dir`, so that socket paths below it fit sockaddr_un */
@@ -45,7 +60,12 @@ struct node_config {
     bool pal_batch;
     bool check;
     enum snapshot_engine_kind engine;
-    uint32_t period_ms;
+    enum snapshot_schedule schedule;
+    uint64_t period_us;
+    uint32_t log_mb;
+    uint64_t replay_target_us;
+    uint32_t undo_mb;       /* undo log of each worker (engine cow) */
+    uint32_t full_mb_per_s; /* bandwidth limit of a full snapshot */
     uint32_t detect_ms;
     uint32_t heir_ms; /* the OL waits so long for a process that holds the base */
     uint32_t peer_ms; /* a role waits so long for a logger to come back */

@@ -76,7 +76,8 @@ static void try_commit(struct output_logger *ol)
             ol_send_committed(ol, ol_replica(ol, slot));
     }
     ol_send_committed(ol, ol_input_logger(ol));
-    event_emit("commit", "{s:I}", "epoch", (json_int_t)pending.epoch);
+    event_emit("commit", "{s:I,s:I}", "view", (json_int_t)ol->state.committed.view, "epoch",
+               (json_int_t)pending.epoch);
     ol_tell_protection(ol);
 }
 

@@ -39,8 +39,6 @@ struct replica {
     struct standby standby; /* guarded by it, as is the next */
     bool promoting;         /* nothing may be prepared any more */
     bool refused_last;      /* the delta received last */
-    uint64_t digests_matched;
-    uint64_t digests_mismatched;
     uint64_t refused; /* deltas */
 
     struct state_sender sender;     /* master */

@@ -49,6 +49,17 @@ static bool adopt(struct standby *standby, const char *path)
     return adopted;
 }
 
+/* Of the delta that was just looked at: NULL, or what is wrong. Said before anybody hears that it
+ * is prepared: nothing is committed that was not compared, which the trial checks, and this process
+ * may not live to report at its end. */
+static void tell_compared(const struct standby *standby, const char *wrong)
+{
+    const struct delta_head *head = standby_delta(standby);
+    if ((!wrong && head->digest) || wrong == standby_wrong_digest)
+        event_emit(wrong ? "digest_mismatch" : "digest_match", "{s:I,s:I}", "view",
+                   (json_int_t)head->view, "epoch", (json_int_t)head->epoch);
+}
+
 /* A file of this process's own takes the place of the one that was there only when it is whole. */
 int replica_base_open(struct replica *replica)
 {
@@ -71,6 +82,8 @@ int replica_base_open(struct replica *replica)
         struct base_name base = standby_base(&replica->standby);
         event_emit("base_loaded", "{s:I,s:I}", "view", (json_int_t)base.view, "epoch",
                    (json_int_t)base.epoch);
+        if (standby_prepared(&replica->standby).epoch)
+            tell_compared(&replica->standby, NULL);
     }
     return 0;
 }
@@ -104,9 +117,7 @@ void replica_stage(struct replica *replica, uint64_t bytes)
                    (bytes >= sizeof(*head) && head->view != atomic_load(&replica->view));
     if (!dropped) {
         wrong = standby_prepare(standby, bytes);
-        bool digest = bytes >= sizeof(*head) && head->digest;
-        replica->digests_matched += !wrong && digest;
-        replica->digests_mismatched += wrong == standby_wrong_digest;
+        tell_compared(standby, wrong);
         replica->refused += wrong != NULL;
         replica->refused_last = wrong != NULL;
     }

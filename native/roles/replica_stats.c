@@ -62,15 +62,13 @@ json_t *replica_stats(struct replica *replica)
     if (active)
         replica->config->nf->report(replica->arena, &report);
     json_t *stats = json_pack(
-        "{s:s,s:i,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:{s:I,s:I}}", "role",
+        "{s:s,s:i,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:{s:I,s:I}}", "role",
         "replica", "slot", (int)replica->config->slot, "condition", active ? "active" : "standby",
         "inputs", (json_int_t)packets, "ticks", (json_int_t)ticks, "outputs", (json_int_t)outputs,
         "dropped_by_nf", (json_int_t)dropped, "pals", (json_int_t)pals, "resent",
         (json_int_t)resent, "waits", (json_int_t)waits, "dropped_bad", (json_int_t)bad,
         "dropped_old_view", (json_int_t)old_view, "nf", sink.counters, "nf_checks", sink.checks,
-        "snapshot", snapshot_stats(&replica->sender.snapshotter), "digest_matched",
-        (json_int_t)replica->digests_matched, "digest_mismatched",
-        (json_int_t)replica->digests_mismatched, "replay", "packets",
+        "snapshot", snapshot_stats(&replica->sender.snapshotter), "replay", "packets",
         (json_int_t)atomic_load(&replica->group.packets_replayed), "pals", (json_int_t)replayed);
     json_object_set_new(stats, "state_bytes",
                         json_integer((json_int_t)arena_allocated(replica->arena)));

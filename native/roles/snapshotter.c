@@ -8,6 +8,22 @@
 
 #include "io/clock.h"
 
+const struct snapshot_engine *snapshot_engine_of(enum snapshot_engine_kind kind, const char **why)
+{
+    *why = NULL;
+    switch (kind) {
+    case ENGINE_NONE: /* its one base is taken before there is any traffic */
+    case ENGINE_STOP_COPY:
+        return &snapshot_stop_copy;
+    case ENGINE_FORK:
+    case ENGINE_COW:
+    case ENGINE_PAGE:
+        break;
+    }
+    *why = "this build has no such snapshot engine";
+    return NULL;
+}
+
 static void *map_image(const struct arena *arena)
 {
     void *image =

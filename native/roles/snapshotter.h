@@ -19,6 +19,10 @@ struct snapshot_engine {
 
 extern const struct snapshot_engine snapshot_stop_copy;
 
+/* The engine that delivers what is configured; NULL, and in *why a reason for people, where this
+ * build or this machine has it not. */
+const struct snapshot_engine *snapshot_engine_of(enum snapshot_engine_kind kind, const char **why);
+
 #define SNAPSHOT_PAUSES 4096u /* pauses kept one by one for the record */
 
 struct snapshotter {

@@ -12,6 +12,7 @@
 #include "io/event.h"
 #include "roles/replica.h"
 
+#define NS_PER_US 1000ull
 #define NS_PER_MS 1000000ull
 #define POLL_NS (10 * NS_PER_MS)
 #define CONNECT_PAUSE_NS NS_PER_MS
@@ -29,8 +30,14 @@ int state_sender_init(struct replica *replica)
         bool other = slot < replica->config->replicas && slot != replica->config->slot;
         state_channel_init(&sender->backup[slot].channel, other ? fault_link(name, 0) : NULL);
     }
-    return snapshotter_init(&sender->snapshotter, &snapshot_stop_copy, replica->arena,
-                            &replica->group, replica->workers, replica->config->workers);
+    const char *why;
+    const struct snapshot_engine *engine = snapshot_engine_of(replica->config->engine, &why);
+    if (!engine)
+        die(3, "%s", why);
+    if (replica->config->schedule != SCHEDULE_PERIOD)
+        die(3, "this build takes snapshots by period only");
+    return snapshotter_init(&sender->snapshotter, engine, replica->arena, &replica->group,
+                            replica->workers, replica->config->workers);
 }
 
 /* ---- what the output logger says ---------------------------------------------------------- */
@@ -211,7 +218,7 @@ static void report(const struct state_sender *sender, bool full, bool lines)
 static void take_snapshot(struct replica *replica, uint64_t now)
 {
     struct state_sender *sender = &replica->sender;
-    uint64_t period = replica->config->period_ms * NS_PER_MS;
+    uint64_t period = replica->config->period_us * NS_PER_US;
     bool full = false, lines = false;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         const struct backup *backup = &sender->backup[slot];
@@ -385,7 +392,7 @@ static void free_logs(struct replica *replica)
 void state_sender_main(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
-    uint64_t period = replica->config->period_ms * NS_PER_MS;
+    uint64_t period = replica->config->period_us * NS_PER_US;
     sender->due_ns = clock_ns() + period;
     while (!atomic_load(&replica->quit)) {
         uint64_t now = clock_ns();

@@ -50,7 +50,9 @@ static void fill_config(struct node_config *config, uint32_t slot)
     config->pal_batch = true;
     config->check = true;
     config->engine = ENGINE_STOP_COPY;
-    config->period_ms = 5;
+    config->period_us = 5000;
+    config->undo_mb = 1;
+    config->full_mb_per_s = 1000;
     config->detect_ms = 50;
     config->peer_ms = 5000;
     config->pals = 4096;
