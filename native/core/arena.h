@@ -11,6 +11,10 @@
 #include "core/base.h"
 
 #define ARENA_MAGIC 0x424d5446414e4552ull
+
+/* Granularity of snapshots, bytes. Two cache lines, which processors fetch in pairs anyway: smaller
+ * ones cost more stamps and run heads, larger ones more copying at a first touch. */
+#define ARENA_LINE 128u
 #define ARENA_EXTENTS (FTMB_MAX_WORKERS + 1)
 
 /* Where the arena is mapped (by the embedding process) in every replica. */

@@ -20,6 +20,7 @@
 #define FTMB_CORE_SHARED_H
 
 #include "core/arena.h"
+#include "core/marks.h"
 #include "core/pal.h"
 #include "core/plant.h"
 #include "core/sim_point.h"
@@ -59,6 +60,7 @@ struct ctx_env {
     void (*relax)(void *env, unsigned worker, uint64_t rounds);
     /* The replay met something else than was logged. Must not return. */
     void (*diverged)(void *env, unsigned worker, const char *why, uint64_t pal, uint32_t id);
+    uint64_t (*clock)(void *env); /* nanoseconds, to time waits at an epoch's gate; may be NULL */
     void *env;
 };
 
@@ -74,6 +76,8 @@ struct ftmb_ctx {
     bool reads_locked;
     bool exact; /* exact vectors instead of `max` */
     uint8_t held_count;
+    uint8_t tag; /* stamp of the lines that this worker has marked in its epoch */
+    bool gate;   /* the first shared access since it joined an epoch is still to come */
     uint64_t now_ns;
     uint32_t held[FTMB_MAX_HELD];
     uint32_t section_pals; /* PALs of the section that is open */
@@ -86,6 +90,9 @@ struct ftmb_ctx {
     uint64_t *vectors;                 /* exact only: [variables][workers] */
     uint64_t deps[FTMB_MAX_WORKERS];   /* exact only: this worker's cumulative vector */
     struct replay *replay;             /* not NULL while any worker has logged accesses left */
+    struct marks *marks;               /* NULL: the snapshot engine needs none */
+    struct epoch_group *epochs;
+    uint64_t epoch_seen; /* the group's word when it last looked */
     const struct ctx_env *env;
 
     /* Outputs of the packet in hand, filled by ftmb_emit(). */
@@ -98,7 +105,8 @@ struct ftmb_ctx {
 #define READ_IN_SECTION (~0ull - 2) /* the read joined the section that is open */
 #define READ_SPECIAL READ_IN_SECTION
 
-/* Slow paths (shared.c, replay.c). */
+/* Slow paths (shared.c, replay.c, epoch.c). */
+void epoch_gate(struct ftmb_ctx *ctx);
 void shared_wait_write(struct ftmb_ctx *ctx, uint32_t id);
 uint64_t shared_wait_read(struct ftmb_ctx *ctx, uint32_t id);
 uint64_t shared_locked_read(struct ftmb_ctx *ctx, uint32_t id);
@@ -155,6 +163,21 @@ static inline void shared_append(struct ftmb_ctx *ctx, bool write, uint32_t id, 
     SIM_PAL(ctx, ctx->pals[ctx->pal_count - 1]);
 }
 
+/* Before storing into the arena: `bytes` from `address` on will change (core/marks.h). Once for
+ * each line and packet is enough. Shared memory is changed in sections only; a worker's own, at any
+ * time. The core marks cursors and sequence words itself. */
+static inline void ftmb_mark(struct ftmb_ctx *ctx, const void *address, uint64_t bytes)
+{
+    if (!ctx->marks)
+        return;
+    uint64_t at = (uint64_t)((const uint8_t *)address - (const uint8_t *)ctx->arena);
+    for (uint64_t line = at / ARENA_LINE; line <= (at + bytes - 1) / ARENA_LINE; line++) {
+        if (unlikely(atomic_load_explicit(&ctx->marks->stamp[line], memory_order_acquire) !=
+                     ctx->tag))
+            marks_claim(ctx, line);
+    }
+}
+
 /* Begin an exclusive access to variable `id`, opening a section or extending the open one. */
 static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
 {
@@ -163,6 +186,9 @@ static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
     FTMB_ASSERT(!ctx->held_count || id > ctx->held[ctx->held_count - 1]);
     FTMB_ASSERT(ctx->section_pals < FTMB_MAX_SECTION_PALS);
     SIM_POINT();
+    if (unlikely(ctx->gate))
+        epoch_gate(ctx);
+    ftmb_mark(ctx, (const void *)&ctx->seq[id], sizeof(ctx->seq[id]));
     if (PLANTED(P_EARLY_UNLOCK) && ctx->held_count)
         shared_unlock_early(ctx);
     if (likely(!ctx->replay) || !replay_write(ctx, id)) {
@@ -225,6 +251,8 @@ static inline uint64_t ftmb_read_begin(struct ftmb_ctx *ctx, uint32_t id)
         FTMB_ASSERT(id > ctx->held[ctx->held_count - 1]);
         FTMB_ASSERT(ctx->section_pals < FTMB_MAX_SECTION_PALS);
     }
+    if (unlikely(ctx->gate) && !PLANTED(P_ONLY_WRITES_GATED))
+        epoch_gate(ctx);
     if (unlikely(ctx->reads_locked))
         return shared_locked_read(ctx, id);
     uint64_t token;

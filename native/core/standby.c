@@ -1,18 +1,21 @@
 /* Base, working copy and prepared delta of a standby (see standby.h). */
 #include "core/standby.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-/* All lines, and heads: two runs have a line between them that is not sent, or lie in different
- * parts of the arena, of which there are few. */
+/* Every line once, each as a run of its own, and its hash. */
 static uint64_t delta_bound(uint64_t arena_size)
 {
-    return align_up(arena_size, 4096) + 4096;
+    uint64_t lines = snapshot_lines(arena_size) + ARENA_EXTENTS;
+    return align_up(lines * (ARENA_LINE + sizeof(struct delta_run) + sizeof(uint32_t)), 4096) +
+           4096;
 }
 
-_Static_assert(sizeof(struct delta_head) + (ARENA_EXTENTS + 1) * (sizeof(struct delta_run) + 8) <
-                   4096,
-               "a full delta fits");
+_Static_assert(sizeof(struct delta_head) + sizeof(struct arena) +
+                       (ARENA_EXTENTS + 2) * (sizeof(struct delta_run) + 8) <
+                   4096 + ARENA_EXTENTS * (ARENA_LINE + sizeof(struct delta_run)),
+               "a whole delta fits");
 
 uint64_t standby_bytes(uint64_t arena_size)
 {
@@ -66,19 +69,91 @@ static void restore_lines(struct standby *standby)
     }
 }
 
+const char standby_wrong_line[] = "a line differs from the master's";
+
+/* The working copy after a delta has been applied to it: sound, and as the master says? */
+static const char *verify(struct standby *standby)
+{
+    standby->differs_at = 0;
+    uint64_t size = standby->head->arena_size;
+    if (!arena_valid(standby->working, size) || standby->working->size != size)
+        return "describes another arena";
+    standby->differs_at = delta_compare(standby->delta, standby->working);
+    return standby->differs_at == UINT64_MAX ? NULL : standby_wrong_line;
+}
+
+static const char *prepare_on_base(struct standby *standby)
+{
+    delta_apply(standby->delta, standby->working);
+    const char *wrong = verify(standby);
+    if (wrong)
+        restore_lines(standby);
+    return wrong;
+}
+
+static void give_up_build(struct standby *standby)
+{
+    if (!standby->build.epoch)
+        return;
+    standby->build = (struct standby_build){0};
+    memcpy(standby->working, standby->image, standby->head->arena_size);
+}
+
+/* The working copy as one whole delta, in the place of the last one of the build. */
+static const char *write_whole(struct standby *standby)
+{
+    const struct delta_head *last = standby_delta(standby);
+    struct snapshot_name name = {.view = last->view, .epoch = last->epoch};
+    struct delta whole = {
+        .bytes = standby->delta, .capacity = standby->delta_capacity, .fixed = true};
+    bool fits = delta_build(&whole, standby->working, NULL, name, last->hashes != 0);
+    free(whole.hash);
+    return fits ? NULL : "does not fit";
+}
+
+/* Does this slice go on where those before it ended? */
+static bool slice_follows(const struct standby *standby, struct snapshot_slice slice)
+{
+    const struct standby_build *build = &standby->build;
+    uint64_t all = snapshot_lines(standby->head->arena_size);
+    return slice.lines <= all && slice.first <= all - slice.lines &&
+           (!slice.lines || !build->lines || (build->first + build->lines) % all == slice.first);
+}
+
+/* One delta more for the build. What is prepared when it ends is whole, so it needs no base. */
+static const char *build_on(struct standby *standby)
+{
+    const struct delta_head *delta = standby_delta(standby);
+    struct standby_build *build = &standby->build;
+    if (!build->epoch && !delta->slice.lines)
+        return "does not follow the base held here";
+    if (build->epoch && (delta->view != build->view || delta->previous_epoch != build->epoch))
+        return "does not follow the one before";
+    if (!slice_follows(standby, delta->slice))
+        return "its slice does not follow the one before";
+    if (!build->lines)
+        build->first = delta->slice.first;
+    build->view = delta->view;
+    build->epoch = delta->epoch;
+    build->lines += delta->slice.lines;
+    delta_apply(standby->delta, standby->working);
+    if (build->lines < snapshot_lines(standby->head->arena_size))
+        return NULL;
+    const char *wrong = verify(standby);
+    if (!wrong && !delta_is_whole(delta, standby->head->arena_size))
+        wrong = write_whole(standby);
+    return wrong;
+}
+
 static const char *why_not(const struct standby *standby, const struct delta_head *delta)
 {
     struct base_name base = standby_base(standby);
     if (delta->epoch == 0)
         return "has no name";
-    if (delta->base_epoch && (delta->base_epoch != base.epoch || delta->base_view != base.view))
-        return "does not follow the base held here";
     if (delta->view < base.view || (delta->view == base.view && delta->epoch <= base.epoch))
         return "older than the base held here";
     return NULL;
 }
-
-const char standby_wrong_digest[] = "digest is wrong";
 
 const char *standby_prepare(struct standby *standby, uint64_t bytes)
 {
@@ -86,19 +161,25 @@ const char *standby_prepare(struct standby *standby, uint64_t bytes)
     FTMB_ASSERT(!atomic_load_explicit(&standby->head->prepared, memory_order_relaxed));
     const struct delta_head *delta = standby_delta(standby);
     const char *wrong =
-        delta_check(standby->delta, bytes, standby->working->size, standby->config_digest);
+        delta_check(standby->delta, bytes, standby->head->arena_size, standby->config_digest);
     if (!wrong)
         wrong = why_not(standby, delta);
     if (wrong)
         return wrong;
-    delta_apply(standby->delta, standby->working);
-    /* The digest walks over what the header describes, so that comes first. */
-    if (!arena_valid(standby->working, standby->head->arena_size) ||
-        (delta->digest && delta->digest != snapshot_digest(standby->working))) {
-        restore_lines(standby);
-        return standby_wrong_digest;
-    }
-    atomic_store_explicit(&standby->head->prepared, bytes, memory_order_release);
+    struct base_name base = standby_base(standby);
+    bool anew = standby->build.epoch || (standby->begin_anew && delta->slice.lines);
+    bool follows = delta->base_epoch && !anew &&
+                   base_same(base, (struct base_name){delta->base_view, delta->base_epoch});
+    wrong = follows ? prepare_on_base(standby) : build_on(standby);
+    bool whole = follows || standby->build.lines >= snapshot_lines(standby->head->arena_size);
+    standby->begin_anew = wrong != NULL;
+    if (wrong)
+        give_up_build(standby);
+    if (wrong || !whole)
+        return wrong;
+    standby->build = (struct standby_build){0};
+    atomic_store_explicit(&standby->head->prepared, standby_delta(standby)->bytes,
+                          memory_order_release);
     return NULL;
 }
 
@@ -123,6 +204,7 @@ bool standby_commit(struct standby *standby, struct base_name name)
 
 void standby_roll_back(struct standby *standby)
 {
+    give_up_build(standby);
     if (!atomic_load_explicit(&standby->head->prepared, memory_order_relaxed))
         return;
     restore_lines(standby);

@@ -8,6 +8,11 @@
  * rolled back, since the base still has every line as it was. Promotion uses the working copy and
  * leaves the base alone.
  *
+ * A delta that does not build on the base held here can still be of use: its slice begins, or goes
+ * on with, a *build* of the whole state in the working copy. The build needs every delta of the
+ * view from then on; when the slices have gone round the arena once, the working copy is written as
+ * one whole delta, and that is prepared. A build that is given up leaves the base as it was.
+ *
  * The memory is sound at any instruction at which its process may be killed. A delta is marked as
  * prepared only when it is whole and right; `applications` is odd while it is applied to the base;
  * since applying is only storing, whoever finds an odd number applies it once more. */
@@ -38,6 +43,14 @@ struct standby_head {
     _Atomic uint64_t prepared;     /* bytes of the prepared delta, 0: none */
 };
 
+/* A build of the whole state from slices, under way. */
+struct standby_build {
+    uint32_t view;
+    uint64_t epoch; /* of the last delta that went into it; 0: none is under way */
+    uint64_t first; /* line at which the first slice began */
+    uint64_t lines; /* that slices have covered */
+};
+
 struct standby {
     struct arena *working;
     struct standby_head *head;
@@ -45,6 +58,9 @@ struct standby {
     uint8_t *delta;
     uint64_t delta_capacity;
     uint64_t config_digest;
+    struct standby_build build;
+    bool begin_anew;     /* the last delta was refused: rather build than trust the base */
+    uint64_t differs_at; /* offset of the first line that was wrong, with standby_wrong_line */
 };
 
 /* Bytes of memory for an arena of this size. Little of it is ever touched. */
@@ -61,16 +77,17 @@ void standby_create(struct standby *standby, struct arena *working, void *memory
  * nor delta, or somebody changed it meanwhile. */
 bool standby_adopt(struct standby *standby, const void *left, uint64_t left_bytes);
 
-/* A whole delta lies in standby->delta: check it and prepare it. Returns NULL, or why it is
- * refused; then base and working copy are as before. Nothing may be prepared already. */
+/* A whole delta lies in standby->delta: check it and prepare it, or build with it. Returns NULL, or
+ * why it is refused; then the base is as before. Nothing may be prepared already. After NULL
+ * nothing is prepared if a build goes on. */
 const char *standby_prepare(struct standby *standby, uint64_t bytes);
-extern const char standby_wrong_digest[]; /* the reason, where a whole delta led elsewhere */
+extern const char standby_wrong_line[]; /* the reason, where a sound delta led elsewhere */
 
 /* Commit the prepared delta, if it is the one named. True: the base has that name now, or had it
  * already. */
 bool standby_commit(struct standby *standby, struct base_name name);
 
-/* Give up what is prepared, if anything: the working copy is as the base again. */
+/* Give up what is prepared or being built, if anything: the working copy is as the base again. */
 void standby_roll_back(struct standby *standby);
 
 /* Names of the base and of the prepared delta; epoch 0: none. */

@@ -58,7 +58,8 @@ static void receive(struct world *world, struct input *input)
         head->epoch = base.epoch + 1;
         head->base_view = base.view;
         head->base_epoch = how & 2 ? base.epoch : 0;
-        head->digest = how & 4 ? 0 : head->digest;
+        head->hashes = how & 4 ? 0 : head->hashes;
+        head->slice.lines = how & 32 ? 0 : snapshot_lines(standby->head->arena_size);
     }
     if (how & 24)
         seal(delta, length, DIGEST);
@@ -83,7 +84,7 @@ static void commit(struct world *world, struct input *input)
     HOLDS(done == (known && name.epoch != 0));
     if (done)
         HOLDS(base_same(standby_base(&world->standby), name));
-    if (standby_prepared(&world->standby).epoch == 0)
+    if (standby_prepared(&world->standby).epoch == 0 && world->standby.build.epoch == 0)
         HOLDS(as_base(&world->standby));
 }
 

@@ -160,20 +160,22 @@ static uint64_t hash_of(const struct flow *key)
     return h * 0xd6e8feb86659fd93ull;
 }
 
-static void count_flow(const struct monitor *monitor, struct worker_state *state,
-                       struct flow *flows, const struct flow *key, uint32_t bytes)
+static void count_flow(struct ftmb_ctx *ctx, const struct monitor *monitor,
+                       struct worker_state *state, const struct flow *key, uint32_t bytes)
 {
+    struct flow *flows = flows_of(ctx->arena, monitor, ctx->worker);
     uint64_t mask = (1ull << monitor->flow_bits) - 1;
     uint64_t at = hash_of(key) >> (64 - monitor->flow_bits);
     while (flows[at].kind_ports &&
            (flows[at].kind_ports != key->kind_ports || flows[at].addresses != key->addresses))
         at = (at + 1) & mask;
     struct flow *flow = &flows[at];
+    if (!flow->kind_ports && state->flows == monitor->flow_limit) {
+        state->untracked++;
+        return;
+    }
+    ftmb_mark(ctx, flow, sizeof(*flow));
     if (!flow->kind_ports) {
-        if (state->flows == monitor->flow_limit) {
-            state->untracked++;
-            return;
-        }
         state->flows++;
         flow->addresses = key->addresses;
         flow->kind_ports = key->kind_ports;
@@ -198,15 +200,17 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     const struct monitor *monitor = arena_root(ctx->arena);
     struct worker_state *state = worker_of(ctx->arena, monitor, ctx->worker);
     struct flow key = flow_key(packet);
+    ftmb_mark(ctx, state, sizeof(*state));
     state->packets++;
     state->bytes += packet->length;
-    count_flow(monitor, state, flows_of(ctx->arena, monitor, ctx->worker), &key, packet->length);
+    count_flow(ctx, monitor, state, &key, packet->length);
 
     struct counter *counters = counters_of(ctx->arena, monitor);
     uint32_t first = monitor->first_variable[ctx->worker];
     for (uint32_t id = first; id < first + monitor->counters; id++) {
         uint64_t before = PLANTED(P_MONITOR_LOST_UPDATE) ? counters[id].packets : 0;
         ftmb_write(ctx, id);
+        ftmb_mark(ctx, &counters[id], sizeof(counters[id]));
         counters[id].packets =
             PLANTED(P_MONITOR_LOST_UPDATE) ? before + 1 : counters[id].packets + 1;
         counters[id].bytes += packet->length;

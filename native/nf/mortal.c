@@ -1,7 +1,8 @@
 /* mortal: a TEST FUNCTION, of no use in production. It forwards every frame to the other side and
  * counts them in one shared counter, like a monitor without flows; but a packet that carries the
  * mark kills its process, each time that it is processed. So it is what a poison input needs: the
- * master dies of it, and the backup dies of it again when it replays.
+ * master dies of it, and the backup dies of it again when it replays. With `forgets` it also makes
+ * the mistake that `ft.check` is there to find: it stores without ftmb_mark().
  *
  * The mark is the beginning of the trailer that the generator puts into every packet: the packet's
  * flow and its number in the flow (traffic/trailer.h). */
@@ -10,7 +11,7 @@
 
 #define TRAILER_BYTES 16u
 
-enum { PARAM_FLOW, PARAM_NUMBER, PARAM_ASSERTION };
+enum { PARAM_FLOW, PARAM_NUMBER, PARAM_ASSERTION, PARAM_FORGETS };
 
 static const struct nf_param params[] = {
     {"flow", NF_UINT, 0, 0, UINT32_MAX, "test function: flow of the packet that kills"},
@@ -18,6 +19,7 @@ static const struct nf_param params[] = {
      "test function: that packet's number in its flow, from 0; 0: no packet kills"},
     {"assertion", NF_FLAG, 0, 0, 1,
      "test function: die of a broken assertion (else of a bad address)"},
+    {"forgets", NF_FLAG, 0, 0, 1, "test function: change its counters without marking them"},
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -25,6 +27,7 @@ struct mortal {
     uint32_t flow;
     uint32_t number;
     bool assertion;
+    bool forgets;
     CACHE_ALIGNED uint64_t packets; /* variable 0 */
     uint64_t of_worker[FTMB_MAX_WORKERS];
 };
@@ -50,6 +53,7 @@ static void *init(struct arena *arena, const uint64_t *values)
     mortal->flow = (uint32_t)values[PARAM_FLOW];
     mortal->number = (uint32_t)values[PARAM_NUMBER];
     mortal->assertion = values[PARAM_ASSERTION] != 0;
+    mortal->forgets = values[PARAM_FORGETS] != 0;
     return mortal;
 }
 
@@ -74,9 +78,11 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
         *nowhere = 1; /* NOLINT(clang-analyzer-core.NullDereference) */
     }
     ftmb_write(ctx, 0);
+    if (!mortal->forgets)
+        ftmb_mark(ctx, mortal, sizeof(*mortal));
     mortal->packets++;
-    ftmb_section_end(ctx);
     mortal->of_worker[ctx->worker]++;
+    ftmb_section_end(ctx);
     ftmb_emit(ctx, packet, packet->port == NF_INSIDE ? NF_OUTSIDE : NF_INSIDE);
 }
 

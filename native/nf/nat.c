@@ -264,6 +264,7 @@ static void tick(struct ftmb_ctx *ctx)
 {
     const struct nat *nat = arena_root(ctx->arena);
     struct nat_worker *worker = nat_worker(ctx->arena, nat, ctx->worker);
+    ftmb_mark(ctx, worker, sizeof(*worker));
     worker->removals = NAT_REMOVALS;
     nat_sweep(ctx, nat, worker);
 }
@@ -272,6 +273,7 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
 {
     const struct nat *nat = arena_root(ctx->arena);
     struct nat_worker *worker = nat_worker(ctx->arena, nat, ctx->worker);
+    ftmb_mark(ctx, worker, sizeof(*worker));
     worker->removals = NAT_REMOVALS;
     nat_sweep(ctx, nat, worker);
     struct packet_view view;

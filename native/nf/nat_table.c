@@ -125,6 +125,10 @@ static bool remove_one(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_w
     uint32_t place = pool->head + pool->spare;
     if (place >= range->size)
         place -= range->size;
+    ftmb_mark(ctx, pool, sizeof(*pool));
+    ftmb_mark(ctx, &nat_ring(ctx->arena, nat, number)[place], sizeof(uint16_t));
+    ftmb_mark(ctx, link, sizeof(*link));
+    ftmb_mark(ctx, slot, sizeof(*slot));
     nat_ring(ctx->arena, nat, number)[place] = (uint16_t)(index - range->first);
     NAT_STORE(pool->spare, pool->spare + 1);
     if (PLANTED(P_NAT_PORT_TWICE) && pool->spare < range->size) {
@@ -154,15 +158,16 @@ static bool pool_has_room(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t 
 }
 
 /* The oldest free slot of a pool that is held, or NAT_NONE. */
-static uint32_t pool_take(struct arena *arena, const struct nat *nat, uint32_t number)
+static uint32_t pool_take(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t number)
 {
-    struct nat_pool *pool = &nat_pools(arena, nat)[number];
+    struct nat_pool *pool = &nat_pools(ctx->arena, nat)[number];
     const struct nat_range *range = &nat->ranges[number];
     if (pool->spare == 0)
         return NAT_NONE;
-    uint32_t index = range->first + nat_ring(arena, nat, number)[pool->head];
+    uint32_t index = range->first + nat_ring(ctx->arena, nat, number)[pool->head];
     if (PLANTED(P_NAT_PORT_OUTSIDE_SECTION))
         SIM_POINT();
+    ftmb_mark(ctx, pool, sizeof(*pool));
     pool->head = pool->head + 1 < range->size ? pool->head + 1 : 0;
     NAT_STORE(pool->spare, pool->spare - 1);
     return index;
@@ -179,6 +184,8 @@ static void link_slot(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t buck
     uint16_t l4_delta = checksum_delta16(inside_port, slot->port);
     if (flow->protocol != PROTOCOL_ICMP) /* TCP and UDP sum the addresses as well */
         l4_delta = checksum_join(l4_delta, ip_delta);
+    ftmb_mark(ctx, slot, sizeof(*slot));
+    ftmb_mark(ctx, head, sizeof(*head));
     NAT_STORE(slot->ip_delta, ip_delta);
     NAT_STORE(slot->l4_delta, l4_delta);
     NAT_STORE(slot->last_seen, ctx->now_ns);
@@ -197,6 +204,7 @@ static void touch(struct ftmb_ctx *ctx, const struct nat *nat, const struct look
     uint8_t state = expired(ctx, nat, found->last_seen, found->state)
                         ? first_state(flow)
                         : next_state(found->state, flow);
+    ftmb_mark(ctx, slot, sizeof(*slot));
     NAT_STORE(slot->state, state);
     NAT_STORE(slot->last_seen, later(found->last_seen, ctx->now_ns));
     if (PLANTED(P_NAT_MAPPING_CHANGES))
@@ -236,7 +244,7 @@ static enum nat_verdict claim(struct ftmb_ctx *ctx, const struct nat *nat,
         }
         if (!PLANTED(P_NAT_PORT_OUTSIDE_SECTION))
             ftmb_write(ctx, nat->first_pool + number);
-        uint32_t index = pool_take(ctx->arena, nat, number);
+        uint32_t index = pool_take(ctx, nat, number);
         if (index != NAT_NONE) {
             ftmb_write(ctx, stripe_id(nat, index));
             link_slot(ctx, nat, bucket, index, flow);
@@ -297,6 +305,7 @@ void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *w
     /* Only the change restarts the timer: repeated RSTs from outside cannot keep a mapping. */
     if (found.index != NAT_NONE && found.state != NAT_CLOSING) {
         struct nat_slot *slot = &nat_slots(ctx->arena, nat)[found.index];
+        ftmb_mark(ctx, slot, sizeof(*slot));
         NAT_STORE(slot->state, NAT_CLOSING);
         NAT_STORE(slot->last_seen, later(found.last_seen, ctx->now_ns));
         worker->counters[NAT_REFRESHED]++;

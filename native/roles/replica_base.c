@@ -55,9 +55,15 @@ static bool adopt(struct standby *standby, const char *path)
 static void tell_compared(const struct standby *standby, const char *wrong)
 {
     const struct delta_head *head = standby_delta(standby);
-    if ((!wrong && head->digest) || wrong == standby_wrong_digest)
-        event_emit(wrong ? "digest_mismatch" : "digest_match", "{s:I,s:I}", "view",
-                   (json_int_t)head->view, "epoch", (json_int_t)head->epoch);
+    char where[48];
+    if (!wrong && head->hashes)
+        event_emit("digest_match", "{s:I,s:I}", "view", (json_int_t)head->view, "epoch",
+                   (json_int_t)head->epoch);
+    if (wrong != standby_wrong_line)
+        return;
+    snapshot_where(standby->working, standby->differs_at, where);
+    event_emit("digest_mismatch", "{s:I,s:I,s:I,s:s}", "view", (json_int_t)head->view, "epoch",
+               (json_int_t)head->epoch, "offset", (json_int_t)standby->differs_at, "where", where);
 }
 
 /* A file of this process's own takes the place of the one that was there only when it is whole. */
@@ -110,6 +116,7 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     struct standby *standby = &replica->standby;
     struct msg_snapshot message = {0};
     const char *wrong = NULL;
+    bool ready = false;
     pthread_mutex_lock(&replica->state_lock);
     const struct delta_head *head = standby_delta(standby);
     /* The view may have ended since the last piece came: then it is void, not wrong. */
@@ -117,17 +124,19 @@ void replica_stage(struct replica *replica, uint64_t bytes)
                    (bytes >= sizeof(*head) && head->view != atomic_load(&replica->view));
     if (!dropped) {
         wrong = standby_prepare(standby, bytes);
-        tell_compared(standby, wrong);
+        ready = standby_prepared(standby).epoch != 0;
+        if (ready || wrong)
+            tell_compared(standby, wrong);
         replica->refused += wrong != NULL;
         replica->refused_last = wrong != NULL;
     }
-    if (!dropped && !wrong)
+    if (ready)
         message = prepared_message(standby);
     pthread_mutex_unlock(&replica->state_lock);
-    if (dropped)
-        return;
     if (wrong)
         event_emit("snapshot_refused", "{s:s}", "why", wrong);
+    if (!wrong && !ready)
+        return; /* dropped, or a build goes on */
     replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
 }
 

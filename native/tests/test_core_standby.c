@@ -161,13 +161,15 @@ static void refuse(struct world *w)
     case 0: /* damaged on its way */
         w->standby.delta[seed_below(&w->seed, w->delta.size)] ^= 1;
         break;
-    case 1: /* whole, but the state that it leads to is not the one that was digested */
-        if (!head->digest || w->delta.size <= run_at + 8)
+    case 1: /* whole, but the state that it leads to is not the one that was hashed */
+        if (!head->hashes || w->delta.size <= run_at + 8)
             return;
         w->standby.delta[run_at + 7] ^= 0x40;
         seal(w);
         break;
     case 2: /* built on another base */
+        if (delta_is_whole(head, w->size))
+            return;
         head->base_epoch = w->name.epoch + 1;
         head->base_view = w->name.view;
         seal(w);
@@ -175,7 +177,7 @@ static void refuse(struct world *w)
     case 3: /* the same epoch of another view */
         head->base_epoch = w->name.epoch;
         head->base_view = w->name.view + 1;
-        if (!head->base_epoch)
+        if (!head->base_epoch || delta_is_whole(head, w->size))
             return;
         seal(w);
         break;

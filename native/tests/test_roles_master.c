@@ -181,7 +181,7 @@ static void test_two(struct backup *one, struct backup *two)
     struct delta_head full = receive(two, 0);
     CHECK(full.base_epoch == 0 && lines.base_epoch == standby_base(&one->standby).epoch);
     CHECK(lines.epoch == full.epoch);
-    CHECK(memcmp(&lines.cut, &full.cut, sizeof(full.cut)) == 0 && lines.digest == full.digest);
+    CHECK(memcmp(&lines.cut, &full.cut, sizeof(full.cut)) == 0 && lines.hashes == full.hashes);
     commit(one, two, standby_prepared(&one->standby));
     CHECK(snapshot_first_difference(one->standby.image, two->standby.image) == UINT64_MAX);
     for (unsigned i = 0; i < 3; i++) {

@@ -1,0 +1,260 @@
+/* Claims of lines, and the lines of an epoch as they were at its end (see marks.h). */
+#include "core/marks.h"
+
+#include <string.h>
+
+#include "core/shared.h"
+
+static uint64_t lines_of(uint64_t arena_size)
+{
+    return (arena_size + ARENA_LINE - 1) / ARENA_LINE;
+}
+
+static uint64_t chunks_of(uint64_t arena_size)
+{
+    return (lines_of(arena_size) + MARK_CHUNK - 1) / MARK_CHUNK;
+}
+
+uint64_t marks_bytes(uint64_t arena_size, uint32_t workers, uint64_t undo_entries)
+{
+    return align_up(chunks_of(arena_size) * MARK_CHUNK, CACHE_LINE) +
+           2 * align_up(chunks_of(arena_size), CACHE_LINE) +
+           workers * undo_entries * sizeof(struct undo_entry);
+}
+
+void marks_create(struct marks *marks, struct arena *arena, void *memory, uint64_t undo_entries)
+{
+    memset(marks, 0, sizeof(*marks));
+    marks->arena = arena;
+    marks->lines = lines_of(arena->size);
+    marks->chunks = chunks_of(arena->size);
+    uint8_t *at = memory;
+    marks->stamp = (_Atomic uint8_t *)at;
+    at += align_up(marks->chunks * MARK_CHUNK, CACHE_LINE);
+    for (int parity = 0; parity < 2; parity++) {
+        marks->map[parity] = (_Atomic uint8_t *)at;
+        at += align_up(marks->chunks, CACHE_LINE);
+    }
+    for (uint32_t w = 0; w < arena->workers; w++) {
+        marks->undo[w].entry = (struct undo_entry *)at;
+        marks->undo[w].capacity = undo_entries;
+        at += undo_entries * sizeof(struct undo_entry);
+    }
+}
+
+/* ---- workers ------------------------------------------------------------------------------- */
+
+/* The line is BUSY and ours: nobody stores into it before we stamp it. */
+static void save(struct marks *marks, uint32_t worker, uint64_t line)
+{
+    struct undo_log *undo = &marks->undo[worker];
+    uint64_t count = atomic_load_explicit(&undo->count, memory_order_relaxed);
+    if (unlikely(count == undo->capacity)) {
+        atomic_store_explicit(&marks->lost, 1, memory_order_release);
+        return;
+    }
+    struct undo_entry *entry = &undo->entry[count];
+    entry->offset = line * ARENA_LINE;
+    memcpy(entry->content, (const uint8_t *)marks->arena + entry->offset, ARENA_LINE);
+    SIM_POINT();
+    atomic_store_explicit(&undo->count, count + 1, memory_order_release);
+}
+
+void marks_claim(struct ftmb_ctx *ctx, uint64_t line)
+{
+    struct marks *marks = ctx->marks;
+    _Atomic uint8_t *stamp = &marks->stamp[line];
+    FTMB_ASSERT(line < marks->lines);
+    for (uint64_t rounds = 0;; rounds++) {
+        SIM_POINT();
+        uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
+        if (seen == ctx->tag)
+            return;
+        if (seen == MARK_BUSY) {
+            ctx->env->relax(ctx->env->env, ctx->worker, rounds);
+            continue;
+        }
+        bool clean = seen == MARK_CLEAN;
+        /* A line of an epoch that this worker has not joined: the gate was passed too early, or
+         * shared memory was changed outside a section. */
+        FTMB_ASSERT(clean || ctx->tag == mark_tag(atomic_load(&marks->epoch)));
+        uint8_t next = clean ? ctx->tag : MARK_BUSY;
+        if (!atomic_compare_exchange_strong_explicit(stamp, &seen, next, memory_order_acq_rel,
+                                                     memory_order_relaxed))
+            continue;
+        if (!clean) {
+            SIM_POINT();
+            save(marks, ctx->worker, line);
+            SIM_POINT();
+            atomic_store_explicit(stamp, ctx->tag, memory_order_release);
+        }
+        atomic_store_explicit(&marks->map[ctx->tag == MARK_ODD][line / MARK_CHUNK], 1,
+                              memory_order_relaxed);
+        return;
+    }
+}
+
+/* ---- the snapshot's thread ------------------------------------------------------------------ */
+
+void marks_open(struct marks *marks, uint64_t opened)
+{
+    uint64_t open = atomic_load(&marks->epoch);
+    FTMB_ASSERT(opened == open + 1);
+    for (uint32_t w = 0; w < marks->arena->workers; w++)
+        FTMB_ASSERT(atomic_load(&marks->undo[w].count) == 0);
+    atomic_store(&marks->lost, 0);
+    atomic_store(&marks->epoch, opened);
+}
+
+/* Bytes of the arena from `offset` on that are allocated, at most a line; 0: none. The header has
+ * its own way into a delta. */
+static uint64_t allocated_at(const struct arena *arena, uint64_t offset)
+{
+    for (uint32_t e = 0; e <= arena->workers; e++) {
+        const struct arena_extent *x = &arena->extents[e];
+        if (offset >= x->start && offset < x->start + x->limit)
+            return offset < x->start + x->used ? u64_min(ARENA_LINE, x->start + x->used - offset)
+                                               : 0;
+    }
+    return 0;
+}
+
+/* A worker may be storing into it: then what is read here is thrown away. Word by word, and not
+ * for the thread sanitizer, to which this is a race. */
+#ifdef FTMB_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+static void
+read_line(const uint8_t *line, uint64_t *copy)
+{
+    const volatile uint64_t *words = (const volatile uint64_t *)line;
+    for (unsigned i = 0; i < ARENA_LINE / sizeof(uint64_t); i++) {
+        SIM_POINT();
+        copy[i] = words[i];
+    }
+}
+
+/* One line of the closing epoch. 1: handed over, or a worker was first and has it in its undo log;
+ * 0: a worker is just saving it; -1: no room. */
+static int collect_line(struct marks *marks, uint64_t line, uint8_t closing, marks_sink sink,
+                        void *self)
+{
+    uint64_t copy[ARENA_LINE / sizeof(uint64_t)];
+    uint64_t offset = line * ARENA_LINE;
+    _Atomic uint8_t *stamp = &marks->stamp[line];
+    uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
+    if (seen == closing) {
+        read_line((const uint8_t *)marks->arena + offset, copy);
+        /* Releases: whoever claims the line next stores into it after we have read it. */
+        if (atomic_compare_exchange_strong_explicit(stamp, &seen, MARK_CLEAN, memory_order_acq_rel,
+                                                    memory_order_acquire)) {
+            uint64_t length = allocated_at(marks->arena, offset);
+            return !length || sink(self, offset, (const uint8_t *)copy, length) ? 1 : -1;
+        }
+    }
+    return seen != MARK_BUSY;
+}
+
+static enum marks_progress collect_chunk(struct marks *marks, struct marks_scan *scan,
+                                         uint8_t closing, marks_sink sink, void *self)
+{
+    uint64_t first = scan->chunk * MARK_CHUNK;
+    for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
+        int taken = collect_line(marks, line, closing, sink, self);
+        if (taken <= 0)
+            return taken < 0 ? MARKS_NO_ROOM : MARKS_WAIT; /* and begin the chunk again */
+    }
+    return MARKS_MORE;
+}
+
+/* Entries of the undo logs, once no worker appends any more. */
+static enum marks_progress collect_undo(struct marks *marks, struct marks_scan *scan,
+                                        uint64_t budget, marks_sink sink, void *self)
+{
+    for (; scan->worker < marks->arena->workers; scan->worker++, scan->entry = 0) {
+        struct undo_log *undo = &marks->undo[scan->worker];
+        uint64_t count = atomic_load_explicit(&undo->count, memory_order_acquire);
+        marks->undo_peak = u64_max(marks->undo_peak, count);
+        for (; scan->entry < count; scan->entry++) {
+            if (budget-- == 0)
+                return MARKS_MORE;
+            const struct undo_entry *entry = &undo->entry[scan->entry];
+            uint64_t length = allocated_at(marks->arena, entry->offset);
+            if (length && !sink(self, entry->offset, entry->content, length))
+                return MARKS_NO_ROOM;
+        }
+        atomic_store_explicit(&undo->count, 0, memory_order_relaxed);
+    }
+    return MARKS_DONE;
+}
+
+enum marks_progress marks_collect(struct marks *marks, struct marks_scan *scan, uint64_t budget,
+                                  marks_sink sink, void *self)
+{
+    uint64_t closing = atomic_load(&marks->epoch) - 1;
+    _Atomic uint8_t *map = marks->map[closing & 1];
+    if (unlikely(atomic_load_explicit(&marks->lost, memory_order_acquire)))
+        return MARKS_LOST;
+    for (uint64_t spent = 0; scan->chunk < marks->chunks; scan->chunk++) {
+        if (likely(!atomic_load_explicit(&map[scan->chunk], memory_order_relaxed)))
+            continue;
+        if (spent >= budget)
+            return MARKS_MORE;
+        enum marks_progress progress = collect_chunk(marks, scan, mark_tag(closing), sink, self);
+        if (progress != MARKS_MORE)
+            return progress;
+        atomic_store_explicit(&map[scan->chunk], 0, memory_order_relaxed);
+        spent += MARK_CHUNK;
+    }
+    if (atomic_load_explicit(&marks->lost, memory_order_acquire))
+        return MARKS_LOST;
+    return collect_undo(marks, scan, budget, sink, self);
+}
+
+/* From CLEAN or the closing tag to that of the open epoch. */
+static void mark_again(struct marks *marks, uint64_t line, uint64_t open)
+{
+    _Atomic uint8_t *stamp = &marks->stamp[line];
+    uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
+    while (seen != mark_tag(open) && seen != MARK_BUSY &&
+           !atomic_compare_exchange_weak_explicit(stamp, &seen, mark_tag(open),
+                                                  memory_order_acq_rel, memory_order_acquire))
+        SIM_POINT();
+    atomic_store_explicit(&marks->map[open & 1][line / MARK_CHUNK], 1, memory_order_relaxed);
+}
+
+bool marks_give_up(struct marks *marks, struct marks_scan *scan, uint64_t budget)
+{
+    uint64_t open = atomic_load(&marks->epoch), closing = open - 1;
+    _Atomic uint8_t *map = marks->map[closing & 1];
+    for (; scan->chunk < marks->chunks; scan->chunk++) {
+        if (likely(!atomic_load_explicit(&map[scan->chunk], memory_order_relaxed)))
+            continue;
+        if (budget-- == 0)
+            return false;
+        uint64_t first = scan->chunk * MARK_CHUNK;
+        for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
+            uint8_t seen = atomic_load_explicit(&marks->stamp[line], memory_order_acquire);
+            if (seen == MARK_BUSY)
+                return false; /* its worker is about to stamp it */
+            if (seen == mark_tag(closing))
+                mark_again(marks, line, open);
+        }
+        atomic_store_explicit(&map[scan->chunk], 0, memory_order_relaxed);
+    }
+    for (uint32_t w = 0; w < marks->arena->workers; w++) {
+        marks->undo_peak = u64_max(marks->undo_peak, atomic_load(&marks->undo[w].count));
+        atomic_store_explicit(&marks->undo[w].count, 0, memory_order_relaxed);
+    }
+    return true;
+}
+
+void marks_again(struct marks *marks, uint64_t offset, uint64_t length)
+{
+    uint64_t open = atomic_load(&marks->epoch);
+    uint64_t last = (offset + length + ARENA_LINE - 1) / ARENA_LINE;
+    for (uint64_t line = offset / ARENA_LINE; line < last; line++) {
+        if (allocated_at(marks->arena, line * ARENA_LINE))
+            mark_again(marks, line, open);
+    }
+}
