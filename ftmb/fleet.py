@@ -70,7 +70,7 @@ class Fleet:
         self.events: list[Event] = []
         self.processes: dict[str, NodeProcess] = {}
         self.roster = Roster(plan, self._working)
-        self.injector = Injector(self.schedule, self.roster, self.processes, spec.traffic.seed)
+        self.injector = Injector(self.schedule, self.roster, self.processes, spec)
         self.seen: set[str] = set()
         self.deaths: list[Died] = []
         self._program, self._nf, self._traffic = program, nf, traffic
@@ -198,7 +198,7 @@ class Fleet:
         self.memory.tick(now_ns, living, self.roster.calm_ns is not None)
 
     def _note(self, happened: Event) -> None:
-        """A fault was injected, or has ended."""
+        """A fault was injected, or has ended; or a snapshot was asked for."""
         self.events.append(happened)
         if happened.name == "fault":
             faults = self.schedule.happened

@@ -12,6 +12,7 @@ from ftmb.errors import SpecError
 from ftmb.memory import Memory
 from ftmb.model import Model
 from ftmb.recovery import Recovery
+from ftmb.snapshots import Snapshot
 from ftmb.spec import TrialSpec
 
 RECORD_NAME = "record.json"
@@ -67,27 +68,6 @@ class Noise(Model):
     p999: float
     max: float
     over_1ms: int
-
-
-class Pause(Model):
-    p50: float
-    p99: float
-    max: float
-
-
-class Snapshot(Model):
-    """Snapshots since the window's start; those of a killed master included."""
-
-    engine: str
-    period_ms: float
-    period_reached_ms: float | None = Field(description="median time between two snapshots")
-    taken: int
-    skipped: int = Field(description="fell due while one was uncommitted")
-    committed: int = Field(description="in the whole run, the first full base included")
-    pause_ns: Pause | None
-    copy_ns: Pause | None
-    bytes: int = Field(description="of all snapshots together")
-    lines: int = Field(description="of all snapshots together")
 
 
 class Log(Model):

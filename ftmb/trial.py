@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftmb import checks, environment, events, measure, memory, node, outcome, record
+from ftmb import checks, environment, events, measure, memory, node, outcome, record, snapshots
 from ftmb.describe import Description, check_engine, check_workers, describe, nf_config, node_path
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
@@ -31,6 +31,7 @@ FILES = {
     "timeline": "timeline.csv",
     "samples": "samples.bin",
     "memory": "memory.csv",
+    "snapshots": "snapshots.csv",
 }
 
 
@@ -159,7 +160,7 @@ def build_record(
     counts = measure.packets(spec, stats)
     latency = measure.latency(spec, stats)
     start_ns = fleet.schedule.window_start_ns or 0
-    snapshot = measure.snapshot(spec, fleet.events, start_ns)
+    snapshot = snapshots.summary(spec, fleet.events, start_ns, stats.replicas)
     log = measure.log(spec, stats, fleet.events)
     by_name = measure.event_counts(fleet.events)
     end_ns = _first_ns(fleet, "window_end")
@@ -245,6 +246,7 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
                 events.write(out / FILES["events"], fleet.events)
                 start_ns = fleet.schedule.window_start_ns or 0
                 memory.write(out / FILES["memory"], fleet.memory.samples, start_ns)
+                snapshots.write(out / FILES["snapshots"], fleet.events, start_ns)
         result = build_record(prepared, fleet, trouble, machine, versions, started)
         record.write(result, out)
     if fleet.deaths:

