@@ -12,8 +12,9 @@ from typing import Any
 from ftmb.events import LOUD_FAILURES, Event
 from ftmb.measure import Stats, event_counts
 from ftmb.memory import Flatness
-from ftmb.record import Check, FaultRecord, Latency, Log, Packets, Snapshot
+from ftmb.record import Check, FaultRecord, Latency, Log, Packets
 from ftmb.recovery import Recovery
+from ftmb.snapshots import Snapshot
 from ftmb.spec import TrialSpec
 
 LATE_SHARE = 0.01

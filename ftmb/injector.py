@@ -1,28 +1,37 @@
-"""Faults as they are done to processes, and undone: kill, stop and continue, cut and restore."""
+"""What is done to processes at given times: kill, stop and continue, cut and restore a link, and
+asking for a snapshot."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Mapping
 
 from ftmb.events import Event
 from ftmb.faults import NS, Fault, Schedule
 from ftmb.process import NodeProcess
 from ftmb.roster import Roster, Target
+from ftmb.spec import TrialSpec
 
 WORDS = {"kill": "killed", "stop": "stopped", "cut": "cut"}
 REPLICA_ROLES = ("master", "backup", "ctl-master", "ctl-backup")
 
 
 class Injector:
-    """Does what the schedule says is due. Whoever calls it appends the events it returns."""
+    """Does what the schedule says is due, and asks for snapshots on demand. Whoever calls it
+    appends the events it returns."""
 
     def __init__(
-        self, schedule: Schedule, roster: Roster, processes: Mapping[str, NodeProcess], seed: int
+        self,
+        schedule: Schedule,
+        roster: Roster,
+        processes: Mapping[str, NodeProcess],
+        spec: TrialSpec,
     ) -> None:
         self.schedule, self.roster, self._processes = schedule, roster, processes
-        self._random = random.Random(f"{seed}:target")
+        self._random = random.Random(f"{spec.traffic.seed}:target")
+        self._asks = deque(spec.ft.snapshot.at_s)
         self._lasting: list[Fault] = []  # stopped or cut, and not mended yet
         self._cause: dict[str, str] = {}  # event name to the process that said it last
 
@@ -40,7 +49,14 @@ class Injector:
         """CLOCK_MONOTONIC ns of the next thing to do as things are; None if there is none."""
         ends = [end for fault in self._lasting if (end := self._ends_ns(fault)) is not None]
         due = self.schedule.next_due_ns(self.roster.calm_ns)
-        return min([*ends, *([] if due is None else [due])], default=None)
+        known = [when for when in (due, self._ask_ns()) if when is not None]
+        return min([*ends, *known], default=None)
+
+    def _ask_ns(self) -> int | None:
+        start_ns = self.schedule.window_start_ns
+        if not self._asks or start_ns is None or self.schedule.stopped:
+            return None
+        return start_ns + round(self._asks[0] * NS)
 
     def _ends_ns(self, fault: Fault) -> int | None:
         if fault.t0_ns is None or fault.spec.for_s is None:
@@ -53,8 +69,20 @@ class Injector:
             end = self._ends_ns(fault)
             if end is not None and end <= now_ns:
                 return self._mend(fault)
+        ask_ns = self._ask_ns()
+        if ask_ns is not None and ask_ns <= now_ns:
+            return self._ask(self._asks.popleft())
         fault_due = self.schedule.due(now_ns, self.roster.calm_ns)
         return None if fault_due is None else self._inject(fault_due)
+
+    def _ask(self, at_s: float) -> Event:
+        """A snapshot on demand. While no master is there, none is taken: that is told."""
+        target = self.roster.target("master", self._random, None)
+        if isinstance(target, str):
+            return Event(time.monotonic_ns(), "ftmb", "not_asked", {"at_s": at_s, "why": target})
+        t_ns = time.monotonic_ns()
+        self._processes[target.process].command("snapshot")
+        return Event(t_ns, "ftmb", "snapshot_asked", {"at_s": at_s, "process": target.process})
 
     def _inject(self, fault: Fault) -> Event:
         cause = self._cause.get(fault.spec.after or "")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ftmb.events import LOUD_FAILURES, Event
-from ftmb.record import Latency, Log, Noise, Packets, Pause, Snapshot
+from ftmb.record import Fill, Latency, Log, Noise, Packets
 from ftmb.spec import TrialSpec
 
 
@@ -42,12 +40,6 @@ class Stats:
             else:
                 roles[role] = event.fields
         return cls(roles.get("traffic"), roles.get("il"), roles.get("ol"), replicas)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value with at least `share` of all at or below it. `values` is not empty."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
@@ -100,6 +92,19 @@ def latency(spec: TrialSpec, stats: Stats) -> Latency | None:
     return Latency.model_validate({key: given.get(key) for key in Latency.model_fields})
 
 
+def fill(stats: Stats) -> Fill | None:
+    """The fill, None where there was none."""
+    given = (stats.traffic or {}).get("fill") or {"flows": 0}
+    if not given["flows"]:
+        return None
+    return Fill(flows=given["flows"], delivered=given["delivered"], took_s=given["took_ns"] / 1e9)
+
+
+def state_bytes(stats: Stats) -> int | None:
+    """Size of the state; None where no master reported."""
+    return (stats.active or {}).get("state_bytes")
+
+
 def noise(stats: Stats) -> dict[str, Noise] | None:
     """The machine's stalls per CPU; None if the meter did not report."""
     given = (stats.traffic or {}).get("noise")
@@ -107,39 +112,6 @@ def noise(stats: Stats) -> dict[str, Noise] | None:
         return None
     keys = Noise.model_fields
     return {str(cpu): Noise(**{k: meter[k] for k in keys}) for cpu, meter in given.items()}
-
-
-def _pause(values: list[float]) -> Pause | None:
-    if not values:
-        return None
-    return Pause(p50=percentile(values, 0.5), p99=percentile(values, 0.99), max=max(values))
-
-
-def snapshot(spec: TrialSpec, events: Sequence[Event], start_ns: int) -> Snapshot | None:
-    """Snapshots, from events: a killed master leaves no statistics, but it left its events.
-
-    Sizes and pauses are those since `start_ns`, the window's start: the first full base, before
-    any traffic, stops nobody.
-    """
-    if spec.ft.mode != "ftmb":
-        return None
-    taken = [event for event in events if event.name == "snapshot" and event.t_ns >= start_ns]
-    count = {name: sum(e.name == name for e in events) for name in ("snapshot_skipped", "commit")}
-    steps = [
-        (b.t_ns - a.t_ns) / 1e6 for a, b in itertools.pairwise(taken) if a.process == b.process
-    ]
-    return Snapshot(
-        engine=spec.ft.snapshot.engine,
-        period_ms=spec.ft.snapshot.period_ms,
-        period_reached_ms=percentile(steps, 0.5) if steps else None,
-        taken=len(taken),
-        skipped=count["snapshot_skipped"],
-        committed=count["commit"],
-        pause_ns=_pause([float(e.integer("pause_ns")) for e in taken]),
-        copy_ns=_pause([float(e.integer("copy_ns")) for e in taken]),
-        bytes=sum(e.integer("bytes") for e in taken),
-        lines=sum(e.integer("lines") for e in taken),
-    )
 
 
 def log(spec: TrialSpec, stats: Stats, events: Sequence[Event]) -> Log | None:

@@ -12,6 +12,7 @@ from ftmb.errors import SpecError
 from ftmb.memory import Memory
 from ftmb.model import Model
 from ftmb.recovery import Recovery
+from ftmb.snapshots import Snapshot
 from ftmb.spec import TrialSpec
 
 RECORD_NAME = "record.json"
@@ -50,6 +51,14 @@ class Latency(Model):
     max: float | None = None
 
 
+class Fill(Model):
+    """The first packet of each flow, sent before the warm-up."""
+
+    flows: int
+    delivered: int = Field(description="as many as flows, or the trial would have ended there")
+    took_s: float
+
+
 class Noise(Model):
     """Stalls of the machine itself on one CPU, nanoseconds, seen by the hiccup meter."""
 
@@ -59,27 +68,6 @@ class Noise(Model):
     p999: float
     max: float
     over_1ms: int
-
-
-class Pause(Model):
-    p50: float
-    p99: float
-    max: float
-
-
-class Snapshot(Model):
-    """Snapshots since the window's start; those of a killed master included."""
-
-    engine: str
-    period_ms: float
-    period_reached_ms: float | None = Field(description="median time between two snapshots")
-    taken: int
-    skipped: int = Field(description="fell due while one was uncommitted")
-    committed: int = Field(description="in the whole run, the first full base included")
-    pause_ns: Pause | None
-    copy_ns: Pause | None
-    bytes: int = Field(description="of all snapshots together")
-    lines: int = Field(description="of all snapshots together")
 
 
 class Log(Model):
@@ -202,6 +190,10 @@ class Record(Model):
     )
     latency_ns: Latency | None = Field(description="null with rate max")
     noise: dict[str, Noise] | None
+    fill: Fill | None = Field(description="null without one")
+    state_bytes: int | None = Field(
+        description="allocated part of the master's arena: what a full snapshot holds"
+    )
     snapshot: Snapshot | None = Field(description="null but in mode ftmb")
     log: Log | None = Field(description="null but in mode ftmb")
     memory: Memory | None = Field(description="null: the run ended within a second")

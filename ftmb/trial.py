@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftmb import checks, environment, events, measure, memory, node, outcome, record
+from ftmb import checks, environment, events, measure, memory, node, outcome, record, snapshots
 from ftmb.describe import Description, check_engine, check_workers, describe, nf_config, node_path
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
@@ -31,6 +31,7 @@ FILES = {
     "timeline": "timeline.csv",
     "samples": "samples.bin",
     "memory": "memory.csv",
+    "snapshots": "snapshots.csv",
 }
 
 
@@ -56,18 +57,24 @@ def prepare(spec: TrialSpec) -> Prepared:
     return Prepared(spec, nf, program, description, node.make_plan(spec))
 
 
-def _profile(spec: TrialSpec, out: Path) -> dict[str, Any]:
+def packets(spec: TrialSpec, out: Path) -> dict[str, Any]:
     """Make the packet templates of the profile: template, capture and inside for the node spec."""
     try:
         from ftmb.traffic import profile
     except ImportError as error:
         raise MachineError(f"{error}: run `make setup`") from None
     try:
-        return dict(profile.prepare(spec.traffic.profile, out, spec.traffic.seed))
+        prepared = dict(profile.prepare(spec.traffic.profile, out, spec.traffic.seed))
     except FtmbError:
         raise
     except (ValueError, OSError) as error:
         raise SpecError(f"traffic.profile: {error}") from None
+    if spec.traffic.fill and prepared["capture"]:
+        raise SpecError(
+            f"traffic.fill: the profile {spec.traffic.profile} replays a capture, which brings its "
+            "own flows; take fill out, or choose another profile"
+        )
+    return prepared
 
 
 def _make_out(out: Path) -> Path:
@@ -153,7 +160,7 @@ def build_record(
     counts = measure.packets(spec, stats)
     latency = measure.latency(spec, stats)
     start_ns = fleet.schedule.window_start_ns or 0
-    snapshot = measure.snapshot(spec, fleet.events, start_ns)
+    snapshot = snapshots.summary(spec, fleet.events, start_ns, stats.replicas)
     log = measure.log(spec, stats, fleet.events)
     by_name = measure.event_counts(fleet.events)
     end_ns = _first_ns(fleet, "window_end")
@@ -184,6 +191,8 @@ def build_record(
         late=stats.traffic["late"] if stats.traffic else None,
         latency_ns=latency,
         noise=measure.noise(stats),
+        fill=measure.fill(stats),
+        state_bytes=measure.state_bytes(stats),
         snapshot=snapshot,
         log=log,
         memory=memory.summary(sizes),
@@ -223,7 +232,7 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
         # Before the run: git and hashing would be noise in it.
         machine = environment.environment(prepared.plan, None, os.getloadavg()[0])
         versions = environment.versions(prepared.description, prepared.program)
-        traffic = node.traffic_section(spec, _profile(spec, out), out)
+        traffic = node.traffic_section(spec, packets(spec, out), out)
         runtime = RuntimeDir()
         fleet = Fleet(
             prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress
@@ -237,6 +246,7 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
                 events.write(out / FILES["events"], fleet.events)
                 start_ns = fleet.schedule.window_start_ns or 0
                 memory.write(out / FILES["memory"], fleet.memory.samples, start_ns)
+                snapshots.write(out / FILES["snapshots"], fleet.events, start_ns)
         result = build_record(prepared, fleet, trouble, machine, versions, started)
         record.write(result, out)
     if fleet.deaths:

@@ -277,11 +277,18 @@ def snapshot(effective: dict[str, Any], rng: np.random.Generator) -> dict[str, A
     period = effective["ft"]["snapshot"]["period_ms"]
     engine = effective["ft"]["snapshot"]["engine"]
     taken = 1 if engine == "none" else int(effective["duration_s"] * 1000 / period)
-    pause = {"p50": float(rng.normal(1.1e6, 5e4)), "p99": 1.7e6, "max": 1.9e6}
+    scale = {"cow": 5e-3, "fork": 0.4, "page": 0.7}.get(engine, 1.0)
+    pause = {"p50": float(rng.normal(1.1e6, 5e4)), "p99": 1.7e6, "p999": 1.8e6, "max": 1.9e6}
+    pause = {name: value * scale for name, value in pause.items()}
     return {
-        "engine": engine, "period_ms": period, "period_reached_ms": period * 1.02, "taken": taken,
-        "skipped": 0, "committed": taken, "pause_ns": pause, "copy_ns": pause,
+        "engine": engine, "schedule": effective["ft"]["snapshot"]["schedule"], "period_ms": period,
+        "period_reached_ms": period * 1.02, "taken": taken, "skipped": 0, "abandoned": 0,
+        "committed": taken, "pause_ns": pause, "copy_ns": pause,
+        "fork_ns": pause if engine == "fork" else None,
         "bytes": 4_000_000 * taken, "lines": 31_250 * taken,
+        "undo_peak_bytes": 400_000 if engine == "cow" else None,
+        "undo_bytes_limit": 16 << 20 if engine == "cow" else None,
+        "staging_peak_bytes": 3_000_000,
     }  # fmt: skip
 
 

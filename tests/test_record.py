@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ftmb import checks, measure, record, spec
+from ftmb import checks, measure, record, snapshots, spec
 from ftmb.errors import SpecError
 from ftmb.events import Event
 from ftmb.faults import Schedule
@@ -64,7 +64,7 @@ def judged(
     counts = measure.packets(checked, stats)
     log = measure.log(checked, stats, [])
     taken = [Event(1, "r0", "snapshot", {"pause_ns": 7}), Event(2, "loggers", "commit", SECOND)]
-    snapshot = measure.snapshot(checked, taken, 0)
+    snapshot = snapshots.summary(checked, taken, 0, stats.replicas)
     latency = measure.latency(checked, stats)
     seen = [Event(3, "r1", name) for name, count in (events or {}).items() for _ in range(count)]
     seen += parts.get("seen", [Event(1, "r1", "digest_match", SECOND), taken[1]])
@@ -210,28 +210,6 @@ def test_direct_mode_counts_without_loggers() -> None:
     counts = measure.packets(direct, Stats(traffic(), None, None, [replica()]))
     assert counts is not None
     assert (counts.accepted, counts.refused_before_log, counts.lost) == (98, 0, 0)
-
-
-def test_snapshots_are_summed_over_masters() -> None:
-    def taken(process: str, t_ms: int, pause: int) -> Event:
-        fields = {"pause_ns": pause, "copy_ns": 1, "bytes": 10, "lines": 2}
-        return Event(t_ms * 1_000_000, process, "snapshot", fields)
-
-    events = [taken("r0", 1, 5), taken("r0", 101, 7), taken("r1", 900, 9), taken("r1", 1000, 90)]
-    base = Event(0, "r0", "snapshot", {"pause_ns": 10**9, "bytes": 10**9})
-    events.insert(0, base)
-    result = measure.snapshot(spec.parse({}), events, 1)
-    assert result is not None
-    assert (result.taken, result.bytes, result.lines) == (4, 40, 8)
-    assert result.period_reached_ms == 100  # the failover between r0 and r1 is no period
-    assert result.pause_ns is not None
-    assert (result.pause_ns.p50, result.pause_ns.max) == (7, 90)
-    assert measure.snapshot(spec.parse({"ft": {"mode": "none"}}), events, 0) is None
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 2), (0.51, 3), (0.99, 4), (1, 4)])
-def test_percentiles_are_values_that_occurred(share: float, expected: int) -> None:
-    assert measure.percentile([4, 1, 3, 2], share) == expected
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
