@@ -44,8 +44,7 @@ static int begin(struct snapshotter *s)
     marks_open(&s->marks, epoch_open(&s->group->epochs) + 1);
     if (s->check) {
         snapshotter_stop(s);
-        bool hashed =
-            delta_begin(&s->delta, s->name, s->header) && delta_hash(&s->delta, s->arena);
+        bool hashed = delta_begin(&s->delta, s->name, s->header) && delta_hash(&s->delta, s->arena);
         snapshotter_go(s);
         return hashed ? 0 : -ENOMEM;
     }
@@ -96,6 +95,7 @@ static enum snapshot_step step(struct snapshotter *s)
     case MARKS_NO_ROOM:
         return give_up(s);
     }
+    s->undo_used = s->marks.undo_last;
     if (!s->check)
         s->pause_ns = epoch_waited_ns(&s->group->epochs);
     return delta_finish(&s->delta) ? STEP_DONE : give_up(s);

@@ -153,11 +153,6 @@ static int begin(struct snapshotter *s)
     return error ? error : copied ? 0 : -ENOMEM;
 }
 
-static enum snapshot_step step(struct snapshotter *s)
-{
-    return delta_finish(&s->delta) ? STEP_DONE : STEP_LOST;
-}
-
 static void settle(struct snapshotter *s, bool committed)
 {
     const struct delta_head *head = (const struct delta_head *)s->delta.bytes;
@@ -167,6 +162,14 @@ static void settle(struct snapshotter *s, bool committed)
         want_pages(s, run->offset, run->length);
         at += sizeof(*run) + align_up(run->length, 8);
     }
+}
+
+static enum snapshot_step step(struct snapshotter *s)
+{
+    if (delta_finish(&s->delta))
+        return STEP_DONE;
+    settle(s, false);
+    return STEP_LOST;
 }
 
 /* Nothing was protected before the first snapshot. */

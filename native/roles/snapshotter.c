@@ -111,8 +111,8 @@ void snapshotter_stop(struct snapshotter *snapshotter)
 {
     snapshotter->pause_ns = clock_ns();
     epoch_flip(&snapshotter->group->epochs, true);
-    for (uint64_t rounds = 0; !epoch_complete(&snapshotter->group->epochs, snapshotter->arena,
-                                              snapshotter->header);
+    for (uint64_t rounds = 0;
+         !epoch_complete(&snapshotter->group->epochs, snapshotter->arena, snapshotter->header);
          rounds++)
         rounds < 64 ? cpu_relax() : (void)sched_yield();
 }

@@ -44,7 +44,8 @@ extern const struct snapshot_engine snapshot_cow;       /* snapshot_cow.c */
 extern const struct snapshot_engine snapshot_fork;      /* snapshot_fork.c */
 extern const struct snapshot_engine snapshot_page;      /* snapshot_page.c */
 
-/* The engine that a node spec names; NULL where this build or machine has it not, with the cause. */
+/* The engine that a node spec names; NULL where this build or machine has it not, with the cause.
+ */
 const struct snapshot_engine *snapshot_engine_of(enum snapshot_engine_kind kind, const char **why);
 const char *snapshot_page_missing(void); /* NULL: the kernel has what engine `page` needs */
 
@@ -104,7 +105,8 @@ enum snapshot_step snapshotter_step(struct snapshotter *snapshotter);
 struct snapshot_slice snapshotter_slice(const struct snapshotter *snapshotter, uint64_t first,
                                         uint64_t bytes);
 
-/* For engines: sleep until the workers stand, or have joined; then the header is that of the cut. */
+/* For engines: sleep until the workers stand, or have joined; then the header is that of the cut.
+ */
 void snapshotter_await(struct snapshotter *snapshotter);
 /* Stop everybody between two packets; let everybody go on, and note the pause. */
 void snapshotter_stop(struct snapshotter *snapshotter);
