@@ -79,7 +79,7 @@ enum snapshot_step snapshotter_step(struct snapshotter *snapshotter)
     snapshotter->make_ns = clock_ns() - snapshotter->begun_ns;
     snapshotter->staging_peak = u64_max(snapshotter->staging_peak, snapshotter->delta.capacity);
     if (step == STEP_LOST) {
-        snapshotter->lost++;
+        snapshotter->abandoned++;
         return step;
     }
     const struct delta_head *head = (const struct delta_head *)snapshotter->delta.bytes;

@@ -83,7 +83,7 @@ struct snapshotter {
     uint64_t undo_used; /* entries, of the latest */
     uint64_t taken;
     uint64_t skipped;
-    uint64_t lost;
+    uint64_t abandoned;
     uint64_t bytes;
     uint64_t lines;
     uint64_t staging_peak;

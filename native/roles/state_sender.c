@@ -141,6 +141,7 @@ static void settle(struct state_sender *sender, struct base_name told)
         committed(sender);
     } else if (!anybody_has(sender, sender->pending)) {
         snapshotter->engine->settle(snapshotter, false);
+        snapshotter->abandoned++;
         event_emit("snapshot_abandoned", "{s:I,s:s}", "epoch", (json_int_t)sender->pending.epoch,
                    "why", "nobody_has_it");
     } else if (only_built_on(sender)) {
