@@ -25,11 +25,11 @@ struct box {
 
 static json_t *spec_of(const char *changes)
 {
-    json_t *spec = json_pack("{s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:i,s:s,s:s,s:s,s:s,s:s,s:s}",
-                             "rate_pps", 50000, "warmup_ms", 20, "duration_ms", 200, "drain_ms",
-                             100, "flows", 1000, "fill_pps", 0, "zipf", 0.0, "new_flows_per_s", 0,
-                             "reply_share", 0.0, "seed", 7, "template", "", "capture", "", "inside",
-                             "10.0.0.0/8", "histogram", "", "timeline", "", "samples", "");
+    json_t *spec = json_pack(
+        "{s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:i,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "rate_pps", 50000,
+        "warmup_ms", 20, "duration_ms", 200, "drain_ms", 100, "flows", 1000, "fill_pps", 0, "zipf",
+        0.0, "new_flows_per_s", 0, "reply_share", 0.0, "seed", 7, "template", "", "capture", "",
+        "inside", "10.0.0.0/8", "histogram", "", "timeline", "", "samples", "", "noise", "");
     json_t *more = json_loads(changes, 0, NULL);
     CHECK(spec && more);
     json_object_update(spec, more);
