@@ -43,7 +43,7 @@ extern void (*ftmb_panic)(const char *file, int line, const char *what);
         }                                                                                          \
     } while (0)
 
-/* Called between pieces of long work off the packet path, about every 20 microseconds; NULL: nobody
+/* Called between pieces of long work off the packet path, every few microseconds; NULL: nobody
  * needs the core meanwhile. Where pollers share the cores it gives way to them. */
 extern void (*ftmb_breathe)(void);
 

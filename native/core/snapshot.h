@@ -13,7 +13,7 @@
 #define DELTA_MAGIC 0x4154414c45444d42ull
 #define DELTA_VERSION 3u
 #define SNAPSHOT_LINE ARENA_LINE /* granularity of comparison, bytes */
-#define SNAPSHOT_PIECE 131072u   /* of long work between two breaths, about 20 microseconds */
+#define SNAPSHOT_PIECE 32768u    /* of long work between two breaths, some 5 microseconds */
 
 /* One instant at which every worker stands between two packets; counts from the start. */
 struct snapshot_cut {

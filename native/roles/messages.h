@@ -123,7 +123,7 @@ struct msg_delta_ack {
     uint64_t have; /* bytes that are there without a gap */
 };
 
-#define MSG_DELTA_PIECE (64u * 1024)
+#define MSG_DELTA_PIECE (16u * 1024)
 
 enum log_pressure {
     LOG_CALM,

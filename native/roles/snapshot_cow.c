@@ -7,8 +7,8 @@
 #include "io/clock.h"
 #include "roles/snapshotter.h"
 
-#define LINES_A_STEP 256u /* some 20 microseconds */
-#define CHUNKS_A_STEP 64u
+#define LINES_A_STEP 64u /* some 5 microseconds */
+#define CHUNKS_A_STEP 8u
 
 static int init(struct snapshotter *s)
 {

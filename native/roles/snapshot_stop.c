@@ -6,7 +6,7 @@
 #include "io/clock.h"
 #include "roles/snapshotter.h"
 
-#define LINES_A_STEP 2048u
+#define LINES_A_STEP 512u
 
 static int init(struct snapshotter *s)
 {

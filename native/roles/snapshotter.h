@@ -2,7 +2,7 @@
  *
  * An engine makes a cut and delivers, as one delta, what changed since the last committed snapshot
  * and a slice of the rest. What differs between engines is what the workers feel of it, and how it
- * is known what changed. Everything but the cut is done in steps of some 20 microseconds, off the
+ * is known what changed. Everything but the cut is done in steps of a few microseconds, off the
  * packet path. */
 #ifndef FTMB_ROLES_SNAPSHOTTER_H
 #define FTMB_ROLES_SNAPSHOTTER_H

@@ -327,7 +327,7 @@ static void send_snapshot(struct replica *replica, uint64_t now)
         sender->slice_at = 0;
 }
 
-/* Go on with the snapshot that is being made, for some 20 microseconds. */
+/* Go on with the snapshot that is being made, for a few microseconds. */
 static enum snapshot_step make_snapshot(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
