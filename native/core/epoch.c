@@ -128,7 +128,8 @@ bool epoch_complete(struct epoch_group *group, const struct arena *arena, struct
     }
     if (!header)
         return true;
-    /* What workers change is not read from the arena. */
+    /* What workers change is not read from the arena. Every byte is set: they are hashed. */
+    memset(header, 0, sizeof(*header));
     memcpy(header, arena, offsetof(struct arena, extents));
     for (uint32_t e = 0; e < ARENA_EXTENTS; e++) {
         bool worker = e >= 1 && e <= group->workers;
