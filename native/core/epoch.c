@@ -43,9 +43,10 @@ bool epoch_turn(struct ftmb_ctx *ctx)
             ctx->gate = true;
             set_tag(ctx);
         }
-        ctx->epoch_seen = word;
+        ctx->epoch_seen = word & ~1ull; /* so that a parked one does not get past epoch_enter() */
         uint64_t state = (word >> 1) << 2;
         if (word & 1) {
+            hand_over(ctx, seat->stopped); /* the next flip may come before it has woken up */
             atomic_store(&seat->state, state | EPOCH_PARKED);
             return false;
         }

@@ -315,12 +315,15 @@ static void test_park(void)
     CHECK(complete(w));
     CHECK(!epoch_enter(&w->ctx[1]) && !complete(w)); /* about to look */
     CHECK(!epoch_turn(&w->ctx[1]) && complete(w));
-    CHECK(!epoch_turn(&w->ctx[1]) && !epoch_turn(&w->ctx[0])); /* as often as it likes */
+    CHECK(!epoch_turn(&w->ctx[1]) && !epoch_turn(&w->ctx[0]));  /* as often as it likes */
+    CHECK(!epoch_enter(&w->ctx[0]) && !epoch_same(&w->ctx[0])); /* and no other way in */
+    CHECK(!epoch_turn(&w->ctx[0]) && complete(w));
     check_header(w, w->arena);
     epoch_release(&w->group);
     CHECK(epoch_open(&w->group) == 1);
     CHECK(epoch_turn(&w->ctx[0]) && w->ctx[0].gate && w->ctx[0].tag == MARK_ODD);
-    CHECK(begin(w, 1) && begin(w, 2));
+    begin(w, 1);
+    CHECK(begin(w, 2));
     struct arena expected;
     memcpy(&expected, w->arena, sizeof(expected));
     packet(w, 0);
@@ -346,6 +349,28 @@ static void test_joined_is_not_parked(void)
     marks_world_close(w);
 }
 
+/* Released, and the next epoch begins before a worker has woken up: it is still where it parked,
+ * not where it was idle before. */
+static void test_flip_while_parked(void)
+{
+    struct marks_world *w = open_world();
+    begin(w, 0);
+    epoch_leave(&w->ctx[0]);
+    begin(w, 0);
+    packet(w, 0);
+    flip(w, true);
+    CHECK(!epoch_turn(&w->ctx[0]) && complete(w));
+    epoch_release(&w->group);
+    flip(w, false);
+    check_header(w, w->arena);
+    struct arena expected;
+    memcpy(&expected, w->arena, sizeof(expected));
+    CHECK(epoch_turn(&w->ctx[0]));
+    packet(w, 0);
+    check_header(w, &expected);
+    marks_world_close(w);
+}
+
 int main(void)
 {
     alarm(60); /* a deadlock is a failure, not a wait */
@@ -360,5 +385,6 @@ int main(void)
     test_gate_of_the_epoch_before();
     test_park();
     test_joined_is_not_parked();
+    test_flip_while_parked();
     return 0;
 }
