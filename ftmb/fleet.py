@@ -293,6 +293,8 @@ class Fleet:
     def measure(self) -> list[str]:
         """From `start` to the end of the drain. Returns what went wrong, in words."""
         spec = self.spec
+        if spec.traffic.fill:
+            self._tell_il("wait")
         self.processes[self.plan.traffic_name].command("start")
         length = spec.warmup_s + spec.duration_s + spec.drain_s
         try:
@@ -312,19 +314,24 @@ class Fleet:
 
     def _fill(self) -> str | None:
         """Wait until all flows are known. Returns why they are not, in words."""
-        flows = self.spec.traffic.flows
-        self._progress.stage(f"filling in {flows} flows")
+        self._progress.stage(f"filling in {self.spec.traffic.flows} flows")
         while "filled" not in self.seen:
             if not self._fill_tells(self._filling):
                 return f"the fill told no progress for {FILL_SILENCE_S:g} s"
+        self._tell_il("wait" if self.spec.traffic.rate_pps == "max" else "refuse")
         last = next(event for event in reversed(self.events) if event.name == "filled")
         if last.fields.get("complete"):
             return None
         return (
             f"of {last.integer('sent')} flows sent in the fill (traffic.fill) "
-            f"{last.integer('delivered')} came through, then nothing for {self.spec.drain_s:g} s "
-            f"(drain_s); has {self.spec.nf.name} room for {flows} flows?"
+            f"{last.integer('delivered')} came through, then nothing for "
+            f"{5 * self.spec.drain_s:g} s (5 x drain_s); has {self.spec.nf.name} room for them?"
         )
+
+    def _tell_il(self, verb: str) -> None:
+        """What to do with input while a log is full: a flow of the fill must not be refused."""
+        if "il" in self.roster.loggers:
+            self.processes[self.roster.loggers["il"]].command(verb)
 
     def _fill_tells(self, told: int) -> bool:
         """Wait until the fill told its progress more than `told` times."""

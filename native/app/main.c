@@ -70,6 +70,11 @@ static void ask_for_short_slices(void)
     (void)syscall(SYS_sched_setattr, 0, &wish, 0);
 }
 
+static void give_way(void)
+{
+    (void)sched_yield();
+}
+
 static int lcore_main(void *arg)
 {
     const struct lcore_work *work = arg;
@@ -237,6 +242,15 @@ static bool obey_fault(const char *line)
     return true;
 }
 
+static void tell_roles(const char *line)
+{
+    struct role il = input_logger_role(&node.il);
+    if (node.roles.il)
+        il.command(il.self, line);
+    if (node.roles.traffic)
+        node.traffic.command(node.traffic.self, line);
+}
+
 static void obey(void)
 {
     char line[64];
@@ -253,8 +267,8 @@ static void obey(void)
             _exit(0);
         if (strcmp(line, "snapshot") == 0 && node.roles.replica && node.config.mode == MODE_FTMB)
             state_sender_wanted(&node.replica);
-        else if (!obey_fault(line) && node.roles.traffic && !finished)
-            node.traffic.command(node.traffic.self, line);
+        else if (!obey_fault(line) && !finished)
+            tell_roles(line);
     }
     die(5, "the process that started this one is gone (end of stdin)");
 }
@@ -276,10 +290,12 @@ int main(int argc, char **argv)
     find_roles();
     /* Every thread inherits it. A data plane that has its cores to itself also has the right of way
      * on them, where that is permitted. */
-    if (node.config.yield)
+    if (node.config.yield) {
         ask_for_short_slices();
-    else
+        ftmb_breathe = give_way;
+    } else {
         (void)setpriority(PRIO_PROCESS, 0, DATA_PLANE_NICENESS);
+    }
     int niceness = getpriority(PRIO_PROCESS, 0);
     start_dpdk();
     links_open(&node.links, &node.config, node.roles);

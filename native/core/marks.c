@@ -116,6 +116,7 @@ void marks_open(struct marks *marks, uint64_t opened)
     for (uint32_t w = 0; w < marks->arena->workers; w++)
         FTMB_ASSERT(atomic_load(&marks->undo[w].count) == 0);
     atomic_store(&marks->lost, 0);
+    marks->undo_last = 0;
     atomic_store(&marks->epoch, opened);
 }
 
@@ -225,6 +226,7 @@ static enum marks_progress collect_undo(struct marks *marks, struct marks_scan *
             if (length && !sink(self, entry->offset, entry->content, length))
                 return MARKS_NO_ROOM;
         }
+        marks->undo_last += count;
         atomic_store_explicit(&undo->count, 0, memory_order_relaxed);
     }
     return MARKS_DONE;
