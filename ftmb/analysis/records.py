@@ -29,7 +29,8 @@ PACKETS = (
 )
 PERCENTILES = ("p50", "p90", "p99", "p999", "p9999", "max", "count")
 PHASES = ("detect_ms", "fence_ms", "cut_ms", "replay_ms", "resume_ms")
-FILES = {"histogram": "histogram.json", "timeline": "timeline.csv", "memory": "memory.csv"}
+FILES = {"histogram": "histogram.json", "timeline": "timeline.csv", "memory": "memory.csv",
+         "snapshots": "snapshots.csv"}  # fmt: skip
 BUILD_KEYS = ("git", "dirty", "node_sha256", "dpdk", "compiler", "flags")
 RECOVERY_KEYS = (
     "total_ms",
@@ -69,6 +70,7 @@ class Trial:
     experiment: str
     repetition: int
     rate_share: float | None = None
+    labels: dict[str, str] = field(default_factory=dict)  # by axis of its experiment
 
     @property
     def problems(self) -> list[str]:
@@ -112,6 +114,11 @@ class Trial:
     def memory(self) -> pd.DataFrame | None:
         """Resident memory once a second, by role, or None."""
         path = self.file("memory")
+        return pd.read_csv(path) if path else None
+
+    def snapshots(self) -> pd.DataFrame | None:
+        """Every snapshot of the run, seconds into the window, or None."""
+        path = self.file("snapshots")
         return pd.read_csv(path) if path else None
 
     def timeline(self) -> pd.DataFrame | None:
@@ -223,6 +230,7 @@ def load(root: Path) -> Results:
                 entry["experiment"],
                 int(entry["repetition"]),
                 entry.get("rate_share"),
+                entry.get("labels", {}),
             )
         )
     if not trials:
