@@ -61,7 +61,10 @@ class Trial:
     def expected_s(self) -> float:
         """About how long the trial takes, start-up included (seconds)."""
         keys = ("warmup_s", "duration_s")
-        return sum(float(self.spec.get(key, 0)) for key in keys) + self.overhead_s
+        traffic = self.spec["traffic"]
+        fill_s = traffic.get("flows", 10_000) / traffic.get("fill_pps", 500_000)
+        run_s = sum(float(self.spec.get(key, 0)) for key in keys)
+        return run_s + self.overhead_s + (fill_s if traffic.get("fill") else 0.0)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -31,6 +31,9 @@ PEER_GONE = 5
 # After the drain: how long a failover, and then protection, may still take; after `finish`: how
 # long stopping may.
 RESUME_S = 5.0
+# A fill tells its progress once a second. A machine on which the generator cannot for so long is
+# of no use for the rest.
+FILL_SILENCE_S = 30.0
 PROTECT_S = 20.0
 FINISH_S = 20.0
 # The run ends with these events: orderly, or because an input kills every master.
@@ -75,6 +78,7 @@ class Fleet:
         self._inbox: queue.Queue[Event] = queue.Queue()
         self.memory = Sampler(runtime.path)
         self._generations: Counter[str] = Counter()
+        self._filling = 0  # how often the fill told its progress
         self._leaving = False  # `finish` was sent: nothing is started any more
 
     def _working(self, name: str) -> bool:
@@ -215,6 +219,9 @@ class Fleet:
                 process.become(State.READY)
                 if self.schedule.window_start_ns is not None:
                     process.become(State.RUNNING)  # a fresh process joins a running trial
+            case "filling" | "filled":
+                self._filling += 1
+                self._progress.filling(event.integer("delivered"), event.integer("flows"))
             case "window_start":
                 # The event follows its time by one look at the clock; `at_ns` is the time.
                 self.schedule.window_start_ns = event.integer("at_ns", event.t_ns)
@@ -286,11 +293,13 @@ class Fleet:
     def measure(self) -> list[str]:
         """From `start` to the end of the drain. Returns what went wrong, in words."""
         spec = self.spec
-        self._progress.stage("warming up")
         self.processes[self.plan.traffic_name].command("start")
         length = spec.warmup_s + spec.duration_s + spec.drain_s
-        deadline = time.monotonic() + length + 30 + 0.2 * length
         try:
+            if spec.traffic.fill and (wrong := self._fill()):
+                return [wrong]
+            self._progress.stage("warming up")
+            deadline = time.monotonic() + length + 30 + 0.2 * length
             if not self.pump(lambda: not self.seen.isdisjoint(ENDS), deadline):
                 last = "window_end" if "window_end" in self.seen else "window_start"
                 missing = "drained" if last in self.seen else last
@@ -300,6 +309,26 @@ class Fleet:
             return [str(death)]
         finally:
             self.events += self.injector.stop()
+
+    def _fill(self) -> str | None:
+        """Wait until all flows are known. Returns why they are not, in words."""
+        flows = self.spec.traffic.flows
+        self._progress.stage(f"filling in {flows} flows")
+        while "filled" not in self.seen:
+            if not self._fill_tells(self._filling):
+                return f"the fill told no progress for {FILL_SILENCE_S:g} s"
+        last = next(event for event in reversed(self.events) if event.name == "filled")
+        if last.fields.get("complete"):
+            return None
+        return (
+            f"of {last.integer('sent')} flows sent in the fill (traffic.fill) "
+            f"{last.integer('delivered')} came through, then nothing for {self.spec.drain_s:g} s "
+            f"(drain_s); has {self.spec.nf.name} room for {flows} flows?"
+        )
+
+    def _fill_tells(self, told: int) -> bool:
+        """Wait until the fill told its progress more than `told` times."""
+        return self.pump(lambda: self._filling > told, time.monotonic() + FILL_SILENCE_S)
 
     def _settle(self) -> list[str]:
         """Let what was hit come back before `finish`: outputs, loggers, protection."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftmb.events import LOUD_FAILURES, Event
-from ftmb.record import Latency, Log, Noise, Packets
+from ftmb.record import Fill, Latency, Log, Noise, Packets
 from ftmb.spec import TrialSpec
 
 
@@ -90,6 +90,19 @@ def latency(spec: TrialSpec, stats: Stats) -> Latency | None:
     if not given["count"]:
         return Latency(count=0)
     return Latency.model_validate({key: given.get(key) for key in Latency.model_fields})
+
+
+def fill(stats: Stats) -> Fill | None:
+    """The fill, None where there was none."""
+    given = (stats.traffic or {}).get("fill") or {"flows": 0}
+    if not given["flows"]:
+        return None
+    return Fill(flows=given["flows"], delivered=given["delivered"], took_s=given["took_ns"] / 1e9)
+
+
+def state_bytes(stats: Stats) -> int | None:
+    """Size of the state; None where no master reported."""
+    return (stats.active or {}).get("state_bytes")
 
 
 def noise(stats: Stats) -> dict[str, Noise] | None:

@@ -149,6 +149,7 @@ def traffic_section(spec: TrialSpec, prepared: dict[str, Any], out: Path) -> dic
         "duration_ms": round(spec.duration_s * 1000),
         "drain_ms": round(spec.drain_s * 1000),
         "flows": traffic.flows,
+        "fill_pps": traffic.fill_pps if traffic.fill else 0,
         "zipf": traffic.zipf,
         "new_flows_per_s": traffic.new_flows_per_s,
         "reply_share": traffic.reply_share,

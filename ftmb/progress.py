@@ -48,6 +48,10 @@ class TrialProgress:
         if self._verbose and not self._live:
             print(f"ftmb: {text}", file=sys.stderr, flush=True)
 
+    def filling(self, done: int, flows: int) -> None:
+        """So many flows of the fill came through by now."""
+        self._bar.update(self._task, total=flows, completed=done)
+
     def window(self, length_s: float) -> None:
         """The measured window begins; the bar follows its clock."""
         self.stage("measuring")

@@ -51,6 +51,14 @@ class Latency(Model):
     max: float | None = None
 
 
+class Fill(Model):
+    """The first packet of each flow, sent before the warm-up."""
+
+    flows: int
+    delivered: int = Field(description="as many as flows, or the trial would have ended there")
+    took_s: float
+
+
 class Noise(Model):
     """Stalls of the machine itself on one CPU, nanoseconds, seen by the hiccup meter."""
 
@@ -182,6 +190,10 @@ class Record(Model):
     )
     latency_ns: Latency | None = Field(description="null with rate max")
     noise: dict[str, Noise] | None
+    fill: Fill | None = Field(description="null without one")
+    state_bytes: int | None = Field(
+        description="allocated part of the master's arena: what a full snapshot holds"
+    )
     snapshot: Snapshot | None = Field(description="null but in mode ftmb")
     log: Log | None = Field(description="null but in mode ftmb")
     memory: Memory | None = Field(description="null: the run ended within a second")

@@ -70,13 +70,20 @@ class Processes(Model):
     ol: str = Field(pattern=r"^[a-z][a-z0-9_]{0,15}$")
 
 
+FILL_MOST_S = 3600
+
+
 class TrafficSpec(Model):
     generator: Literal["native"] = Field("native", description="the data plane's own generator")
     profile: str = Field("udp64", description="a profile's name, or the path of a capture (pcap)")
     rate_pps: int | Literal["max"] = Field(
         200_000, description="packets a second, open loop; max: as fast as input is accepted"
     )
-    flows: int = Field(10_000, ge=1, description="flows alive at a time")
+    flows: int = Field(10_000, ge=1, le=1 << 25, description="flows alive at a time")
+    fill: bool = Field(
+        False, description="first send one packet of each flow, so that all are known; then warm up"
+    )
+    fill_pps: int = Field(500_000, ge=1, le=10**9, description="packets a second of the fill")
     zipf: float = Field(0.0, ge=0, le=4, description="skew of flow popularity; 0 is uniform")
     new_flows_per_s: int = Field(0, ge=0, description="flows replaced by new ones, per second")
     reply_share: float = Field(0.0, ge=0, lt=1, description="share of packets that are answered")
@@ -88,6 +95,20 @@ class TrafficSpec(Model):
         if self.rate_pps != "max" and not 0 < self.rate_pps <= 10**9:
             raise ValueError("rate_pps is a number from 1 to 1e9, or max")
         return self
+
+    @model_validator(mode="after")
+    def _fill(self) -> TrafficSpec:
+        if self.fill_s > FILL_MOST_S:
+            raise ValueError(
+                f"fill: {self.flows} flows at {self.fill_pps} packets a second take "
+                f"{self.fill_s:.0f} s, more than an hour; raise fill_pps or lower flows"
+            )
+        return self
+
+    @property
+    def fill_s(self) -> float:
+        """How long the fill takes where nothing holds it up."""
+        return self.flows / self.fill_pps if self.fill else 0.0
 
 
 class LogSpec(Model):

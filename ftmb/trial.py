@@ -57,18 +57,24 @@ def prepare(spec: TrialSpec) -> Prepared:
     return Prepared(spec, nf, program, description, node.make_plan(spec))
 
 
-def _profile(spec: TrialSpec, out: Path) -> dict[str, Any]:
+def packets(spec: TrialSpec, out: Path) -> dict[str, Any]:
     """Make the packet templates of the profile: template, capture and inside for the node spec."""
     try:
         from ftmb.traffic import profile
     except ImportError as error:
         raise MachineError(f"{error}: run `make setup`") from None
     try:
-        return dict(profile.prepare(spec.traffic.profile, out, spec.traffic.seed))
+        prepared = dict(profile.prepare(spec.traffic.profile, out, spec.traffic.seed))
     except FtmbError:
         raise
     except (ValueError, OSError) as error:
         raise SpecError(f"traffic.profile: {error}") from None
+    if spec.traffic.fill and prepared["capture"]:
+        raise SpecError(
+            f"traffic.fill: the profile {spec.traffic.profile} replays a capture, which brings its "
+            "own flows; take fill out, or choose another profile"
+        )
+    return prepared
 
 
 def _make_out(out: Path) -> Path:
@@ -185,6 +191,8 @@ def build_record(
         late=stats.traffic["late"] if stats.traffic else None,
         latency_ns=latency,
         noise=measure.noise(stats),
+        fill=measure.fill(stats),
+        state_bytes=measure.state_bytes(stats),
         snapshot=snapshot,
         log=log,
         memory=memory.summary(sizes),
@@ -224,7 +232,7 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
         # Before the run: git and hashing would be noise in it.
         machine = environment.environment(prepared.plan, None, os.getloadavg()[0])
         versions = environment.versions(prepared.description, prepared.program)
-        traffic = node.traffic_section(spec, _profile(spec, out), out)
+        traffic = node.traffic_section(spec, packets(spec, out), out)
         runtime = RuntimeDir()
         fleet = Fleet(
             prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress

@@ -138,7 +138,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FTMB_LOCK", str(tmp_path / "lock"))
     monkeypatch.setenv("FTMB_NODE", str(FAKE))
     prepared = {"template": "t.pcap", "capture": "", "inside": "10.0.0.0/8"}
-    monkeypatch.setattr(trials, "_profile", lambda *_: prepared)
+    monkeypatch.setattr(trials, "packets", lambda *_: prepared)
     yield
     assert not list(runtime.iterdir()), "a runtime directory was left behind"
 

@@ -116,6 +116,7 @@ class Replica:
             waits=0,
             nf={"packets": PACKETS},
             nf_checks=[{"name": "sums", "ok": True, "detail": "equal"}],
+            state_bytes=1 << 20,
             snapshot={},
             replay={"packets": 0, "pals": 0},
         )
@@ -128,14 +129,21 @@ class Traffic:
 
     def command(self, word):
         if word == "start":
-            start = time.monotonic() + self.traffic["warmup_ms"] / 1e3
+            fill_pps = self.traffic["fill_pps"]
+            full = time.monotonic() + (self.traffic["flows"] / fill_pps if fill_pps else 0)
+            start = full + self.traffic["warmup_ms"] / 1e3
             end = start + self.traffic["duration_ms"] / 1e3
             drained = end + self.traffic["drain_ms"] / 1e3
             self.plan = [(start, "window_start"), (end, "window_end"), (drained, "drained")]
+            if fill_pps:
+                self.plan = [(full - 0.05, "filling"), (full, "filled"), *self.plan]
 
     def step(self):
         while self.plan and time.monotonic() >= self.plan[0][0]:
             name = self.plan.pop(0)[1]
+            if name in ("filling", "filled"):
+                self.fill(name)
+                continue
             emit(name, at_ns=time.monotonic_ns() - 1000)
             if name == "window_start":
                 emit("snapshot", epoch=2, pause_ns=900_000, copy_ns=100_000, bytes=4096, lines=32)
@@ -144,6 +152,11 @@ class Traffic:
                 if MISBEHAVE == "die-in-window":
                     emit("divergence", worker=1)
                     die(4, "divergence in replay: worker 1")
+
+    def fill(self, name):
+        flows = self.traffic["flows"]
+        complete = name == "filled" and MISBEHAVE != "no-room"
+        emit(name, flows=flows, sent=flows, delivered=flows if complete else 7, complete=complete)
 
     def stats(self):
         lost = 1 if MISBEHAVE == "lose-one" else 0
@@ -165,6 +178,8 @@ class Traffic:
             window_delivered=900,
             window_ns=self.traffic["duration_ms"] * 1_000_000,
             gaps=(get("gaps") or {"list": []})["list"],
+            fill={"flows": self.traffic["flows"] if self.traffic["fill_pps"] else 0}
+            | {"sent": 0, "delivered": self.traffic["flows"], "took_ns": 3_000_000},
             mapping_changed=0,
             mapping_shared=0,
             scheduler="other",

@@ -45,6 +45,13 @@ def test_node_specs_hold_what_each_process_needs(tmp_path: Path) -> None:
     assert one["lcores"] == [{"cpu": 1, "roles": ["worker:0"]}, {"cpu": 1, "roles": ["worker:1"]}]
 
 
+def test_the_fill_is_asked_for_by_its_rate(tmp_path: Path) -> None:
+    prepared = {"template": "t", "capture": "", "inside": "x"}
+    for traffic, rate in (({}, 0), ({"fill": True}, 500_000), ({"fill_pps": 7}, 0)):
+        checked = spec.parse({"traffic": traffic})
+        assert node.traffic_section(checked, prepared, tmp_path)["fill_pps"] == rate
+
+
 def test_a_logger_that_may_be_hit_has_a_process_of_its_own() -> None:
     alone = {"traffic": "gen", "il": "il", "ol": "ol"}
     for role in ("il", "ol"):

@@ -46,6 +46,11 @@ def test_an_empty_spec_is_all_defaults(tmp_path: Path) -> None:
         ("workers: 0", ["workers", "greater than or equal to 1"]),
         ("traffic: {rate_pps: fast}", ["traffic.rate_pps"]),
         ("traffic: {rate_pps: 0}", ["rate_pps", "from 1"]),
+        ("traffic: {flows: 40000000}", ["traffic.flows", "33554432"]),
+        (
+            "traffic: {flows: 10000000, fill: true, fill_pps: 1000}",
+            ["10000000 flows at 1000", "10000 s", "raise fill_pps or lower flows"],
+        ),
         ("log: {pals: 1000000}", ["pals", "power of two"]),
         ("log: {pals: 268435456}", ["log.pals", "4 GiB"]),
         ("faults: [{do: kill, role: master, at_s: 7}]", ["at_s is 7", "window of 5"]),

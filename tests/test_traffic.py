@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ftmb import spec, trial
 from ftmb.errors import SpecError
 from ftmb.traffic import profile
 from ftmb.traffic.template import cycle
@@ -141,6 +142,13 @@ def test_an_unknown_profile_names_the_known_ones(tmp_path: Path) -> None:
 def test_scapy_is_loaded_only_for_templates() -> None:
     code = "import sys, ftmb.traffic.profile; sys.exit('scapy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_capture_has_nothing_to_fill(tmp_path: Path) -> None:
+    tree = {"profile": "capture", "fill": True}
+    with pytest.raises(SpecError, match=r"traffic\.fill: the profile capture replays a capture"):
+        trial.packets(spec.parse({"traffic": tree}), tmp_path)
+    assert trial.packets(spec.parse({"traffic": tree | {"profile": "udp64"}}), tmp_path)["template"]
 
 
 def test_the_capture_is_what_it_says() -> None:

@@ -46,6 +46,38 @@ def test_a_normal_run_writes_a_valid_record(run: Run, tmp_path: Path) -> None:
     assert spawned == ["r0", "r1", "loggers"]
 
 
+FILLED = SPEC | {"traffic": {"flows": 1000, "fill": True, "fill_pps": 10_000}}
+
+
+def test_the_fill_comes_before_the_warm_up(run: Run, tmp_path: Path) -> None:
+    code, result, err = run(FILLED)
+    assert code == 0, err
+    assert result is not None
+    assert result["valid"] is True
+    assert result["fill"] == {"flows": 1000, "delivered": 1000, "took_s": 0.003}
+    assert result["state_bytes"] == 1 << 20
+    told = [e.name for e in events.read(tmp_path / "out" / "events.jsonl")]
+    assert told.index("protected") < told.index("filled") < told.index("window_start")
+    _, result, _ = run(SPEC)
+    assert result is not None
+    assert result["fill"] is None
+
+
+def test_a_function_without_room_for_the_fill(run: Run) -> None:
+    code, result, err = run(FILLED, {"loggers": "no-room"})
+    assert code == 4
+    assert result is None
+    assert "of 1000 flows sent in the fill (traffic.fill) 7 came through" in one_line(err)
+    assert "room for 1000 flows?" in one_line(err)
+
+
+def test_a_fill_that_says_nothing_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "FILL_SILENCE_S", 0.05)
+    code, _, err = run(FILLED, None, "--set", "traffic.fill_pps=1000")
+    assert code == 4
+    assert "the fill told no progress for 0.05 s" in one_line(err)
+
+
 def test_a_crash_is_survived_and_taken_apart(run: Run) -> None:
     code, result, err = run(CRASH)
     assert code == 0, err
@@ -296,7 +328,7 @@ def test_nothing_is_left_after_a_signal(tmp_path: Path, number: signal.Signals) 
         "import sys; from ftmb import cli, lock, trial\n"
         "lock.LONGEST_DIR = 120\n"
         "lock.runtime_bases = lambda: [__import__('pathlib').Path(sys.argv[3])]\n"
-        "trial._profile = lambda *_: {'template': '', 'capture': '', 'inside': '10.0.0.0/8'}\n"
+        "trial.packets = lambda *_: {'template': '', 'capture': '', 'inside': '10.0.0.0/8'}\n"
         "sys.exit(cli.main(['trial', sys.argv[1], '--out', sys.argv[2]]))\n"
     )
     words = [sys.executable, "-c", program, str(path), str(out), str(tmp_path / "run")]

@@ -79,8 +79,9 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
                         6 * CACHE_LINE,
         .worker_bytes = sizeof(struct nat_worker) + CACHE_LINE,
         .variables = shape.groups + (uint32_t)addresses + shape.stripes,
-        /* Look-up; removals; per pool a look, group, pool, stripe (no look at the first); sweep. */
-        .max_pals = 1 + 3 * NAT_REMOVALS + 4 * (uint32_t)addresses - 1 + NAT_SWEEP_GROUPS,
+        /* Look-up; removals; sweep; a look at each pool but the first; per try three locks. */
+        .max_pals = 1 + 3 * NAT_REMOVALS + NAT_SWEEP_GROUPS + (uint32_t)addresses - 1 +
+                    3 * (uint32_t)u64_min(addresses, NAT_TRIES),
         .max_outputs = 1,
     };
     return true;
@@ -103,7 +104,6 @@ static void init_slots(struct arena *arena, struct nat *nat)
             struct nat_slot *slot = &nat_slots(arena, nat)[first + i];
             slot->address = __builtin_bswap32(nat->first_address + a);
             slot->port = __builtin_bswap16((uint16_t)(NAT_FIRST_PORT + i));
-            slot->pool = (uint8_t)a;
             slot->next = i;
             ring[i] = (uint16_t)i;
         }

@@ -26,7 +26,7 @@
 
 #define NAT_FIRST_PORT 1024u
 #define NAT_PORTS (65536u - NAT_FIRST_PORT)
-#define NAT_MAX_ADDRESSES 64u
+#define NAT_MAX_ADDRESSES 512u
 #define NAT_NONE UINT32_MAX
 
 /* Mappings in one bucket. There are at least as many buckets as slots, so a longer chain means
@@ -36,6 +36,9 @@
 /* Work per input, at most: groups that the sweep looks at, mappings that are removed. */
 #define NAT_SWEEP_GROUPS 8u
 #define NAT_REMOVALS 8u
+/* Pools that a new flow may find dry under its lock. Each is one that another worker emptied since
+ * it was looked at, but for the first. */
+#define NAT_TRIES 8u
 
 #define NAT_LOAD(field) (SIM_POINT(), __atomic_load_n(&(field), __ATOMIC_RELAXED))
 #define NAT_STORE(field, value) (SIM_POINT(), __atomic_store_n(&(field), (value), __ATOMIC_RELAXED))
@@ -79,7 +82,6 @@ struct nat_slot {
     uint16_t ip_delta; /* checksum deltas outbound; written and read like `key` */
     uint16_t l4_delta;
     uint8_t state;
-    uint8_t pool;
 };
 _Static_assert(sizeof(struct nat_slot) == 32, "two slots to a line");
 
@@ -165,6 +167,12 @@ static inline struct nat_worker *nat_worker(struct arena *arena, const struct na
                                             uint32_t worker)
 {
     return (struct nat_worker *)((uint8_t *)arena + nat->worker_at[worker]);
+}
+
+/* The pool of a slot. */
+static inline uint32_t nat_pool_of(const struct nat *nat, const struct nat_slot *slot)
+{
+    return __builtin_bswap32(slot->address) - nat->first_address;
 }
 
 static inline uint64_t nat_mix(uint64_t x)

@@ -97,7 +97,7 @@ static bool endpoints_sound(struct arena *arena, const struct nat *nat)
     for (uint32_t a = 0; a < nat->addresses; a++) {
         for (uint32_t i = 0; i < nat->ranges[a].size; i++) {
             const struct nat_slot *slot = &nat_slots(arena, nat)[nat->ranges[a].first + i];
-            if (slot->pool != a || slot->address != __builtin_bswap32(nat->first_address + a) ||
+            if (slot->address != __builtin_bswap32(nat->first_address + a) ||
                 slot->port != __builtin_bswap16((uint16_t)(NAT_FIRST_PORT + i)))
                 return false;
             if (slot->key && slot->ip_delta != checksum_delta32((uint32_t)slot->key, slot->address))

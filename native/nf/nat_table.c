@@ -117,7 +117,7 @@ static bool remove_one(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_w
     }
     uint32_t index = *link;
     struct nat_slot *slot = &slots[index];
-    uint32_t number = slot->pool;
+    uint32_t number = nat_pool_of(nat, slot);
     ftmb_write(ctx, nat->first_pool + number);
     ftmb_write(ctx, stripe_id(nat, index));
     struct nat_pool *pool = &nat_pools(ctx->arena, nat)[number];
@@ -222,10 +222,12 @@ static enum nat_verdict claim(struct ftmb_ctx *ctx, const struct nat *nat,
                               uint32_t bucket, struct nat_binding *binding)
 {
     uint32_t home = (uint32_t)((nat_mix((uint32_t)flow->key) >> 32) * nat->addresses >> 32);
-    for (uint32_t n = 0; n < nat->addresses; n++) {
+    uint32_t tries = 0;
+    for (uint32_t n = 0; n < nat->addresses && tries < NAT_TRIES; n++) {
         uint32_t number = home + n < nat->addresses ? home + n : home + n - nat->addresses;
         if (n > 0 && !pool_has_room(ctx, nat, number))
             continue;
+        tries++;
         ftmb_write(ctx, group_of(bucket));
         struct lookup found = find(ctx, nat, bucket, flow->key, binding);
         if (PLANTED(P_NAT_NO_SECOND_LOOK))

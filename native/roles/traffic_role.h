@@ -16,7 +16,8 @@
  * of the replica's link, frames carry role headers. `pool` gives the frames that are sent: at least
  * 2,048 plus what the links hold. Starts the hiccup meter's threads on `noise_cpus`.
  *
- * Commands: "start" (warm-up, then the measured window), "stop" (stop generating now). Events:
+ * Commands: "start" (the fill where one is wanted, warm-up, then the measured window), "stop" (stop
+ * generating now). Events: filling (once a second) and filled {flows, sent, delivered, complete};
  * window_start {at_ns}, window_end {at_ns}, drained {sent, delivered, complete}.
  * stats() also writes the histogram, timeline and sample files; it ends the process with code 3 if
  * that fails.

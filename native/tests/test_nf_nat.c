@@ -379,6 +379,42 @@ static void test_million(void)
     harness_close(&h);
 }
 
+/* As many outside addresses as there can be, ten ports each: all are found, by whatever flow, and
+ * all come back to the address that they belong to. */
+static void test_many_addresses(void)
+{
+    struct harness h;
+    uint32_t addresses = NAT_MAX_ADDRESSES, capacity = 10 * addresses;
+    harness_open(&h, "nat", 2,
+                 (struct harness_setting[]){
+                     {"addresses", addresses}, {"capacity", capacity}, {"udp_ms", 100}, {NULL, 0}});
+    for (unsigned round = 0; round < 2; round++) {
+        uint8_t *used = calloc(addresses, 10);
+        CHECK(used);
+        for (uint32_t i = 0; i < capacity; i++) {
+            struct frame_spec spec = flow(17, INSIDE + round * capacity + i, 4000);
+            CHECK(send_out(&h, i & 1, &spec));
+            uint32_t number = frame_address(h.out, false) - POOL;
+            uint32_t port = frame_port(h.out, false) - 1024u;
+            CHECK(number < addresses && port < 10 && !used[number * 10 + port]++);
+        }
+        struct frame_spec spec = flow(17, INSIDE - 1, 4000);
+        CHECK(!send_out(&h, 0, &spec) && h.pal_count >= addresses);
+        CHECK(h.pal_peak <= h.needs.max_pals && h.needs.max_pals <= 1024);
+        CHECK(harness_counter(&h, "mappings") == capacity);
+        harness_checks(&h);
+        for (unsigned i = 0; i < 20000 && harness_counter(&h, "mappings"); i++) {
+            h.now += MS;
+            harness_tick(&h, 0);
+            harness_tick(&h, 1);
+        }
+        CHECK(harness_counter(&h, "mappings") == 0);
+        harness_checks(&h);
+        free(used);
+    }
+    harness_close(&h);
+}
+
 static void test_refused_parameters(void)
 {
     struct nf_needs needs;
@@ -410,6 +446,7 @@ int main(void)
     test_tcp();
     test_crowded_chain();
     test_million();
+    test_many_addresses();
     test_refused_parameters();
     return 0;
 }

@@ -55,6 +55,50 @@ static void arrive(uint8_t *frame, uint32_t length, enum side side)
     sink_take(&bed.sink, &arrival, 1, bed.time, &bed.tally);
 }
 
+/* Each flow once, in the order of their numbers, as the first packet that it is; then as ever. */
+static void test_fill(uint8_t protocol)
+{
+    const char *path = scratch_path("fill.pcap");
+    uint32_t length = 90;
+    uint8_t frame[1600];
+    struct packet p;
+    pcap_template(path, protocol, &length, 1);
+    bed_make(path, 0.5, 0);
+    bed.sink.filled = 50;
+    for (uint32_t at = 0; at < 50; at += 10) {
+        struct send sends[10];
+        source_plan_fill(&bed.source, sends, 10);
+        for (uint32_t i = 0; i < 10; i++) {
+            sends[i].intended_ns = 1;
+            CHECK(sends[i].flow == at + i);
+            CHECK(source_write(&bed.source, &sends[i], frame, &bed.tally) == SIDE_INSIDE);
+            CHECK(packet_parse(&p, frame, length) && packet_sums_ok(&p, false));
+            CHECK(p.source == flows_inside(&bed.flows, at + i).address);
+            CHECK(protocol != PROTO_TCP || p.l4[13] == 0x02);
+            tally_offer_fill(&bed.tally);
+            arrive(frame, length, SIDE_OUTSIDE);
+            CHECK(bed.tally.delivered == at + i + 1);
+        }
+    }
+    for (uint32_t i = 0; i < 50; i++)
+        CHECK(bed.flows.table[i].sent[OUTBOUND] == 1 && bed.flows.table[i].mapped);
+    CHECK(bed.tally.fill_delivered == 50 && bed.tally.latency.count == 0);
+    /* Once more is once too often. */
+    arrive(frame, length, SIDE_OUTSIDE);
+    CHECK(bed.tally.duplicated == 1 && bed.tally.fill_delivered == 50);
+    /* What follows is measured; a reply has somewhere to go from the first packet on. */
+    bed.time = 1000;
+    for (uint32_t i = 0; i < 500; i++) {
+        enum side side = next_frame(frame, &length);
+        arrive(frame, length, side == SIDE_INSIDE ? SIDE_OUTSIDE : SIDE_INSIDE);
+    }
+    CHECK(bed.tally.delivered == 550 && bed.tally.latency.count == 500);
+    CHECK(bed.tally.replies >= 249 && bed.tally.replies_early == 0);
+    CHECK(bed.tally.corrupted + bed.tally.unmatched + bed.tally.reordered == 0);
+    bed_free();
+    unlink(path);
+}
+
 /* Every length and protocol: right checksums, and through. */
 static void test_templates(uint8_t protocol)
 {
@@ -209,6 +253,8 @@ int main(void)
     test_templates(PROTO_UDP);
     test_templates(PROTO_TCP);
     test_templates(PROTO_ICMP);
+    test_fill(PROTO_UDP);
+    test_fill(PROTO_TCP);
     test_damage();
     test_mappings();
     test_bad_files();

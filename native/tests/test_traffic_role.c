@@ -6,6 +6,7 @@
 #include "io/event.h"
 #include "io/port.h"
 #include "roles/traffic_role.h"
+#include "traffic/trailer.h"
 #include "traffic_frames.h"
 
 #include <stdlib.h>
@@ -17,17 +18,18 @@ struct box {
     uint16_t inside[2], outside[2]; /* rings; [1] is the middlebox's end */
     bool translate;
     unsigned lose_every, repeat_every;
+    uint32_t fill; /* so many packets come first, one of each flow, in their order */
     uint64_t seen;
     uint64_t still_from, still_to; /* stands still between these times */
 };
 
 static json_t *spec_of(const char *changes)
 {
-    json_t *spec = json_pack("{s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:i,s:s,s:s,s:s,s:s,s:s,s:s}",
+    json_t *spec = json_pack("{s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:i,s:s,s:s,s:s,s:s,s:s,s:s}",
                              "rate_pps", 50000, "warmup_ms", 20, "duration_ms", 200, "drain_ms",
-                             100, "flows", 1000, "zipf", 0.0, "new_flows_per_s", 0, "reply_share",
-                             0.0, "seed", 7, "template", "", "capture", "", "inside", "10.0.0.0/8",
-                             "histogram", "", "timeline", "", "samples", "");
+                             100, "flows", 1000, "fill_pps", 0, "zipf", 0.0, "new_flows_per_s", 0,
+                             "reply_share", 0.0, "seed", 7, "template", "", "capture", "", "inside",
+                             "10.0.0.0/8", "histogram", "", "timeline", "", "samples", "");
     json_t *more = json_loads(changes, 0, NULL);
     CHECK(spec && more);
     json_object_update(spec, more);
@@ -68,13 +70,24 @@ static void translate(uint8_t *frame, uint32_t length, bool outward)
     packet_sums_set(&p);
 }
 
+/* Who a packet says it is. */
+static uint32_t flow_of(uint8_t *frame, uint32_t length)
+{
+    struct packet p;
+    struct trailer trailer;
+    CHECK(packet_parse(&p, frame, length));
+    memcpy(&trailer, p.l4 + trailer_offset(p.l4_length), sizeof(trailer));
+    return (uint32_t)trailer.words[0];
+}
+
 static void forward(struct box *box, uint16_t from, uint16_t to, bool outward)
 {
     struct rte_mbuf *in[32];
     unsigned n = io_rx((struct io_lane){from, 0}, in, 32);
     for (unsigned i = 0; i < n; i++) {
         struct rte_mbuf *m = in[i], *copy = NULL;
-        box->seen++;
+        if (box->seen++ < box->fill)
+            CHECK(flow_of(rte_pktmbuf_mtod(m, uint8_t *), m->data_len) == box->seen - 1);
         if (box->lose_every && box->seen % box->lose_every == 0) {
             rte_pktmbuf_free(m);
             continue;
@@ -221,6 +234,42 @@ static void test_outage(const char *template)
     json_decref(stats);
 }
 
+static uint64_t filled(const json_t *stats, const char *key)
+{
+    return number(json_object_get(stats, "fill"), key);
+}
+
+/* 1,000 flows at 20,000 a second take 50 ms; warm-up and window follow, and are as ever. */
+static void test_fill(const char *template)
+{
+    struct box box = {.translate = true, .fill = 1000};
+    json_t *spec = spec_of("{\"fill_pps\": 20000, \"reply_share\": 0.25}");
+    json_object_set_new(spec, "template", json_string(template));
+    json_t *stats = run(spec, &box, 450);
+    check_clean(stats);
+    CHECK(filled(stats, "flows") == 1000 && filled(stats, "sent") == 1000);
+    CHECK(filled(stats, "delivered") == 1000);
+    CHECK(filled(stats, "took_ns") >= 49900000);
+    CHECK(number(stats, "offered") == 12000 && number(stats, "window_offered") == 10000);
+    CHECK(number(stats, "replies_early") == 0);
+    CHECK(number(json_object_get(stats, "latency"), "count") == 10000);
+    CHECK(box.seen == 12000);
+    json_decref(stats);
+}
+
+/* What does not come through is given up after the drain's time of silence (100 ms). */
+static void test_fill_lost(const char *template)
+{
+    struct box box = {.translate = true, .lose_every = 10};
+    json_t *spec = spec_of("{\"fill_pps\": 1000000, \"rate_pps\": 0}");
+    json_object_set_new(spec, "template", json_string(template));
+    json_t *stats = run(spec, &box, 500);
+    CHECK(filled(stats, "sent") == 1000 && filled(stats, "delivered") == 900);
+    CHECK(filled(stats, "took_ns") >= 100000000);
+    CHECK(number(stats, "window_delivered") > 10000);
+    json_decref(stats);
+}
+
 static void test_capture(const char *path)
 {
     uint8_t frame[200];
@@ -249,8 +298,9 @@ static void test_bad_specs(void)
     struct role role;
     struct io_lane lanes[2] = {{0, 0}, {0, 0}};
     const char *bad[] = {"{\"colour\": 1}", "{\"rate_pps\": -1}", "{\"template\": \"/none\"}",
-                         "{\"inside\": \"ten\", \"template\": \"/none\"}"};
-    for (unsigned i = 0; i < 4; i++) {
+                         "{\"inside\": \"ten\", \"template\": \"/none\"}",
+                         "{\"fill_pps\": 1, \"capture\": \"/none\"}"};
+    for (unsigned i = 0; i < 5; i++) {
         json_t *spec = spec_of(bad[i]);
         CHECK(traffic_create(&role, spec, lanes, 2, lanes, 2, false, 1, NULL, 0, pool) < 0);
         json_decref(spec);
@@ -274,6 +324,8 @@ int main(void)
     test_max_rate(path);
     test_translation(path);
     test_outage(path);
+    test_fill(path);
+    test_fill_lost(path);
     test_capture(capture);
     test_bad_specs();
     unlink(path);

@@ -1,6 +1,7 @@
 /* Schedule, what is under way at rate max, timeline, gaps, tally, hiccup meter, configuration. */
 #include "check.h"
 #include "traffic/config.h"
+#include "traffic/fill.h"
 #include "traffic/hiccup.h"
 #include "traffic/report.h"
 #include "traffic/why.h"
@@ -41,6 +42,45 @@ static void test_flight(void)
         flight_sent(&f, now);
     CHECK(flight_room(&f, now + (10ull << FLIGHT_BIN_SHIFT), false) == 0);
     CHECK(flight_room(&f, now + (60ull << FLIGHT_BIN_SHIFT), false) == FLIGHT_MAX);
+}
+
+/* A system that answers after `delay_us`, and from flow `dead_from` on not at all. Returns when the
+ * fill was over, in microseconds. */
+static uint64_t fill(struct fill *f, uint64_t per_second, uint64_t delay_us, uint32_t dead_from)
+{
+    uint32_t history[2000] = {0}; /* sent by then, of the last microseconds */
+    uint32_t delivered = 0;
+    fill_init(f, 100000, per_second, 3000000);
+    for (uint64_t us = 0;; us++) {
+        CHECK(us < 10000000);
+        if (us >= delay_us)
+            delivered = history[(us - delay_us) % 2000];
+        delivered = delivered < dead_from ? delivered : dead_from;
+        fill_delivered(f, delivered, us * 1000);
+        if (fill_over(f, us * 1000))
+            return us;
+        fill_sent(f, fill_due(f, 32, us * 1000), us * 1000);
+        CHECK(f->sent <= us * per_second / 1000000 + 1); /* never before its time */
+        CHECK(f->sent - f->delivered <= FILL_FLIGHT);
+        history[us % 2000] = f->sent;
+    }
+}
+
+static void test_fill(void)
+{
+    struct fill f;
+    uint64_t took = fill(&f, 500000, 100, UINT32_MAX);
+    CHECK(fill_complete(&f) && f.sent == 100000 && took >= 200090 && took <= 200200);
+    /* Were it not for what may be under way, it would be over after 21.9 ms. */
+    took = fill(&f, 5000000, 1900, UINT32_MAX);
+    CHECK(fill_complete(&f) && f.sent == 100000);
+    CHECK(took >= 1900ull * 100000 / FILL_FLIGHT && took <= 2000ull * 100000 / FILL_FLIGHT + 1900);
+    /* The function has room for 60,000: the rest is given up after 3 ms of silence. */
+    took = fill(&f, 500000, 100, 60000);
+    CHECK(!fill_complete(&f) && f.delivered == 60000 && f.sent > 61500 && f.sent < 61600);
+    CHECK(took >= 123090 && took <= 123200);
+    fill_init(&f, 100, 0, 1);
+    CHECK(f.flows == 0);
 }
 
 static void test_gaps(void)
@@ -127,11 +167,11 @@ static void test_hiccup(void)
 static int read_changed(const char *key, json_t *value, char *why)
 {
     struct traffic_config config;
-    json_t *spec = json_pack("{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:s}",
-                             "rate_pps", 1000, "warmup_ms", 5, "duration_ms", 10, "drain_ms", 10,
-                             "flows", 1, "zipf", 0, "new_flows_per_s", 0, "reply_share", 0, "seed",
-                             1, "template", "t.pcap", "capture", "", "inside", "10.1.2.3/8",
-                             "histogram", "", "timeline", "", "samples", "");
+    json_t *spec = json_pack(
+        "{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:s}", "rate_pps", 1000,
+        "warmup_ms", 5, "duration_ms", 10, "drain_ms", 10, "flows", 1, "fill_pps", 0, "zipf", 0,
+        "new_flows_per_s", 0, "reply_share", 0, "seed", 1, "template", "t.pcap", "capture", "",
+        "inside", "10.1.2.3/8", "histogram", "", "timeline", "", "samples", "");
     if (value)
         json_object_set_new(spec, key, value);
     else if (key)
@@ -154,12 +194,15 @@ static void test_config(void)
     CHECK(read_changed("reply_share", json_real(1.5), why) == -1 && strstr(why, "reply_share"));
     CHECK(read_changed("inside", json_string("10.0.0.0"), why) == -1 && strstr(why, "inside"));
     CHECK(read_changed("capture", json_string("c.pcap"), why) == -1 && strstr(why, "either"));
+    CHECK(read_changed("fill_pps", json_integer(-1), why) == -1 && strstr(why, "fill_pps"));
+    CHECK(read_changed("flows", json_integer(40 << 20), why) == -1 && strstr(why, "flows"));
 }
 
 int main(void)
 {
     test_pace();
     test_flight();
+    test_fill();
     test_gaps();
     test_tally();
     test_hiccup();

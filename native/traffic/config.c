@@ -98,6 +98,7 @@ int traffic_config_read(struct traffic_config *config, const json_t *spec, char 
         {"duration_ms", WHOLE, &duration, 1, MAX_MS},
         {"drain_ms", WHOLE, &drain, 0, MAX_MS},
         {"flows", WHOLE, &flows, 1, FLOWS_MAX},
+        {"fill_pps", WHOLE, &config->fill_pps, 0, 1e9},
         {"zipf", REAL, &config->zipf, 0, 4},
         {"new_flows_per_s", WHOLE, &config->new_flows_per_s, 0, 1e9},
         {"reply_share", REAL, &config->reply_share, 0, 0.999},
@@ -114,6 +115,9 @@ int traffic_config_read(struct traffic_config *config, const json_t *spec, char 
         return -1;
     if (!*config->template == !*config->capture)
         return traffic_why(why, "traffic: name either a \"template\" or a \"capture\"");
+    if (config->fill_pps && *config->capture)
+        return traffic_why(why, "traffic: a capture brings its own flows, so there is nothing to "
+                                "fill: \"fill_pps\" 0, or a template");
     config->warmup_ns = warmup * MS;
     config->duration_ns = duration * MS;
     config->drain_ns = drain * MS;

@@ -1,10 +1,8 @@
 /* The flow table's memory and address plan. */
 #include "traffic/flows.h"
 
+#include "traffic/table.h"
 #include "traffic/why.h"
-
-#include <string.h>
-#include <sys/mman.h>
 
 /* Ports from 1024 up. */
 #define PORTS 64512u
@@ -31,19 +29,14 @@ int flows_init(struct flows *f, uint32_t active, uint64_t fresh, uint32_t networ
     if ((((total - 1) >> (4 + f->host_bits)) + 1) * 16 > PORTS)
         return traffic_why(why, "inside network /%u is too small for %llu flows", prefix,
                            (unsigned long long)total);
-    size_t bytes = (size_t)total * sizeof(*f->table);
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
+    f->table = table_make((size_t)total * sizeof(*f->table));
+    if (!f->table)
         return traffic_why(why, "no memory for %llu flows", (unsigned long long)total);
-    madvise(memory, bytes, MADV_HUGEPAGE);
-    memset(memory, 0, bytes); /* page faults now, not while packets are timed */
-    f->table = memory;
     return 0;
 }
 
 void flows_free(struct flows *f)
 {
-    if (f->table)
-        munmap(f->table, (size_t)f->total * sizeof(*f->table));
+    table_free(f->table, (size_t)f->total * sizeof(*f->table));
     f->table = NULL;
 }

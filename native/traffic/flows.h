@@ -10,7 +10,7 @@
 #include "traffic/packet.h"
 
 /* Flows of one run, dead ones included: they are accounted for to the end. */
-#define FLOWS_MAX (8u << 20)
+#define FLOWS_MAX (32u << 20)
 /* Where the servers are: 16 of them, from 192.0.2.1 (TEST-NET-1). */
 #define FLOWS_SERVER_BASE 0xc0000201u
 #define FLOWS_SERVERS 16u

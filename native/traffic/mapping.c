@@ -1,27 +1,38 @@
 /* Hash set with linear probing; deletion closes the hole, so it never fills up with leftovers. */
 #include "traffic/mapping.h"
 
+#include "traffic/table.h"
+
 #include <errno.h>
-#include <stdlib.h>
 
 static uint32_t home_of(const struct mapping *m, uint64_t key)
 {
     return (uint32_t)((key * 0x9e3779b97f4a7c15ull) >> 32) & m->mask;
 }
 
+static uint64_t places_for(uint64_t flows)
+{
+    uint64_t places = 16;
+    while (places < 2 * flows)
+        places *= 2;
+    return places;
+}
+
+uint64_t mapping_bytes(uint64_t flows)
+{
+    return places_for(flows) * sizeof(struct mapping_entry);
+}
+
 int mapping_init(struct mapping *m, uint32_t flows)
 {
-    uint64_t size = 16;
-    while (size < 2ull * flows)
-        size *= 2;
-    m->mask = (uint32_t)(size - 1);
-    m->entries = calloc(size, sizeof(*m->entries));
+    m->mask = (uint32_t)(places_for(flows) - 1);
+    m->entries = table_make(mapping_bytes(flows));
     return m->entries ? 0 : -ENOMEM;
 }
 
 void mapping_free(struct mapping *m)
 {
-    free(m->entries);
+    table_free(m->entries, ((size_t)m->mask + 1) * sizeof(*m->entries));
     m->entries = NULL;
 }
 

@@ -23,6 +23,8 @@ static inline uint64_t mapping_key(uint8_t protocol, uint32_t address, uint16_t 
     return ((uint64_t)protocol << 48) | ((uint64_t)port << 32) | address;
 }
 
+uint64_t mapping_bytes(uint64_t flows);
+
 /* For at most `flows` flows with one tuple each. 0 or -ENOMEM. */
 int mapping_init(struct mapping *m, uint32_t flows);
 void mapping_free(struct mapping *m);

@@ -82,7 +82,10 @@ static void account(struct sink *s, const struct trailer *trailer, const struct 
     if (direction == OUTBOUND && unlikely(!flow->mapped || flow->mapped_address != p->source ||
                                           flow->mapped_port != p->source_port))
         learn_mapping(s, number, p, tally);
-    tally_deliver(tally, trailer->words[1] & TRAILER_TIME_MASK);
+    if (unlikely(order_number == 0 && number < s->filled && direction == OUTBOUND))
+        tally_deliver_fill(tally);
+    else
+        tally_deliver(tally, trailer->words[1] & TRAILER_TIME_MASK);
 }
 
 /* Check what can be checked without the flow. */

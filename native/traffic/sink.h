@@ -19,6 +19,7 @@ struct sink {
     struct order_pool missing;
     struct mapping mapping;
     uint64_t seed;
+    uint32_t filled; /* the first packet of a flow below this belongs to the fill */
 };
 
 /* 0 or -ENOMEM. */

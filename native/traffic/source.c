@@ -51,24 +51,44 @@ void source_free(struct source *s)
     pick_free(&s->pick);
 }
 
+/* What a packet of this flow looks like. */
+static void choose_template(struct source *s, struct send *send)
+{
+    struct source_group *group = &s->groups[s->group_of[(send->flow * 2654435761u) >> 24]];
+    __builtin_prefetch(&s->flows->table[send->flow], 1);
+    send->template = group->list[group->next];
+    send->length = send->template->length;
+    if (++group->next == group->count)
+        group->next = 0;
+}
+
 void source_plan(struct source *s, struct send *sends, unsigned n)
 {
+    struct pick_draw draws[SOURCE_BURST];
+    FTMB_ASSERT(n <= SOURCE_BURST);
+    for (unsigned i = 0; i < n; i++)
+        draws[i] = pick_draw(&s->pick);
     for (unsigned i = 0; i < n; i++) {
         struct send *send = &sends[i];
         while (unlikely(s->fresh.next_ns <= send->intended_ns)) {
             flows_shift(s->flows);
             pace_advance(&s->fresh);
         }
-        send->flow = flows_in_slot(s->flows, pick_next(&s->pick));
-        __builtin_prefetch(&s->flows->table[send->flow], 1);
+        send->flow = flows_in_slot(s->flows, pick_take(&s->pick, draws[i]));
         uint32_t part = s->reply_part + s->reply_step;
         send->reply = part < s->reply_part;
         s->reply_part = part;
-        struct source_group *group = &s->groups[s->group_of[(send->flow * 2654435761u) >> 24]];
-        send->template = group->list[group->next];
-        send->length = send->template->length;
-        if (++group->next == group->count)
-            group->next = 0;
+        choose_template(s, send);
+    }
+}
+
+void source_plan_fill(struct source *s, struct send *sends, unsigned n)
+{
+    FTMB_ASSERT(n <= s->flows->active - s->opened);
+    for (unsigned i = 0; i < n; i++) {
+        sends[i].flow = s->opened++;
+        sends[i].reply = false;
+        choose_template(s, &sends[i]);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "traffic/template.h"
 
 #define SOURCE_GROUPS 3u /* UDP, TCP, ICMP */
+#define SOURCE_BURST 32u /* most packets that are planned at a time */
 
 /* A packet to be sent, decided before its frame is written so that memory can be fetched ahead. */
 struct send {
@@ -32,6 +33,7 @@ struct source {
     struct pace fresh; /* new flows */
     uint64_t seed;
     uint32_t reply_step, reply_part; /* share of replies in 2^-32 */
+    uint32_t opened;                 /* flows whose first packet the fill has planned */
     struct template_set set;
     struct source_group groups[SOURCE_GROUPS];
     uint8_t group_of[256]; /* by hash of the flow, in proportion to the templates */
@@ -52,6 +54,10 @@ void source_free(struct source *s);
 
 /* Decide on `n` packets whose intended_ns is set already, in order. */
 void source_plan(struct source *s, struct send *sends, unsigned n);
+
+/* Instead of that: the first packets of the next `n` flows, in the order of their numbers. Before
+ * any other packet, and for no more flows than are active. */
+void source_plan_fill(struct source *s, struct send *sends, unsigned n);
 
 /* Write a planned packet, in order; returns the side it enters at. A reply to a flow of which
  * nothing has come out yet has no address to go to: it becomes an outbound packet. */

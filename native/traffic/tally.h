@@ -31,7 +31,8 @@ struct tally {
     uint64_t mapping_changed, mapping_shared;
     uint64_t untracked; /* packets that could not be kept track of: counts are not exact then */
     uint64_t window_offered, window_delivered;
-    uint64_t last_ns; /* of the latest delivery */
+    uint64_t fill_delivered; /* of the fill; in `delivered` too */
+    uint64_t last_ns;        /* of the latest delivery */
     struct histogram latency;
     struct timeline timeline;
     struct gaps gaps;
@@ -62,6 +63,18 @@ static inline void tally_offer(struct tally *t, uint64_t intended_ns)
     timeline_offer(&t->timeline, intended_ns);
     if (t->flight)
         flight_sent(t->flight, intended_ns);
+}
+
+/* A packet of the fill counts, and that is all: the clock of the run is not yet going. */
+static inline void tally_offer_fill(struct tally *t)
+{
+    t->offered++;
+}
+
+static inline void tally_deliver_fill(struct tally *t)
+{
+    t->delivered++;
+    t->fill_delivered++;
 }
 
 /* A burst arrived at `now_ns`; then any number of tally_deliver(), then tally_end(). */
