@@ -6,6 +6,7 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from ftmb import events, node
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 from ftmb.faults import Schedule
+from ftmb.fill import Fill
 from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
 from ftmb.memory import Sampler
 from ftmb.node import Plan
-from ftmb.process import ENDED, NodeProcess, State
+from ftmb.process import ENDED, Died, NodeProcess, State
 from ftmb.progress import TrialProgress
 from ftmb.roster import Roster
 from ftmb.signals import held
@@ -31,24 +33,10 @@ PEER_GONE = 5
 # After the drain: how long a failover, and then protection, may still take; after `finish`: how
 # long stopping may.
 RESUME_S = 5.0
-# A fill tells its progress once a second. A machine on which the generator cannot for so long is
-# of no use for the rest.
-FILL_SILENCE_S = 30.0
 PROTECT_S = 20.0
 FINISH_S = 20.0
 # The run ends with these events: orderly, or because an input kills every master.
 ENDS = ("drained", "poison")
-
-
-class Died(Exception):  # noqa: N818
-    """A process ended that neither a fault nor `finish` ended."""
-
-    def __init__(self, process: NodeProcess) -> None:
-        self.process = process
-        super().__init__(
-            f"process {process.name} died that no fault named "
-            f"({process.how_it_ended()}): {process.last_words()}"
-        )
 
 
 class Fleet:
@@ -78,7 +66,7 @@ class Fleet:
         self._inbox: queue.Queue[Event] = queue.Queue()
         self.memory = Sampler(runtime.path)
         self._generations: Counter[str] = Counter()
-        self._filling = 0  # how often the fill told its progress
+        self._fill = Fill(spec, progress)
         self._leaving = False  # `finish` was sent: nothing is started any more
 
     def _working(self, name: str) -> bool:
@@ -220,8 +208,7 @@ class Fleet:
                 if self.schedule.window_start_ns is not None:
                     process.become(State.RUNNING)  # a fresh process joins a running trial
             case "filling" | "filled":
-                self._filling += 1
-                self._progress.filling(event.integer("delivered"), event.integer("flows"))
+                self._fill.take(event)
             case "window_start":
                 # The event follows its time by one look at the clock; `at_ns` is the time.
                 self.schedule.window_start_ns = event.integer("at_ns", event.t_ns)
@@ -293,10 +280,10 @@ class Fleet:
     def measure(self) -> list[str]:
         """From `start` to the end of the drain. Returns what went wrong, in words."""
         spec = self.spec
-        self.processes[self.plan.traffic_name].command("start")
         length = spec.warmup_s + spec.duration_s + spec.drain_s
+        start = partial(self.processes[self.plan.traffic_name].command, "start")
         try:
-            if spec.traffic.fill and (wrong := self._fill()):
+            if wrong := self._fill.run(self.pump, start, self._tell_il):
                 return [wrong]
             self._progress.stage("warming up")
             deadline = time.monotonic() + length + 30 + 0.2 * length
@@ -310,25 +297,9 @@ class Fleet:
         finally:
             self.events += self.injector.stop()
 
-    def _fill(self) -> str | None:
-        """Wait until all flows are known. Returns why they are not, in words."""
-        flows = self.spec.traffic.flows
-        self._progress.stage(f"filling in {flows} flows")
-        while "filled" not in self.seen:
-            if not self._fill_tells(self._filling):
-                return f"the fill told no progress for {FILL_SILENCE_S:g} s"
-        last = next(event for event in reversed(self.events) if event.name == "filled")
-        if last.fields.get("complete"):
-            return None
-        return (
-            f"of {last.integer('sent')} flows sent in the fill (traffic.fill) "
-            f"{last.integer('delivered')} came through, then nothing for {self.spec.drain_s:g} s "
-            f"(drain_s); has {self.spec.nf.name} room for {flows} flows?"
-        )
-
-    def _fill_tells(self, told: int) -> bool:
-        """Wait until the fill told its progress more than `told` times."""
-        return self.pump(lambda: self._filling > told, time.monotonic() + FILL_SILENCE_S)
+    def _tell_il(self, when_full: str) -> None:
+        if "il" in self.roster.loggers:
+            self.processes[self.roster.loggers["il"]].command(when_full)
 
     def _settle(self) -> list[str]:
         """Let what was hit come back before `finish`: outputs, loggers, protection."""

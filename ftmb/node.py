@@ -157,6 +157,7 @@ def traffic_section(spec: TrialSpec, prepared: dict[str, Any], out: Path) -> dic
         "histogram": str(out / "histogram.json"),
         "timeline": str(out / "timeline.csv"),
         "samples": str(out / "samples.bin") if traffic.samples else "",
+        "noise": str(out / "noise.json"),
         **prepared,
     }
 

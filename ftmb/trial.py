@@ -30,6 +30,7 @@ FILES = {
     "histogram": "histogram.json",
     "timeline": "timeline.csv",
     "samples": "samples.bin",
+    "noise": "noise.json",
     "memory": "memory.csv",
     "snapshots": "snapshots.csv",
 }

@@ -18,7 +18,8 @@ import sys
 import threading
 from pathlib import Path
 
-from fake_roles import Loggers, Replica, begin, die, emit
+from fake_loggers import Loggers
+from fake_roles import Replica, begin, die, emit
 
 DESCRIPTION = {
     "version": "fake",

@@ -122,73 +122,6 @@ class Replica:
         )
 
 
-class Traffic:
-    def __init__(self):
-        self.traffic = SPEC["traffic"]
-        self.plan = []
-
-    def command(self, word):
-        if word == "start":
-            fill_pps = self.traffic["fill_pps"]
-            full = time.monotonic() + (self.traffic["flows"] / fill_pps if fill_pps else 0)
-            start = full + self.traffic["warmup_ms"] / 1e3
-            end = start + self.traffic["duration_ms"] / 1e3
-            drained = end + self.traffic["drain_ms"] / 1e3
-            self.plan = [(start, "window_start"), (end, "window_end"), (drained, "drained")]
-            if fill_pps:
-                self.plan = [(full - 0.05, "filling"), (full, "filled"), *self.plan]
-
-    def step(self):
-        while self.plan and time.monotonic() >= self.plan[0][0]:
-            name = self.plan.pop(0)[1]
-            if name in ("filling", "filled"):
-                self.fill(name)
-                continue
-            emit(name, at_ns=time.monotonic_ns() - 1000)
-            if name == "window_start":
-                emit("snapshot", epoch=2, pause_ns=900_000, copy_ns=100_000, bytes=4096, lines=32)
-                emit("digest_match", view=1, epoch=2)
-                emit("commit", view=1, epoch=2)
-                if MISBEHAVE == "die-in-window":
-                    emit("divergence", worker=1)
-                    die(4, "divergence in replay: worker 1")
-
-    def fill(self, name):
-        flows = self.traffic["flows"]
-        complete = name == "filled" and MISBEHAVE != "no-room"
-        emit(name, flows=flows, sent=flows, delivered=flows if complete else 7, complete=complete)
-
-    def stats(self):
-        lost = 1 if MISBEHAVE == "lose-one" else 0
-        count = 0 if MISBEHAVE == "no-samples" else PACKETS
-        emit(
-            "stats",
-            role="traffic",
-            offered=PACKETS,
-            sent=PACKETS,
-            late=500 if MISBEHAVE == "late" else 0,
-            late_max_ns=10,
-            delivered=PACKETS - lost,
-            lost=lost,
-            duplicated=0,
-            reordered=0,
-            corrupted=0,
-            unmatched=0,
-            window_offered=900,
-            window_delivered=900,
-            window_ns=self.traffic["duration_ms"] * 1_000_000,
-            gaps=(get("gaps") or {"list": []})["list"],
-            fill={"flows": self.traffic["flows"] if self.traffic["fill_pps"] else 0}
-            | {"sent": 0, "delivered": self.traffic["flows"], "took_ns": 3_000_000},
-            mapping_changed=0,
-            mapping_shared=0,
-            scheduler="other",
-            latency=dict.fromkeys(("p90", "p99", "p999", "p9999", "max"), 1)
-            | {"count": count, "p50": 9000},
-            noise={"0": {"count": 5, "p50": 1, "p99": 2, "p999": 3, "max": 4, "over_1ms": 0}},
-        )
-
-
 class InputLogger:
     def __init__(self):
         found = get("il.state")
@@ -380,32 +313,3 @@ class OutputLogger:
             snapshot_requests=0,
             resend_requests=0,
         )
-
-
-ROLES = {"traffic": Traffic, "il": InputLogger, "ol": OutputLogger}
-
-
-class Loggers:
-    """The roles that the plan gives to this process."""
-
-    def __init__(self):
-        parent = os.getppid()
-        for slot in range(SPEC["replicas"] if SPEC["mode"] != "floor" else 0):
-            while get("view") is None and not (DIR / f"member{slot}").exists():
-                time.sleep(0.005)
-                if os.getppid() != parent:
-                    os._exit(5)
-        named = [role for lcore in SPEC["lcores"] for role in lcore["roles"]]
-        self.roles = [ROLES[role]() for role in ROLES if role in named]
-
-    def command(self, word):
-        for role in self.roles:
-            role.command(word)
-
-    def step(self):
-        for role in self.roles:
-            role.step()
-
-    def stats(self):
-        for role in self.roles:
-            role.stats()

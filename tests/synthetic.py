@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import synthetic_snapshots
 
 from ftmb import experiments, spec
 from ftmb.record import Record
@@ -71,6 +72,10 @@ def write_trial(out: Path, trial: experiments.Trial) -> None:
     timeline = make_timeline(effective, record, rng)
     (out / "timeline.csv").write_text(timeline, encoding="utf-8")
     (out / "memory.csv").write_text(make_memory(effective), encoding="utf-8")
+    (out / "noise.json").write_text(json.dumps(make_stalls(rng)), encoding="utf-8")
+    if record["snapshot"]:
+        snapshots = synthetic_snapshots.series(effective, rng)
+        (out / "snapshots.csv").write_text(snapshots, encoding="utf-8")
     (out / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -90,13 +95,10 @@ def effective_spec(wanted: dict[str, Any]) -> dict[str, Any]:
 
 def latency_samples(effective: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
     """Latencies in ns: a log-normal body, and a share of packets caught by snapshot pauses."""
-    mode, ft = effective["ft"]["mode"], effective["ft"]
+    mode = effective["ft"]["mode"]
     count = 200_000
     body = rng.lognormal(math.log(11_000 + 900 * max(ADDED_US[mode], -5)), 0.35, count)
-    if mode == "ftmb" and ft["snapshot"]["engine"] == "stop-copy":
-        share = min(3.0 / ft["snapshot"]["period_ms"], 0.2)
-        caught = rng.random(count) < share
-        body[caught] += rng.uniform(0, 3e6, int(caught.sum()))
+    body += synthetic_snapshots.caught(effective, rng, count)
     hiccups = rng.random(count) < 2e-5
     body[hiccups] += rng.exponential(4e6, int(hiccups.sum()))
     return body
@@ -112,6 +114,14 @@ def histogram(samples: np.ndarray) -> dict[str, Any]:
         if c
     ]
     return {"version": 1, "significant_bits": 6, "unit": "ns", "buckets": buckets}
+
+
+def make_stalls(rng: np.random.Generator) -> dict[str, Any]:
+    """noise.json: a histogram of each CPU's hiccup meter."""
+    late = {str(cpu): rng.lognormal(9, 0.6, 20_000) + (rng.random(20_000) < 1e-3) * 2e5
+            for cpu in (0, 1)}  # fmt: skip
+    cpus = {cpu: histogram(values) for cpu, values in late.items()}
+    return {"version": 1, "unit": "ns", "cpus": cpus}
 
 
 def make_recovery(
@@ -233,9 +243,11 @@ def make_record(
         "late": 3,
         "latency_ns": None if rate == "max" else {"count": 200_000, "p50": 14_000.0},
         "noise": {str(cpu): noise(rng) for cpu in (0, 1)},
-        "snapshot": snapshot(effective, rng) if protected else None,
+        "snapshot": synthetic_snapshots.summary(effective, rng) if protected else None,
         "log": log(reached, effective) if protected else None,
         "memory": None,
+        "fill": None,
+        "state_bytes": synthetic_snapshots.state_bytes(effective),
         "nf": {"mappings": 10_000},
         "faults": make_faults(effective, start_ns),
         "recovery": make_recovery(effective, start_ns, rng),
@@ -269,26 +281,6 @@ def noise(rng: np.random.Generator) -> dict[str, Any]:
     return {
         "count": 1_000_000, "p50": 80.0, "p99": 900.0, "p999": float(rng.lognormal(10, 0.4)),
         "max": top, "over_1ms": int(top > 1e6),
-    }  # fmt: skip
-
-
-def snapshot(effective: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Snapshots at the period, with pauses around a millisecond."""
-    period = effective["ft"]["snapshot"]["period_ms"]
-    engine = effective["ft"]["snapshot"]["engine"]
-    taken = 1 if engine == "none" else int(effective["duration_s"] * 1000 / period)
-    scale = {"cow": 5e-3, "fork": 0.4, "page": 0.7}.get(engine, 1.0)
-    pause = {"p50": float(rng.normal(1.1e6, 5e4)), "p99": 1.7e6, "p999": 1.8e6, "max": 1.9e6}
-    pause = {name: value * scale for name, value in pause.items()}
-    return {
-        "engine": engine, "schedule": effective["ft"]["snapshot"]["schedule"], "period_ms": period,
-        "period_reached_ms": period * 1.02, "taken": taken, "skipped": 0, "abandoned": 0,
-        "committed": taken, "pause_ns": pause, "copy_ns": pause,
-        "fork_ns": pause if engine == "fork" else None,
-        "bytes": 4_000_000 * taken, "lines": 31_250 * taken,
-        "undo_peak_bytes": 400_000 if engine == "cow" else None,
-        "undo_bytes_limit": 16 << 20 if engine == "cow" else None,
-        "staging_peak_bytes": 3_000_000,
     }  # fmt: skip
 
 

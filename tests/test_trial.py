@@ -68,7 +68,7 @@ def test_a_function_without_room_for_the_fill(run: Run) -> None:
     assert code == 4
     assert result is None
     assert "of 1000 flows sent in the fill (traffic.fill) 7 came through" in one_line(err)
-    assert "room for 1000 flows?" in one_line(err)
+    assert "has monitor room for them?" in one_line(err)
 
 
 def test_a_fill_that_says_nothing_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,14 @@ def read(path: Path) -> Histogram:
     return _of(text["buckets"])
 
 
+def read_each(path: Path) -> Histogram:
+    """The histograms of a file with one for each CPU, merged. ValueError where it is none."""
+    text = json.loads(path.read_text(encoding="utf-8"))
+    if text.get("version") != VERSION or text.get("unit") != "ns":
+        raise ValueError(f"{path}: not histograms of version {VERSION} in ns")
+    return merge(_of(one["buckets"]) for one in text["cpus"].values())
+
+
 def merge(parts: Iterable[Histogram]) -> Histogram:
     """The histogram of all samples together. Buckets must come from the same bucket scheme."""
     counts: dict[tuple[int, int], int] = {}

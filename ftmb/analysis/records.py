@@ -29,8 +29,13 @@ PACKETS = (
 )
 PERCENTILES = ("p50", "p90", "p99", "p999", "p9999", "max", "count")
 PHASES = ("detect_ms", "fence_ms", "cut_ms", "replay_ms", "resume_ms")
-FILES = {"histogram": "histogram.json", "timeline": "timeline.csv", "memory": "memory.csv",
-         "snapshots": "snapshots.csv"}  # fmt: skip
+FILES = {
+    "histogram": "histogram.json",
+    "timeline": "timeline.csv",
+    "memory": "memory.csv",
+    "snapshots": "snapshots.csv",
+    "noise": "noise.json",
+}
 BUILD_KEYS = ("git", "dirty", "node_sha256", "dpdk", "compiler", "flags")
 RECOVERY_KEYS = (
     "total_ms",
@@ -41,6 +46,7 @@ RECOVERY_KEYS = (
     "detect_kind",
     "t0_ns",
 )
+SNAPSHOT_MEMORY = ("undo_peak_bytes", "undo_bytes_limit", "staging_peak_bytes")
 LOG_KEYS = (
     "pals",
     "bytes_per_packet",
@@ -93,7 +99,7 @@ class Trial:
         return str((self.record.get("versions") or {}).get("node", "")).startswith("synthetic")
 
     def file(self, kind: str) -> Path | None:
-        """Path of a raw file of this trial (histogram, timeline), or None."""
+        """Path of a raw file of this trial (a key of FILES), or None."""
         name = (self.record.get("files") or {}).get(kind) or FILES[kind]
         path = self.path / Path(name)
         return path if path.is_file() else None
@@ -117,9 +123,15 @@ class Trial:
         return pd.read_csv(path) if path else None
 
     def snapshots(self) -> pd.DataFrame | None:
-        """Every snapshot of the run, seconds into the window, or None."""
+        """Every snapshot of the run, `t` in seconds since the window's start, or None."""
         path = self.file("snapshots")
         return pd.read_csv(path) if path else None
+
+    @cached_property
+    def stalls(self) -> histogram.Histogram | None:
+        """What the hiccup meters of all CPUs saw in the window, or None."""
+        path = self.file("noise")
+        return histogram.read_each(path) if path else None
 
     def timeline(self) -> pd.DataFrame | None:
         """Offered and delivered packets and latency in 1 ms bins of the window, or None."""
@@ -284,9 +296,13 @@ def _labels(trial: Trial) -> dict[str, Any]:
         "nf": (spec.get("nf") or {}).get("name"),
         "mode": ft.get("mode"),
         "engine": snapshot.get("engine"),
+        "schedule": snapshot.get("schedule"),
         "period_ms": snapshot.get("period_ms"),
         "workers": spec.get("workers"),
         "profile": traffic.get("profile"),
+        "flows": traffic.get("flows"),
+        "zipf": traffic.get("zipf"),
+        "state_bytes": trial.record.get("state_bytes"),
         "rate_pps": str(traffic.get("rate_pps")),
         "rate_share": trial.rate_share,
         "valid": not trial.problems,
@@ -308,9 +324,12 @@ def _row(trial: Trial) -> dict[str, Any]:
         **{f"latency_{key}": latency.get(key) for key in PERCENTILES},
         "snapshots": snapshot.get("taken"),
         "snapshots_skipped": snapshot.get("skipped"),
+        "snapshots_abandoned": snapshot.get("abandoned"),
         "period_reached_ms": snapshot.get("period_reached_ms"),
         "snapshot_bytes": snapshot.get("bytes"),
-        **{f"pause_{key}": pause.get(key) for key in ("p50", "p99", "max")},
+        "snapshot_lines": snapshot.get("lines"),
+        **{key: snapshot.get(key) for key in SNAPSHOT_MEMORY},
+        **{f"pause_{key}": pause.get(key) for key in ("p50", "p99", "p999", "max")},
         **{key: log.get(key) for key in LOG_KEYS},
         "duration_s": _spec(trial).get("duration_s"),
         "faults": sum(f.get("t0_ns") is not None for f in record.get("faults") or []),

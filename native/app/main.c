@@ -237,6 +237,15 @@ static bool obey_fault(const char *line)
     return true;
 }
 
+static void tell_roles(const char *line)
+{
+    struct role il = input_logger_role(&node.il);
+    if (node.roles.il)
+        il.command(il.self, line);
+    if (node.roles.traffic)
+        node.traffic.command(node.traffic.self, line);
+}
+
 static void obey(void)
 {
     char line[64];
@@ -253,8 +262,8 @@ static void obey(void)
             _exit(0);
         if (strcmp(line, "snapshot") == 0 && node.roles.replica && node.config.mode == MODE_FTMB)
             state_sender_wanted(&node.replica);
-        else if (!obey_fault(line) && node.roles.traffic && !finished)
-            node.traffic.command(node.traffic.self, line);
+        else if (!obey_fault(line) && !finished)
+            tell_roles(line);
     }
     die(5, "the process that started this one is gone (end of stdin)");
 }

@@ -64,9 +64,10 @@ void epoch_leave(struct ftmb_ctx *ctx)
                           memory_order_release);
 }
 
+/* It may be one epoch further, while we are still to come to the gate of this one. */
 static bool joined(uint64_t state, uint64_t epoch)
 {
-    return PLANTED(P_NO_BARRIER) || state >> 2 == epoch || (state & 3) != EPOCH_BUSY;
+    return PLANTED(P_NO_BARRIER) || state >> 2 >= epoch || (state & 3) != EPOCH_BUSY;
 }
 
 /* At the first shared access since this worker joined. */

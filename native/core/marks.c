@@ -5,6 +5,13 @@
 
 #include "core/shared.h"
 
+/* Reads that race on purpose. */
+#ifdef FTMB_TSAN
+#define NO_RACE_CHECK __attribute__((no_sanitize("thread")))
+#else
+#define NO_RACE_CHECK
+#endif
+
 static uint64_t lines_of(uint64_t arena_size)
 {
     return (arena_size + ARENA_LINE - 1) / ARENA_LINE;
@@ -60,6 +67,13 @@ static void save(struct marks *marks, uint32_t worker, uint64_t line)
     atomic_store_explicit(&undo->count, count + 1, memory_order_release);
 }
 
+/* Looks first: a store that changes nothing would still take the line from the other workers. */
+static void enter_in_map(_Atomic uint8_t *chunk)
+{
+    if (!atomic_load_explicit(chunk, memory_order_relaxed))
+        atomic_store_explicit(chunk, 1, memory_order_relaxed);
+}
+
 void marks_claim(struct ftmb_ctx *ctx, uint64_t line)
 {
     struct marks *marks = ctx->marks;
@@ -88,8 +102,7 @@ void marks_claim(struct ftmb_ctx *ctx, uint64_t line)
             SIM_POINT();
             atomic_store_explicit(stamp, ctx->tag, memory_order_release);
         }
-        atomic_store_explicit(&marks->map[ctx->tag == MARK_ODD][line / MARK_CHUNK], 1,
-                              memory_order_relaxed);
+        enter_in_map(&marks->map[ctx->tag == MARK_ODD][line / MARK_CHUNK]);
         return;
     }
 }
@@ -107,7 +120,9 @@ void marks_open(struct marks *marks, uint64_t opened)
 }
 
 /* Bytes of the arena from `offset` on that are allocated, at most a line; 0: none. The header has
- * its own way into a delta. */
+ * its own way into a delta. A worker may be allocating: what it had at the cut is less, and more
+ * does no harm. */
+NO_RACE_CHECK
 static uint64_t allocated_at(const struct arena *arena, uint64_t offset)
 {
     for (uint32_t e = 0; e <= arena->workers; e++) {
@@ -119,13 +134,9 @@ static uint64_t allocated_at(const struct arena *arena, uint64_t offset)
     return 0;
 }
 
-/* A worker may be storing into it: then what is read here is thrown away. Word by word, and not
- * for the thread sanitizer, to which this is a race. */
-#ifdef FTMB_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-static void
-read_line(const uint8_t *line, uint64_t *copy)
+/* A worker may be storing into it: then what is read here is thrown away. Word by word. */
+NO_RACE_CHECK
+static void read_line(const uint8_t *line, uint64_t *copy)
 {
     const volatile uint64_t *words = (const volatile uint64_t *)line;
     for (unsigned i = 0; i < ARENA_LINE / sizeof(uint64_t); i++) {
@@ -134,37 +145,68 @@ read_line(const uint8_t *line, uint64_t *copy)
     }
 }
 
+/* From CLEAN or the closing tag to that of the open epoch. */
+static void mark_again(struct marks *marks, uint64_t line, uint64_t open)
+{
+    _Atomic uint8_t *stamp = &marks->stamp[line];
+    uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
+    while (seen != mark_tag(open) && seen != MARK_BUSY &&
+           !atomic_compare_exchange_weak_explicit(stamp, &seen, mark_tag(open),
+                                                  memory_order_acq_rel, memory_order_acquire))
+        SIM_POINT();
+    enter_in_map(&marks->map[open & 1][line / MARK_CHUNK]);
+}
+
 /* One line of the closing epoch. 1: handed over, or a worker was first and has it in its undo log;
- * 0: a worker is just saving it; -1: no room. */
-static int collect_line(struct marks *marks, uint64_t line, uint8_t closing, marks_sink sink,
+ * 0: a worker is just saving it; -1: no room, so it belongs into the next delta. */
+static int collect_line(struct marks *marks, uint64_t line, uint64_t open, marks_sink sink,
                         void *self)
 {
     uint64_t copy[ARENA_LINE / sizeof(uint64_t)];
     uint64_t offset = line * ARENA_LINE;
     _Atomic uint8_t *stamp = &marks->stamp[line];
     uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
-    if (seen == closing) {
+    if (seen == mark_tag(open - 1)) {
         read_line((const uint8_t *)marks->arena + offset, copy);
         /* Releases: whoever claims the line next stores into it after we have read it. */
         if (atomic_compare_exchange_strong_explicit(stamp, &seen, MARK_CLEAN, memory_order_acq_rel,
                                                     memory_order_acquire)) {
             uint64_t length = allocated_at(marks->arena, offset);
-            return !length || sink(self, offset, (const uint8_t *)copy, length) ? 1 : -1;
+            if (!length || sink(self, offset, (const uint8_t *)copy, length))
+                return 1;
+            mark_again(marks, line, open);
+            return -1;
         }
     }
     return seen != MARK_BUSY;
 }
 
 static enum marks_progress collect_chunk(struct marks *marks, struct marks_scan *scan,
-                                         uint8_t closing, marks_sink sink, void *self)
+                                         uint64_t open, marks_sink sink, void *self)
 {
     uint64_t first = scan->chunk * MARK_CHUNK;
     for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
-        int taken = collect_line(marks, line, closing, sink, self);
+        int taken = collect_line(marks, line, open, sink, self);
         if (taken <= 0)
             return taken < 0 ? MARKS_NO_ROOM : MARKS_WAIT; /* and begin the chunk again */
     }
     return MARKS_MORE;
+}
+
+/* The next chunk from `chunk` on that the map names; marks->chunks: none. By words of the map,
+ * which is aligned and has zeroes behind its end: most of it is empty. */
+static uint64_t next_chunk(const struct marks *marks, const _Atomic uint8_t *map, uint64_t chunk)
+{
+    while (chunk < marks->chunks) {
+        const _Atomic uint64_t *word = (const _Atomic uint64_t *)&map[chunk & ~7ull];
+        if (!atomic_load_explicit(word, memory_order_relaxed))
+            chunk = (chunk & ~7ull) + 8;
+        else if (atomic_load_explicit(&map[chunk], memory_order_relaxed))
+            return chunk;
+        else
+            chunk++;
+    }
+    return marks->chunks;
 }
 
 /* Entries of the undo logs, once no worker appends any more. */
@@ -191,16 +233,14 @@ static enum marks_progress collect_undo(struct marks *marks, struct marks_scan *
 enum marks_progress marks_collect(struct marks *marks, struct marks_scan *scan, uint64_t budget,
                                   marks_sink sink, void *self)
 {
-    uint64_t closing = atomic_load(&marks->epoch) - 1;
-    _Atomic uint8_t *map = marks->map[closing & 1];
+    uint64_t open = atomic_load(&marks->epoch), spent = 0;
+    _Atomic uint8_t *map = marks->map[(open - 1) & 1];
     if (unlikely(atomic_load_explicit(&marks->lost, memory_order_acquire)))
         return MARKS_LOST;
-    for (uint64_t spent = 0; scan->chunk < marks->chunks; scan->chunk++) {
-        if (likely(!atomic_load_explicit(&map[scan->chunk], memory_order_relaxed)))
-            continue;
+    while ((scan->chunk = next_chunk(marks, map, scan->chunk)) < marks->chunks) {
         if (spent >= budget)
             return MARKS_MORE;
-        enum marks_progress progress = collect_chunk(marks, scan, mark_tag(closing), sink, self);
+        enum marks_progress progress = collect_chunk(marks, scan, open, sink, self);
         if (progress != MARKS_MORE)
             return progress;
         atomic_store_explicit(&map[scan->chunk], 0, memory_order_relaxed);
@@ -211,25 +251,11 @@ enum marks_progress marks_collect(struct marks *marks, struct marks_scan *scan, 
     return collect_undo(marks, scan, budget, sink, self);
 }
 
-/* From CLEAN or the closing tag to that of the open epoch. */
-static void mark_again(struct marks *marks, uint64_t line, uint64_t open)
-{
-    _Atomic uint8_t *stamp = &marks->stamp[line];
-    uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
-    while (seen != mark_tag(open) && seen != MARK_BUSY &&
-           !atomic_compare_exchange_weak_explicit(stamp, &seen, mark_tag(open),
-                                                  memory_order_acq_rel, memory_order_acquire))
-        SIM_POINT();
-    atomic_store_explicit(&marks->map[open & 1][line / MARK_CHUNK], 1, memory_order_relaxed);
-}
-
 bool marks_give_up(struct marks *marks, struct marks_scan *scan, uint64_t budget)
 {
     uint64_t open = atomic_load(&marks->epoch), closing = open - 1;
     _Atomic uint8_t *map = marks->map[closing & 1];
-    for (; scan->chunk < marks->chunks; scan->chunk++) {
-        if (likely(!atomic_load_explicit(&map[scan->chunk], memory_order_relaxed)))
-            continue;
+    while ((scan->chunk = next_chunk(marks, map, scan->chunk)) < marks->chunks) {
         if (budget-- == 0)
             return false;
         uint64_t first = scan->chunk * MARK_CHUNK;

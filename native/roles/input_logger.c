@@ -92,6 +92,11 @@ static bool log_input(struct input_logger *il, uint32_t w, const uint8_t *data, 
     return true;
 }
 
+static bool waits(const struct input_logger *il)
+{
+    return atomic_load_explicit(&il->waits, memory_order_relaxed);
+}
+
 /* Log and forward one frame; false: not accepted, `m` still belongs to the caller. */
 static bool accept_input(struct input_logger *il, struct rte_mbuf *m, uint8_t port, uint64_t now)
 {
@@ -99,7 +104,7 @@ static bool accept_input(struct input_logger *il, struct rte_mbuf *m, uint8_t po
     uint32_t length = rte_pktmbuf_data_len(m);
     uint32_t w = flow_worker(flow_hash(data, length), il->config->workers);
     struct il_worker *x = &il->worker[w];
-    if (il->config->wait_when_full && x->out.next - x->out.cursor > IL_BACKLOG)
+    if (waits(il) && x->out.next - x->out.cursor > IL_BACKLOG)
         return false;
     uint64_t number = x->out.next;
     if (!log_input(il, w, data, length, port, false, now))
@@ -156,7 +161,7 @@ static unsigned receive(struct input_logger *il, uint64_t now)
         if (unlikely(!acceptable(il, m))) {
             rte_pktmbuf_free(m);
         } else if (unlikely(!accept_input(il, m, il->door_port, now))) {
-            if (il->config->wait_when_full)
+            if (waits(il))
                 break;
             refuse(il, m);
         }
@@ -366,6 +371,7 @@ int input_logger_create(struct input_logger *il, const struct node_config *confi
 {
     memset(il, 0, sizeof(*il));
     il->config = config;
+    atomic_init(&il->waits, config->wait_when_full);
     il->pool = pool;
     memcpy(il->in, in, sizeof(il->in));
     memcpy(il->replica, replica, sizeof(il->replica));
@@ -373,7 +379,17 @@ int input_logger_create(struct input_logger *il, const struct node_config *confi
     return error || config->mode != MODE_FTMB ? error : il_control_start(il);
 }
 
+static void command(void *self, const char *verb)
+{
+    struct input_logger *il = self;
+    if (strcmp(verb, "wait") == 0)
+        atomic_store_explicit(&il->waits, true, memory_order_relaxed);
+    else if (strcmp(verb, "refuse") == 0)
+        atomic_store_explicit(&il->waits, false, memory_order_relaxed);
+}
+
 struct role input_logger_role(struct input_logger *il)
 {
-    return (struct role){.name = "il", .self = il, .poll = poll, .stats = stats};
+    return (struct role){
+        .name = "il", .self = il, .poll = poll, .command = command, .stats = stats};
 }

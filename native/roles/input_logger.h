@@ -2,8 +2,9 @@
  * then forwards it. After a failover it sends what it stored to the new master.
  *
  * An input is refused, before it has a number, when its log or the output logger's credit is
- * exhausted (I5); with `wait_when_full` it waits at the door instead (back-pressure). A worker
- * without input for a millisecond gets a tick, so that its timers advance.
+ * exhausted (I5), or it waits at the door (back-pressure): with `wait_when_full`, and from the
+ * command "wait" to the command "refuse". A worker without input for a millisecond gets a tick, so
+ * that its timers advance.
  *
  * All that must not be forgotten lies in a mapped file, `il.state`: a process that finds it goes on
  * with the numbers, stamps and inputs of the one that was killed. */
@@ -81,7 +82,8 @@ struct input_logger {
     uint64_t ticked_ns;
     uint64_t bad; /* frames of replicas */
     uint64_t old_view;
-    bool full; /* input is being refused */
+    bool full;          /* input is being refused */
+    _Atomic bool waits; /* instead of being refused, input waits */
     struct il_orders orders;
 
     pthread_t control_thread;

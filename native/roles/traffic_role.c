@@ -31,7 +31,7 @@ static json_t *traffic_stats(void *self)
          pace_advance(&t->pace))
         tally_offer(&t->tally, t->pace.next_ns);
     tally_finish(&t->tally);
-    if (report_files(&t->tally, &t->config, why))
+    if (report_files(&t->tally, t->hiccup, &t->config, why))
         die(3, "%s", why);
     json_t *stats = report_stats(&t->tally, t->start_ns);
     json_object_set_new(stats, "no_buffers", json_integer((json_int_t)t->no_buffers));
@@ -87,7 +87,7 @@ static int set_up_synthetic(struct traffic *t, char *why)
         return -ENOMEM;
     }
     t->sink.filled = c->fill_pps ? c->flows : 0;
-    fill_init(&t->fill, c->flows, c->fill_pps, c->drain_ns);
+    fill_init(&t->fill, c->flows, c->fill_pps, FILL_SILENCE_DRAINS * c->drain_ns);
     return 0;
 }
 

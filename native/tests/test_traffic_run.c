@@ -161,6 +161,11 @@ static void test_hiccup(void)
     CHECK(count >= 50 && count <= 300); /* 100 if the naps are exact */
     CHECK(json_integer_value(json_object_get(one, "max")) > 0);
     json_decref(all);
+    all = hiccup_dump(h);
+    one = json_object_get(json_object_get(all, "cpus"), "0");
+    CHECK(json_integer_value(json_object_get(one, "count")) == count);
+    CHECK(json_array_size(json_object_get(one, "buckets")) > 0);
+    json_decref(all);
     hiccup_free(h);
 }
 
@@ -168,10 +173,10 @@ static int read_changed(const char *key, json_t *value, char *why)
 {
     struct traffic_config config;
     json_t *spec = json_pack(
-        "{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:s}", "rate_pps", 1000,
+        "{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "rate_pps", 1000,
         "warmup_ms", 5, "duration_ms", 10, "drain_ms", 10, "flows", 1, "fill_pps", 0, "zipf", 0,
         "new_flows_per_s", 0, "reply_share", 0, "seed", 1, "template", "t.pcap", "capture", "",
-        "inside", "10.1.2.3/8", "histogram", "", "timeline", "", "samples", "");
+        "inside", "10.1.2.3/8", "histogram", "", "timeline", "", "samples", "", "noise", "");
     if (value)
         json_object_set_new(spec, key, value);
     else if (key)

@@ -109,6 +109,7 @@ int traffic_config_read(struct traffic_config *config, const json_t *spec, char 
         {"histogram", TEXT, &config->histogram, 0, 0},
         {"timeline", TEXT, &config->timeline, 0, 0},
         {"samples", TEXT, &config->samples, 0, 0},
+        {"noise", TEXT, &config->noise, 0, 0},
     };
     memset(config, 0, sizeof(*config));
     if (read_keys(keys, sizeof(keys) / sizeof(keys[0]), spec, why))

@@ -17,7 +17,7 @@ struct traffic_config {
     double reply_share;
     uint64_t seed;
     const char *template, *capture; /* exactly one is given */
-    const char *histogram, *timeline, *samples;
+    const char *histogram, *timeline, *samples, *noise;
     uint32_t inside; /* network of the inside hosts, host order */
     uint32_t inside_prefix;
 };

@@ -163,3 +163,14 @@ json_t *hiccup_json(const struct hiccup *h)
     }
     return all;
 }
+
+json_t *hiccup_dump(const struct hiccup *h)
+{
+    json_t *cpus = json_object();
+    for (unsigned i = 0; i < h->count; i++) {
+        char cpu[16];
+        snprintf(cpu, sizeof(cpu), "%u", h->meters[i].cpu);
+        json_object_set_new(cpus, cpu, histogram_json(&h->meters[i].late));
+    }
+    return json_pack("{s:i,s:s,s:o}", "version", 1, "unit", "ns", "cpus", cpus);
+}

@@ -31,4 +31,7 @@ bool hiccup_fifo(const struct hiccup *h);
  * fixed. */
 json_t *hiccup_json(const struct hiccup *h);
 
+/* {"version": 1, "unit": "ns", "cpus": {"<cpu>": <histogram_json()>, ...}}: all that they saw. */
+json_t *hiccup_dump(const struct hiccup *h);
+
 #endif

@@ -55,37 +55,59 @@ json_t *report_stats(const struct tally *t, uint64_t start_ns)
     return o;
 }
 
-static int write_histogram(const struct tally *t, FILE *out)
+/* Writes `dump` on one line, and lets it go. */
+static int write_json(json_t *dump, FILE *out)
 {
-    json_t *dump = histogram_json(&t->latency);
     int rc = json_dumpf(dump, out, JSON_COMPACT) || fputc('\n', out) == EOF ? -EIO : 0;
     json_decref(dump);
     return rc;
 }
 
-static int write_timeline(const struct tally *t, FILE *out)
+static int write_histogram(const struct tally *t, const struct hiccup *h, FILE *out)
 {
+    (void)h;
+    return write_json(histogram_json(&t->latency), out);
+}
+
+static int write_timeline(const struct tally *t, const struct hiccup *h, FILE *out)
+{
+    (void)h;
     return timeline_write(&t->timeline, t->start_ns, out);
 }
 
-static int write_file(const struct tally *t, const char *path,
-                      int (*write)(const struct tally *, FILE *), char *why)
+static int write_samples(const struct tally *t, const struct hiccup *h, FILE *out)
 {
-    if (!*path)
-        return 0;
-    FILE *out = fopen(path, "we");
-    if (!out)
-        return traffic_why(why, "cannot write %s: %s", path, strerror(errno));
-    int rc = write(t, out);
-    if (fclose(out) && rc == 0)
-        rc = -errno;
-    return rc ? traffic_why(why, "cannot write %s: %s", path, strerror(-rc)) : 0;
+    (void)h;
+    return tally_write_samples(t, out);
 }
 
-int report_files(const struct tally *t, const struct traffic_config *config, char *why)
+static int write_noise(const struct tally *t, const struct hiccup *h, FILE *out)
 {
-    if (write_file(t, config->histogram, write_histogram, why) ||
-        write_file(t, config->timeline, write_timeline, why))
-        return -1;
-    return t->samples ? write_file(t, config->samples, tally_write_samples, why) : 0;
+    (void)t;
+    return write_json(hiccup_dump(h), out);
+}
+
+int report_files(const struct tally *t, const struct hiccup *h, const struct traffic_config *config,
+                 char *why)
+{
+    const struct {
+        const char *path;
+        int (*write)(const struct tally *, const struct hiccup *, FILE *);
+    } files[] = {
+        {config->histogram, write_histogram},
+        {config->timeline, write_timeline},
+        {t->samples ? config->samples : "", write_samples},
+        {config->noise, write_noise},
+    };
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        if (!*files[i].path)
+            continue;
+        FILE *out = fopen(files[i].path, "we");
+        int rc = out ? files[i].write(t, h, out) : -errno;
+        if (out && fclose(out) && rc == 0)
+            rc = -errno;
+        if (rc)
+            return traffic_why(why, "cannot write %s: %s", files[i].path, strerror(-rc));
+    }
+    return 0;
 }

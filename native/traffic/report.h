@@ -12,7 +12,8 @@
  * false if the sink ran out of memory for what was missing or under way. */
 json_t *report_stats(const struct tally *t, uint64_t start_ns);
 
-/* Write the files that `config` names. 0, or -1 with a line in `why`. */
-int report_files(const struct tally *t, const struct traffic_config *config, char *why);
+/* Write the files that `config` names; hiccup_stop() came before. 0, or -1 with a line in `why`. */
+int report_files(const struct tally *t, const struct hiccup *h, const struct traffic_config *config,
+                 char *why);
 
 #endif
