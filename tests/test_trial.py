@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 from conftest import CRASH, FAKE, SPEC, Run, one_line, running
 
-from ftmb import events, fleet, lock, record
+from ftmb import events, fill, fleet, lock, record
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -72,7 +72,7 @@ def test_a_function_without_room_for_the_fill(run: Run) -> None:
 
 
 def test_a_fill_that_says_nothing_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "FILL_SILENCE_S", 0.05)
+    monkeypatch.setattr(fill, "SILENCE_S", 0.05)
     code, _, err = run(FILLED, None, "--set", "traffic.fill_pps=1000")
     assert code == 4
     assert "the fill told no progress for 0.05 s" in one_line(err)
@@ -348,3 +348,15 @@ def test_nothing_is_left_after_a_signal(tmp_path: Path, number: signal.Signals) 
         assert "nothing is left running" in one_line(err)
     else:
         assert not lock.left_overs(clean=True)
+
+
+def test_without_the_engine_a_workflow_leaves_the_trial_out(run: Run) -> None:
+    """For a person it is an error; for a workflow a result: the reason is the record."""
+    page = SPEC | {"ft": {"snapshot": {"engine": "page"}}}
+    code, result, err = run(page)
+    assert (code, result) == (3, None)
+    assert "page cannot be used here: no PAGEMAP_SCAN" in one_line(err)
+    code, result, _ = run(page, None, "--leave-out")
+    assert code == 0
+    assert result is not None
+    assert "no PAGEMAP_SCAN" in result["left_out"]
