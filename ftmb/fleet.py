@@ -6,20 +6,18 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ftmb import events, node
+from ftmb import events, filling, node
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 from ftmb.faults import Schedule
-from ftmb.fill import Fill
 from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
 from ftmb.memory import Sampler
 from ftmb.node import Plan
-from ftmb.process import ENDED, Died, NodeProcess, State
+from ftmb.process import ENDED, NodeProcess, State
 from ftmb.progress import TrialProgress
 from ftmb.roster import Roster
 from ftmb.signals import held
@@ -37,6 +35,17 @@ PROTECT_S = 20.0
 FINISH_S = 20.0
 # The run ends with these events: orderly, or because an input kills every master.
 ENDS = ("drained", "poison")
+
+
+class Died(Exception):  # noqa: N818
+    """A process ended that neither a fault nor `finish` ended."""
+
+    def __init__(self, process: NodeProcess) -> None:
+        self.process = process
+        super().__init__(
+            f"process {process.name} died that no fault named "
+            f"({process.how_it_ended()}): {process.last_words()}"
+        )
 
 
 class Fleet:
@@ -62,11 +71,10 @@ class Fleet:
         self.seen: set[str] = set()
         self.deaths: list[Died] = []
         self._program, self._nf, self._traffic = program, nf, traffic
-        self._runtime, self._progress = runtime, progress
+        self._runtime, self.progress = runtime, progress
         self._inbox: queue.Queue[Event] = queue.Queue()
         self.memory = Sampler(runtime.path)
         self._generations: Counter[str] = Counter()
-        self._fill = Fill(spec, progress)
         self._leaving = False  # `finish` was sent: nothing is started any more
 
     def _working(self, name: str) -> bool:
@@ -122,12 +130,12 @@ class Fleet:
         deadline = time.monotonic() + self.spec.setup_timeout_s
         limit = f"within {self.spec.setup_timeout_s:g} s (setup_timeout_s)"
         try:
-            self._progress.stage("waiting for the processes to be ready")
+            self.progress.stage("waiting for the processes to be ready")
             if not self.pump(lambda: not self._not_ready(), deadline):
                 names = ", ".join(self._not_ready())
                 raise TrialError(f"not ready {limit}: {names}; see the .stderr files in {self.out}")
             if self.spec.ft.mode == "ftmb" and self.plan.replicas > 1:
-                self._progress.stage("waiting for the first committed base")
+                self.progress.stage("waiting for the first committed base")
                 if not self.pump(lambda: "protected" in self.seen, deadline):
                     raise TrialError(
                         f"no base was committed {limit}: the output logger never said "
@@ -171,7 +179,7 @@ class Fleet:
             due_ns = self.injector.next_ns()
             if due_ns is not None:
                 left = min(left, (due_ns - now_ns) / 1e9)
-            self._progress.tick()
+            self.progress.tick()
             self._sample(now_ns)
             try:
                 event = self._inbox.get(timeout=max(0.0, min(left, 0.25)))
@@ -190,8 +198,8 @@ class Fleet:
         self.events.append(happened)
         if happened.name == "fault":
             faults = self.schedule.happened
-            self._progress.faults(len(faults))
-            self._progress.note(in_words(faults[-1], len(faults)))
+            self.progress.faults(len(faults))
+            self.progress.note(in_words(faults[-1], len(faults)))
             self._replace_dead()
             self._look()
 
@@ -207,14 +215,12 @@ class Fleet:
                 process.become(State.READY)
                 if self.schedule.window_start_ns is not None:
                     process.become(State.RUNNING)  # a fresh process joins a running trial
-            case "filling" | "filled":
-                self._fill.take(event)
             case "window_start":
                 # The event follows its time by one look at the clock; `at_ns` is the time.
                 self.schedule.window_start_ns = event.integer("at_ns", event.t_ns)
-                self._progress.window(self.spec.duration_s)
+                self.progress.window(self.spec.duration_s)
             case "drained" | "window_end":
-                self._progress.stage("draining")
+                self.progress.stage("draining")
         self._replace_dead()
         self._look()
         self.injector.hear(event)
@@ -280,12 +286,14 @@ class Fleet:
     def measure(self) -> list[str]:
         """From `start` to the end of the drain. Returns what went wrong, in words."""
         spec = self.spec
+        if spec.traffic.fill:
+            filling.begin(self)
+        self.processes[self.plan.traffic_name].command("start")
         length = spec.warmup_s + spec.duration_s + spec.drain_s
-        start = partial(self.processes[self.plan.traffic_name].command, "start")
         try:
-            if wrong := self._fill.run(self.pump, start, self._tell_il):
+            if spec.traffic.fill and (wrong := filling.wait(self)):
                 return [wrong]
-            self._progress.stage("warming up")
+            self.progress.stage("warming up")
             deadline = time.monotonic() + length + 30 + 0.2 * length
             if not self.pump(lambda: not self.seen.isdisjoint(ENDS), deadline):
                 last = "window_end" if "window_end" in self.seen else "window_start"
@@ -296,10 +304,6 @@ class Fleet:
             return [str(death)]
         finally:
             self.events += self.injector.stop()
-
-    def _tell_il(self, when_full: str) -> None:
-        if "il" in self.roster.loggers:
-            self.processes[self.roster.loggers["il"]].command(when_full)
 
     def _settle(self) -> list[str]:
         """Let what was hit come back before `finish`: outputs, loggers, protection."""
@@ -328,7 +332,7 @@ class Fleet:
         is slow to read its `finish` would take the leaving master for a dead one. Nobody exits
         before all have reported, so that no link loses its other end while it is in use.
         """
-        self._progress.stage("collecting statistics")
+        self.progress.stage("collecting statistics")
         self._leaving = True
         deadline = time.monotonic() + FINISH_S
         loggers = list(dict.fromkeys(self.roster.loggers.values()))

@@ -43,9 +43,10 @@ bool epoch_turn(struct ftmb_ctx *ctx)
             ctx->gate = true;
             set_tag(ctx);
         }
-        ctx->epoch_seen = word;
+        ctx->epoch_seen = word & ~1ull; /* so that a parked one does not get past epoch_enter() */
         uint64_t state = (word >> 1) << 2;
         if (word & 1) {
+            hand_over(ctx, seat->stopped); /* the next flip may come before it has woken up */
             atomic_store(&seat->state, state | EPOCH_PARKED);
             return false;
         }
@@ -128,7 +129,8 @@ bool epoch_complete(struct epoch_group *group, const struct arena *arena, struct
     }
     if (!header)
         return true;
-    /* What workers change is not read from the arena. */
+    /* What workers change is not read from the arena. Every byte is set: they are hashed. */
+    memset(header, 0, sizeof(*header));
     memcpy(header, arena, offsetof(struct arena, extents));
     for (uint32_t e = 0; e < ARENA_EXTENTS; e++) {
         bool worker = e >= 1 && e <= group->workers;
