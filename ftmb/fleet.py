@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftmb import events, node
+from ftmb import events, filling, node
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 from ftmb.faults import Schedule
@@ -31,9 +31,6 @@ PEER_GONE = 5
 # After the drain: how long a failover, and then protection, may still take; after `finish`: how
 # long stopping may.
 RESUME_S = 5.0
-# A fill tells its progress once a second. A machine on which the generator cannot for so long is
-# of no use for the rest.
-FILL_SILENCE_S = 30.0
 PROTECT_S = 20.0
 FINISH_S = 20.0
 # The run ends with these events: orderly, or because an input kills every master.
@@ -74,11 +71,10 @@ class Fleet:
         self.seen: set[str] = set()
         self.deaths: list[Died] = []
         self._program, self._nf, self._traffic = program, nf, traffic
-        self._runtime, self._progress = runtime, progress
+        self._runtime, self.progress = runtime, progress
         self._inbox: queue.Queue[Event] = queue.Queue()
         self.memory = Sampler(runtime.path)
         self._generations: Counter[str] = Counter()
-        self._filling = 0  # how often the fill told its progress
         self._leaving = False  # `finish` was sent: nothing is started any more
 
     def _working(self, name: str) -> bool:
@@ -134,12 +130,12 @@ class Fleet:
         deadline = time.monotonic() + self.spec.setup_timeout_s
         limit = f"within {self.spec.setup_timeout_s:g} s (setup_timeout_s)"
         try:
-            self._progress.stage("waiting for the processes to be ready")
+            self.progress.stage("waiting for the processes to be ready")
             if not self.pump(lambda: not self._not_ready(), deadline):
                 names = ", ".join(self._not_ready())
                 raise TrialError(f"not ready {limit}: {names}; see the .stderr files in {self.out}")
             if self.spec.ft.mode == "ftmb" and self.plan.replicas > 1:
-                self._progress.stage("waiting for the first committed base")
+                self.progress.stage("waiting for the first committed base")
                 if not self.pump(lambda: "protected" in self.seen, deadline):
                     raise TrialError(
                         f"no base was committed {limit}: the output logger never said "
@@ -183,7 +179,7 @@ class Fleet:
             due_ns = self.injector.next_ns()
             if due_ns is not None:
                 left = min(left, (due_ns - now_ns) / 1e9)
-            self._progress.tick()
+            self.progress.tick()
             self._sample(now_ns)
             try:
                 event = self._inbox.get(timeout=max(0.0, min(left, 0.25)))
@@ -202,8 +198,8 @@ class Fleet:
         self.events.append(happened)
         if happened.name == "fault":
             faults = self.schedule.happened
-            self._progress.faults(len(faults))
-            self._progress.note(in_words(faults[-1], len(faults)))
+            self.progress.faults(len(faults))
+            self.progress.note(in_words(faults[-1], len(faults)))
             self._replace_dead()
             self._look()
 
@@ -219,15 +215,12 @@ class Fleet:
                 process.become(State.READY)
                 if self.schedule.window_start_ns is not None:
                     process.become(State.RUNNING)  # a fresh process joins a running trial
-            case "filling" | "filled":
-                self._filling += 1
-                self._progress.filling(event.integer("delivered"), event.integer("flows"))
             case "window_start":
                 # The event follows its time by one look at the clock; `at_ns` is the time.
                 self.schedule.window_start_ns = event.integer("at_ns", event.t_ns)
-                self._progress.window(self.spec.duration_s)
+                self.progress.window(self.spec.duration_s)
             case "drained" | "window_end":
-                self._progress.stage("draining")
+                self.progress.stage("draining")
         self._replace_dead()
         self._look()
         self.injector.hear(event)
@@ -294,13 +287,13 @@ class Fleet:
         """From `start` to the end of the drain. Returns what went wrong, in words."""
         spec = self.spec
         if spec.traffic.fill:
-            self._tell_il("wait")
+            filling.begin(self)
         self.processes[self.plan.traffic_name].command("start")
         length = spec.warmup_s + spec.duration_s + spec.drain_s
         try:
-            if spec.traffic.fill and (wrong := self._fill()):
+            if spec.traffic.fill and (wrong := filling.wait(self)):
                 return [wrong]
-            self._progress.stage("warming up")
+            self.progress.stage("warming up")
             deadline = time.monotonic() + length + 30 + 0.2 * length
             if not self.pump(lambda: not self.seen.isdisjoint(ENDS), deadline):
                 last = "window_end" if "window_end" in self.seen else "window_start"
@@ -311,31 +304,6 @@ class Fleet:
             return [str(death)]
         finally:
             self.events += self.injector.stop()
-
-    def _fill(self) -> str | None:
-        """Wait until all flows are known. Returns why they are not, in words."""
-        self._progress.stage(f"filling in {self.spec.traffic.flows} flows")
-        while "filled" not in self.seen:
-            if not self._fill_tells(self._filling):
-                return f"the fill told no progress for {FILL_SILENCE_S:g} s"
-        self._tell_il("wait" if self.spec.traffic.rate_pps == "max" else "refuse")
-        last = next(event for event in reversed(self.events) if event.name == "filled")
-        if last.fields.get("complete"):
-            return None
-        return (
-            f"of {last.integer('sent')} flows sent in the fill (traffic.fill) "
-            f"{last.integer('delivered')} came through, then nothing for "
-            f"{5 * self.spec.drain_s:g} s (5 x drain_s); has {self.spec.nf.name} room for them?"
-        )
-
-    def _tell_il(self, verb: str) -> None:
-        """What to do with input while a log is full: a flow of the fill must not be refused."""
-        if "il" in self.roster.loggers:
-            self.processes[self.roster.loggers["il"]].command(verb)
-
-    def _fill_tells(self, told: int) -> bool:
-        """Wait until the fill told its progress more than `told` times."""
-        return self.pump(lambda: self._filling > told, time.monotonic() + FILL_SILENCE_S)
 
     def _settle(self) -> list[str]:
         """Let what was hit come back before `finish`: outputs, loggers, protection."""
@@ -364,7 +332,7 @@ class Fleet:
         is slow to read its `finish` would take the leaving master for a dead one. Nobody exits
         before all have reported, so that no link loses its other end while it is in use.
         """
-        self._progress.stage("collecting statistics")
+        self.progress.stage("collecting statistics")
         self._leaving = True
         deadline = time.monotonic() + FINISH_S
         loggers = list(dict.fromkeys(self.roster.loggers.values()))

@@ -18,7 +18,8 @@ import sys
 import threading
 from pathlib import Path
 
-from fake_roles import Loggers, Replica, begin, die, emit
+from fake_base import begin, die, emit
+from fake_roles import Loggers, Replica
 
 DESCRIPTION = {
     "version": "fake",

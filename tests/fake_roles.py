@@ -1,69 +1,22 @@
-"""The roles of the stand-in for ftmb-node (fake_node.py): what they say and when they end.
-
-They see each other through files in the trial's runtime directory."""
+"""The roles of the stand-in for ftmb-node (fake_node.py): what they say and when they end."""
 
 import fcntl
-import json
 import os
 import signal
 import time
 from pathlib import Path
 
-SPEC = {}
-DIR = Path()
-MISBEHAVE = ""
-PACKETS = 1000
-
-
-def begin(spec, misbehave):
-    """Take the node spec; once, before anything else."""
-    global SPEC, DIR, MISBEHAVE
-    SPEC, DIR, MISBEHAVE = spec, Path(spec["dir"]), misbehave
-
-
-def emit(name, /, t_ns=None, **fields):
-    stamp = t_ns or time.monotonic_ns()
-    line = json.dumps({"t_ns": stamp, "process": SPEC["process"], "event": name, **fields})
-    os.write(1, line.encode() + b"\n")
-
-
-def die(code, text):
-    os.write(2, f"ftmb-node: {text}\n".encode())
-    os._exit(code)
-
-
-def held(name):
-    """True while a living process holds the lock on a file."""
-    try:
-        with (DIR / name).open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def put(name, **tree):
-    """Writes a file in one step: others read it at any time."""
-    fresh = DIR / f"{name}.{os.getpid()}"
-    fresh.write_text(json.dumps(tree))
-    fresh.replace(DIR / name)
-
-
-def get(name):
-    try:
-        return json.loads((DIR / name).read_text())
-    except FileNotFoundError:
-        return None
+import fake_base as base
+from fake_base import die, emit, get, held, put
+from fake_traffic import Traffic
 
 
 class Replica:
     """Files: slotN is locked for life, memberN says who it is, view is what the OL decided."""
 
     def __init__(self):
-        self.slot = SPEC["slot"]
-        self.lock = open(DIR / f"slot{self.slot}", "w")  # noqa: SIM115
+        self.slot = base.SPEC["slot"]
+        self.lock = open(base.DIR / f"slot{self.slot}", "w")  # noqa: SIM115
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.active = self.slot == 0 and get("view") is None
         put(f"member{self.slot}", pid=os.getpid(), base=False)
@@ -81,7 +34,7 @@ class Replica:
         if not self.active and order["slot"] == self.slot and not order["begun"]:
             self.active = True
             emit("replay_start", view=order["view"])
-            if MISBEHAVE == "poisoned":
+            if base.MISBEHAVE == "poisoned":
                 os.kill(os.getpid(), signal.SIGSEGV)
             time.sleep(0.03)
             emit("replay_done", view=order["view"], packets=70, pals=140)
@@ -107,85 +60,18 @@ class Replica:
             role="replica",
             slot=self.slot,
             condition="active" if self.active else "standby",
-            inputs=PACKETS,
+            inputs=base.PACKETS,
             ticks=9,
-            outputs=PACKETS,
+            outputs=base.PACKETS,
             dropped_by_nf=0,
-            pals=2 * PACKETS,
+            pals=2 * base.PACKETS,
             resent=0,
             waits=0,
-            nf={"packets": PACKETS},
+            nf={"packets": base.PACKETS},
             nf_checks=[{"name": "sums", "ok": True, "detail": "equal"}],
             state_bytes=1 << 20,
             snapshot={},
             replay={"packets": 0, "pals": 0},
-        )
-
-
-class Traffic:
-    def __init__(self):
-        self.traffic = SPEC["traffic"]
-        self.plan = []
-
-    def command(self, word):
-        if word == "start":
-            fill_pps = self.traffic["fill_pps"]
-            full = time.monotonic() + (self.traffic["flows"] / fill_pps if fill_pps else 0)
-            start = full + self.traffic["warmup_ms"] / 1e3
-            end = start + self.traffic["duration_ms"] / 1e3
-            drained = end + self.traffic["drain_ms"] / 1e3
-            self.plan = [(start, "window_start"), (end, "window_end"), (drained, "drained")]
-            if fill_pps:
-                self.plan = [(full - 0.05, "filling"), (full, "filled"), *self.plan]
-
-    def step(self):
-        while self.plan and time.monotonic() >= self.plan[0][0]:
-            name = self.plan.pop(0)[1]
-            if name in ("filling", "filled"):
-                self.fill(name)
-                continue
-            emit(name, at_ns=time.monotonic_ns() - 1000)
-            if name == "window_start":
-                emit("snapshot", epoch=2, pause_ns=900_000, copy_ns=100_000, bytes=4096, lines=32)
-                emit("digest_match", view=1, epoch=2)
-                emit("commit", view=1, epoch=2)
-                if MISBEHAVE == "die-in-window":
-                    emit("divergence", worker=1)
-                    die(4, "divergence in replay: worker 1")
-
-    def fill(self, name):
-        flows = self.traffic["flows"]
-        complete = name == "filled" and MISBEHAVE != "no-room"
-        emit(name, flows=flows, sent=flows, delivered=flows if complete else 7, complete=complete)
-
-    def stats(self):
-        lost = 1 if MISBEHAVE == "lose-one" else 0
-        count = 0 if MISBEHAVE == "no-samples" else PACKETS
-        emit(
-            "stats",
-            role="traffic",
-            offered=PACKETS,
-            sent=PACKETS,
-            late=500 if MISBEHAVE == "late" else 0,
-            late_max_ns=10,
-            delivered=PACKETS - lost,
-            lost=lost,
-            duplicated=0,
-            reordered=0,
-            corrupted=0,
-            unmatched=0,
-            window_offered=900,
-            window_delivered=900,
-            window_ns=self.traffic["duration_ms"] * 1_000_000,
-            gaps=(get("gaps") or {"list": []})["list"],
-            fill={"flows": self.traffic["flows"] if self.traffic["fill_pps"] else 0}
-            | {"sent": 0, "delivered": self.traffic["flows"], "took_ns": 3_000_000},
-            mapping_changed=0,
-            mapping_shared=0,
-            scheduler="other",
-            latency=dict.fromkeys(("p90", "p99", "p999", "p9999", "max"), 1)
-            | {"count": count, "p50": 9000},
-            noise={"0": {"count": 5, "p50": 1, "p99": 2, "p999": 3, "max": 4, "over_1ms": 0}},
         )
 
 
@@ -208,8 +94,8 @@ class InputLogger:
         emit(
             "stats",
             role="il",
-            received=PACKETS,
-            accepted=PACKETS,
+            received=base.PACKETS,
+            accepted=base.PACKETS,
             refused=0,
             ticks=9,
             malformed=0,
@@ -231,7 +117,7 @@ class OutputLogger:
         self.state = get("ol.state")
         self.kept = self.state is not None
         if self.kept:
-            emit("recovered", what="ol", view=self.state["view"], released=PACKETS)
+            emit("recovered", what="ol", view=self.state["view"], released=base.PACKETS)
             emit("protected_again", what="ol")
         else:
             self.state = {"view": 1, "slot": 0, "begun": True, "gone": [], "base": [], "crashes": 0}
@@ -247,13 +133,13 @@ class OutputLogger:
             emit("link_cut" if verb == "cut" else "link_restored", link=link)
 
     def step(self):
-        if SPEC["mode"] != "ftmb":
+        if base.SPEC["mode"] != "ftmb":
             return
         self.watch_il()
         if not self.state["begun"]:
             self.go_on()
             return
-        for slot in range(SPEC["replicas"]):
+        for slot in range(base.SPEC["replicas"]):
             member = get(f"member{slot}")
             if member is None:
                 continue
@@ -267,8 +153,8 @@ class OutputLogger:
             elif member["base"] and slot not in self.state["base"]:
                 self.state["base"].append(slot)
                 self.save()
-        enough = len(self.state["base"]) == SPEC["replicas"] - 1
-        if enough and not self.protected and MISBEHAVE != "never-protected":
+        enough = len(self.state["base"]) == base.SPEC["replicas"] - 1
+        if enough and not self.protected and base.MISBEHAVE != "never-protected":
             self.protected = True
             if not self.kept:
                 fields = {"backups": len(self.state["base"])}
@@ -289,7 +175,7 @@ class OutputLogger:
             self.silent.pop(slot, None)
             return None
         since = self.silent.setdefault(slot, time.monotonic())
-        limit = SPEC["ft"]["detect_ms"] / 1e3 * (1 if slot == self.state["slot"] else 5)
+        limit = base.SPEC["ft"]["detect_ms"] / 1e3 * (1 if slot == self.state["slot"] else 5)
         return "silence" if time.monotonic() - since > limit else None
 
     def unprotect(self):
@@ -299,7 +185,7 @@ class OutputLogger:
 
     def lose(self, slot, kind, member):
         emit("backup_lost", slot=slot, kind=kind)
-        (DIR / f"member{slot}").unlink()
+        (base.DIR / f"member{slot}").unlink()
         self.state["base"] = [s for s in self.state["base"] if s != slot]
         if kind == "silence":
             self.state["gone"].append(member["pid"])
@@ -310,8 +196,8 @@ class OutputLogger:
         start = time.monotonic_ns()
         old = self.state["slot"]
         emit("suspect", slot=old, kind=kind)
-        (DIR / f"member{old}").unlink()
-        (DIR / f"cut{old}").unlink(missing_ok=True)
+        (base.DIR / f"member{old}").unlink()
+        (base.DIR / f"cut{old}").unlink(missing_ok=True)
         self.state |= {"view": self.state["view"] + 1, "begun": False, "since": start}
         if kind == "silence":
             self.state["gone"].append(pid)
@@ -340,10 +226,10 @@ class OutputLogger:
         member = get(f"member{slot}")
         if member and not held(f"slot{slot}"):
             self.state["crashes"] += 1
-            if self.state["crashes"] == 1 and "poison" in MISBEHAVE:
+            if self.state["crashes"] == 1 and "poison" in base.MISBEHAVE:
                 emit("poison", worker=1, input=17)
                 die(4, "poison: worker 1, input 17")
-            (DIR / f"member{slot}").unlink()
+            (base.DIR / f"member{slot}").unlink()
             self.state["view"] += 1
             emit("suspect", slot=slot, kind="death")
             emit("fenced", view=self.state["view"])
@@ -351,7 +237,7 @@ class OutputLogger:
 
     def begin(self, slot, view):
         emit("view", view=view, slot=slot)
-        if MISBEHAVE != "no-resume":
+        if base.MISBEHAVE != "no-resume":
             emit("resumed", view=view)
         self.state["begun"] = True
         self.state["base"] = [s for s in self.state["base"] if s != slot]
@@ -365,10 +251,10 @@ class OutputLogger:
             "stats",
             role="ol",
             frames=10,
-            pals=2 * PACKETS,
-            pal_bytes=16 * PACKETS,
-            outputs=PACKETS,
-            released=PACKETS,
+            pals=2 * base.PACKETS,
+            pal_bytes=16 * base.PACKETS,
+            outputs=base.PACKETS,
+            released=base.PACKETS,
             duplicates_dropped=5,
             hash_mismatches=0,
             dropped_old_view=0,
@@ -390,12 +276,12 @@ class Loggers:
 
     def __init__(self):
         parent = os.getppid()
-        for slot in range(SPEC["replicas"] if SPEC["mode"] != "floor" else 0):
-            while get("view") is None and not (DIR / f"member{slot}").exists():
+        for slot in range(base.SPEC["replicas"] if base.SPEC["mode"] != "floor" else 0):
+            while get("view") is None and not (base.DIR / f"member{slot}").exists():
                 time.sleep(0.005)
                 if os.getppid() != parent:
                     os._exit(5)
-        named = [role for lcore in SPEC["lcores"] for role in lcore["roles"]]
+        named = [role for lcore in base.SPEC["lcores"] for role in lcore["roles"]]
         self.roles = [ROLES[role]() for role in ROLES if role in named]
 
     def command(self, word):

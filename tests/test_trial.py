@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 from conftest import CRASH, FAKE, SPEC, Run, one_line, running
 
-from ftmb import events, fleet, lock, record
+from ftmb import events, filling, fleet, lock, record
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -72,7 +72,7 @@ def test_a_function_without_room_for_the_fill(run: Run) -> None:
 
 
 def test_a_fill_that_says_nothing_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "FILL_SILENCE_S", 0.05)
+    monkeypatch.setattr(filling, "SILENCE_S", 0.05)
     code, _, err = run(FILLED, None, "--set", "traffic.fill_pps=1000")
     assert code == 4
     assert "the fill told no progress for 0.05 s" in one_line(err)

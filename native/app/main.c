@@ -70,6 +70,11 @@ static void ask_for_short_slices(void)
     (void)syscall(SYS_sched_setattr, 0, &wish, 0);
 }
 
+static void give_way(void)
+{
+    (void)sched_yield();
+}
+
 static int lcore_main(void *arg)
 {
     const struct lcore_work *work = arg;
@@ -285,10 +290,12 @@ int main(int argc, char **argv)
     find_roles();
     /* Every thread inherits it. A data plane that has its cores to itself also has the right of way
      * on them, where that is permitted. */
-    if (node.config.yield)
+    if (node.config.yield) {
         ask_for_short_slices();
-    else
+        ftmb_breathe = give_way;
+    } else {
         (void)setpriority(PRIO_PROCESS, 0, DATA_PLANE_NICENESS);
+    }
     int niceness = getpriority(PRIO_PROCESS, 0);
     start_dpdk();
     links_open(&node.links, &node.config, node.roles);

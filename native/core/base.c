@@ -1,4 +1,4 @@
-/* The default reaction to a broken invariant: stop at once. */
+/* What the embedding process may set: the reaction to a broken invariant, and giving way. */
 #include "core/base.h"
 
 static void trap(const char *file, int line, const char *what)
@@ -10,3 +10,4 @@ static void trap(const char *file, int line, const char *what)
 }
 
 void (*ftmb_panic)(const char *file, int line, const char *what) = trap;
+void (*ftmb_breathe)(void) = NULL;

@@ -43,6 +43,16 @@ extern void (*ftmb_panic)(const char *file, int line, const char *what);
         }                                                                                          \
     } while (0)
 
+/* Called between pieces of long work off the packet path, every few microseconds; NULL: nobody
+ * needs the core meanwhile. Where pollers share the cores it gives way to them. */
+extern void (*ftmb_breathe)(void);
+
+static inline void breathe(void)
+{
+    if (ftmb_breathe)
+        ftmb_breathe();
+}
+
 static inline uint64_t u64_min(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

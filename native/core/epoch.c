@@ -43,11 +43,10 @@ bool epoch_turn(struct ftmb_ctx *ctx)
             ctx->gate = !PLANTED(P_NO_GATE);
             set_tag(ctx);
         }
-        ctx->epoch_seen = word;
+        ctx->epoch_seen = word & ~1ull; /* so that a parked one does not get past epoch_enter() */
         uint64_t state = (word >> 1) << 2;
         if (word & 1) {
-            /* It may still stand here, or be about to wake up, when the next epoch begins. */
-            if (!PLANTED(P_PARKED_STALE))
+            if (!PLANTED(P_PARKED_STALE)) /* the next flip may come before it has woken up */
                 hand_over(ctx, seat->stopped);
             atomic_store(&seat->state, state | EPOCH_PARKED);
             return false;
@@ -134,10 +133,10 @@ bool epoch_complete(struct epoch_group *group, const struct arena *arena, struct
     }
     if (!header)
         return true;
-    /* What workers change is not read from the arena. Its padding goes into the delta as well. */
+    /* What workers change is not read from the arena. Every byte is set: they are hashed. */
     memset(header, 0, sizeof(*header));
-    memcpy(header, arena, PLANTED(P_HEADER_AT_FLIP) ? sizeof(*arena)
-                                                    : offsetof(struct arena, extents));
+    memcpy(header, arena,
+           PLANTED(P_HEADER_AT_FLIP) ? sizeof(*arena) : offsetof(struct arena, extents));
     if (PLANTED(P_HEADER_AT_FLIP))
         return true;
     for (uint32_t e = 0; e < ARENA_EXTENTS; e++) {

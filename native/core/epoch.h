@@ -27,7 +27,7 @@ struct epoch_seat {
     CACHE_ALIGNED _Atomic uint64_t state;                /* epoch joined << 2 | what it is doing */
     _Atomic uint64_t waited_ns;                          /* at the gate of that epoch */
     CACHE_ALIGNED _Atomic uint64_t joined[EPOCH_WORDS];  /* when it joined */
-    CACHE_ALIGNED _Atomic uint64_t stopped[EPOCH_WORDS]; /* when it last became idle or parked */
+    CACHE_ALIGNED _Atomic uint64_t stopped[EPOCH_WORDS]; /* when it last became idle, or parked */
 };
 
 struct epoch_group {

@@ -122,6 +122,7 @@ void marks_open(struct marks *marks, uint64_t opened)
     for (uint32_t w = 0; w < marks->arena->workers; w++)
         FTMB_ASSERT(atomic_load(&marks->undo[w].count) == 0);
     atomic_store(&marks->lost, 0);
+    marks->undo_last = 0;
     atomic_store(&marks->epoch, opened);
 }
 
@@ -166,10 +167,11 @@ static bool mark_again(struct marks *marks, uint64_t line, uint64_t open)
     return seen != MARK_BUSY;
 }
 
-/* One line of the closing epoch. 1: handed over, or a worker was first and has it in its undo log;
- * 0: a worker is just saving it; -1: no room, so it belongs into the next delta. */
-static int collect_line(struct marks *marks, uint64_t line, uint64_t open, marks_sink sink,
-                        void *self)
+/* One line, if it is of the closing epoch. DONE: handed over, or not to be had here, because it is
+ * clean, or a worker was first and has it in its undo log; WAIT: a worker is just saving it;
+ * NO_ROOM: it belongs into the next delta. */
+static enum marks_progress collect_line(struct marks *marks, uint64_t line, uint64_t open,
+                                        uint64_t *spent, marks_sink sink, void *self)
 {
     uint64_t copy[ARENA_LINE / sizeof(uint64_t)];
     uint64_t offset = line * ARENA_LINE;
@@ -184,27 +186,30 @@ static int collect_line(struct marks *marks, uint64_t line, uint64_t open, marks
             atomic_compare_exchange_strong_explicit(stamp, &seen, MARK_CLEAN, memory_order_acq_rel,
                                                     memory_order_acquire)) {
             uint64_t length = allocated_at(marks->arena, offset);
+            ++*spent;
             if (!length || sink(self, offset, (const uint8_t *)copy, length))
-                return 1;
+                return MARKS_DONE;
             if (!PLANTED(P_NO_ROOM_FORGETS))
                 mark_again(marks, line, open);
-            return -1;
+            return MARKS_NO_ROOM;
         }
         SIM_SEEN(SIM_SEEN_RACE);
     }
-    return PLANTED(P_LINE_NO_WAIT) || seen != MARK_BUSY;
+    return seen == MARK_BUSY && !PLANTED(P_LINE_NO_WAIT) ? MARKS_WAIT : MARKS_DONE;
 }
 
-static enum marks_progress collect_chunk(struct marks *marks, struct marks_scan *scan,
-                                         uint64_t open, marks_sink sink, void *self)
+/* Not DONE: begin the chunk again. */
+static enum marks_progress collect_chunk(struct marks *marks, uint64_t chunk, uint64_t open,
+                                         uint64_t *spent, marks_sink sink, void *self)
 {
-    uint64_t first = scan->chunk * MARK_CHUNK;
+    uint64_t first = chunk * MARK_CHUNK;
     for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
-        int taken = collect_line(marks, line, open, sink, self);
-        if (taken <= 0)
-            return taken < 0 ? MARKS_NO_ROOM : MARKS_WAIT; /* and begin the chunk again */
+        enum marks_progress progress = collect_line(marks, line, open, spent, sink, self);
+        if (progress != MARKS_DONE)
+            return progress;
     }
-    return MARKS_MORE;
+    *spent += 4; /* what it costs to look, in lines */
+    return MARKS_DONE;
 }
 
 /* The next chunk from `chunk` on that the map names; marks->chunks: none. By words of the map,
@@ -239,6 +244,7 @@ static enum marks_progress collect_undo(struct marks *marks, struct marks_scan *
             if (length && !sink(self, entry->offset, entry->content, length))
                 return MARKS_NO_ROOM;
         }
+        marks->undo_last += count;
         atomic_store_explicit(&undo->count, 0, memory_order_relaxed);
     }
     return MARKS_DONE;
@@ -254,11 +260,10 @@ enum marks_progress marks_collect(struct marks *marks, struct marks_scan *scan, 
     while ((scan->chunk = next_chunk(marks, map, scan->chunk)) < marks->chunks) {
         if (spent >= budget)
             return MARKS_MORE;
-        enum marks_progress progress = collect_chunk(marks, scan, open, sink, self);
-        if (progress != MARKS_MORE)
+        enum marks_progress progress = collect_chunk(marks, scan->chunk, open, &spent, sink, self);
+        if (progress != MARKS_DONE)
             return progress;
         atomic_store_explicit(&map[scan->chunk], 0, memory_order_relaxed);
-        spent += MARK_CHUNK;
     }
     if (atomic_load_explicit(&marks->lost, memory_order_acquire))
         return MARKS_LOST;

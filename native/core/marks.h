@@ -51,6 +51,7 @@ struct marks {
     struct undo_log undo[FTMB_MAX_WORKERS];
     _Atomic uint64_t epoch; /* the open one; for an assertion */
     _Atomic uint32_t lost;  /* an undo log was full: the closing epoch cannot be completed */
+    uint64_t undo_last;     /* entries of all workers in the last epoch that was collected */
     uint64_t undo_peak;     /* most entries of a worker in an epoch */
 };
 

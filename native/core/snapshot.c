@@ -146,12 +146,18 @@ static struct delta_head *head_of(struct delta *delta)
     return (struct delta_head *)delta->bytes;
 }
 
-/* Of the whole delta, its head with an empty checksum. */
-static uint64_t checksum_of(struct delta_head head, const uint8_t *bytes)
+uint64_t delta_checksum(const uint8_t *bytes)
 {
+    struct delta_head head;
+    memcpy(&head, bytes, sizeof(head));
     head.checksum = 0;
-    return hash_bytes(hash_bytes(0, &head, sizeof(head)), bytes + sizeof(head),
-                      head.bytes - sizeof(head));
+    uint64_t sum = hash_bytes(0, &head, sizeof(head));
+    for (uint64_t at = sizeof(head), length; at < head.bytes; at += length) {
+        length = u64_min(SNAPSHOT_PIECE, head.bytes - at);
+        sum = hash_bytes(sum, bytes + at, length);
+        breathe();
+    }
+    return sum;
 }
 
 bool delta_begin(struct delta *delta, struct snapshot_name name, const struct arena *header)
@@ -254,7 +260,7 @@ bool delta_finish(struct delta *delta)
     struct delta_head *head = head_of(delta);
     head->hashes = delta->hashes;
     head->bytes = delta->size;
-    head->checksum = checksum_of(*head, delta->bytes);
+    head->checksum = delta_checksum(delta->bytes);
     return true;
 }
 
@@ -299,7 +305,7 @@ const char *delta_check(const uint8_t *bytes, uint64_t size, uint64_t arena_size
         return "incomplete";
     if (head.config_digest != config_digest)
         return "made by another configuration";
-    if (head.checksum != checksum_of(head, bytes))
+    if (head.checksum != delta_checksum(bytes))
         return "checksum is wrong";
     uint64_t at = sizeof(head);
     for (uint64_t r = 0; r < head.runs; r++) {
@@ -323,12 +329,20 @@ const char *delta_check(const uint8_t *bytes, uint64_t size, uint64_t arena_size
 void delta_apply(const uint8_t *bytes, void *arena)
 {
     const struct delta_head *head = (const struct delta_head *)bytes;
-    uint64_t at = sizeof(*head);
+    uint64_t at = sizeof(*head), since = 0;
     for (uint64_t r = 0; r < head->runs; r++) {
         struct delta_run run;
         memcpy(&run, bytes + at, sizeof(run));
         at += sizeof(run);
-        memcpy((uint8_t *)arena + run.offset, bytes + at, run.length);
+        for (uint64_t done = 0, length; done < run.length; done += length) {
+            length = u64_min(SNAPSHOT_PIECE, run.length - done);
+            memcpy((uint8_t *)arena + run.offset + done, bytes + at + done, length);
+            since += length;
+            if (since >= SNAPSHOT_PIECE) {
+                breathe();
+                since = 0;
+            }
+        }
         at += align_up(run.length, 8);
     }
 }
@@ -341,6 +355,8 @@ uint64_t delta_compare(const uint8_t *bytes, const struct arena *image)
     uint64_t offset, length, count = 0;
     while (head->hashes && next_line(image, &walk, &offset, &length)) {
         uint32_t expected = 0;
+        if (count % (SNAPSHOT_PIECE / ARENA_LINE) == 0)
+            breathe();
         if (count < head->hashes)
             memcpy(&expected, hash + count * sizeof(expected), sizeof(expected));
         if (count++ >= head->hashes || expected != hash_line(image, offset, length))

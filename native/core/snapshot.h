@@ -13,6 +13,7 @@
 #define DELTA_MAGIC 0x4154414c45444d42ull
 #define DELTA_VERSION 3u
 #define SNAPSHOT_LINE ARENA_LINE /* granularity of comparison, bytes */
+#define SNAPSHOT_PIECE 32768u    /* of long work between two breaths, some 5 microseconds */
 
 /* One instant at which every worker stands between two packets; counts from the start. */
 struct snapshot_cut {
@@ -118,6 +119,9 @@ bool delta_finish(struct delta *delta);
  * image: everything, whatever the name says of base and slice. */
 bool delta_build(struct delta *delta, const struct arena *image, const struct arena *previous,
                  struct snapshot_name name, bool check);
+
+/* Of a whole delta, whatever the checksum in it says. Its head must be true about its size. */
+uint64_t delta_checksum(const uint8_t *bytes);
 
 /* Is this a complete, sound delta for an arena of `arena_size` bytes with this configuration? Any
  * bytes are safe. NULL: yes; else what is wrong. */

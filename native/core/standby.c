@@ -6,8 +6,7 @@
 
 #include "core/plant.h"
 
-/* Every line once, each as a run of its own, and its hash. */
-static uint64_t delta_bound(uint64_t arena_size)
+uint64_t standby_delta_bytes(uint64_t arena_size)
 {
     uint64_t lines = snapshot_lines(arena_size) + ARENA_EXTENTS;
     return align_up(lines * (ARENA_LINE + sizeof(struct delta_run) + sizeof(uint32_t)), 4096) +
@@ -21,7 +20,7 @@ _Static_assert(sizeof(struct delta_head) + sizeof(struct arena) +
 
 uint64_t standby_bytes(uint64_t arena_size)
 {
-    return STANDBY_HEAD_BYTES + arena_size + delta_bound(arena_size);
+    return STANDBY_HEAD_BYTES + arena_size + standby_delta_bytes(arena_size);
 }
 
 static struct base_name name_of(const struct delta_head *delta)
@@ -46,7 +45,7 @@ void standby_create(struct standby *standby, struct arena *working, void *memory
     *standby = (struct standby){.working = working,
                                 .head = memory,
                                 .image = (struct arena *)((uint8_t *)memory + STANDBY_HEAD_BYTES),
-                                .delta_capacity = delta_bound(working->size),
+                                .delta_capacity = standby_delta_bytes(working->size),
                                 .config_digest = working->config_digest};
     standby->delta = (uint8_t *)standby->image + working->size;
     snapshot_copy(working, standby->image);
@@ -175,7 +174,8 @@ const char *standby_prepare(struct standby *standby, uint64_t bytes)
     if (!wrong)
         wrong = why_not(standby, delta);
     if (wrong) {
-        give_up_build(standby); /* whoever refuses a delta has none of its build to be gone on with */
+        give_up_build(
+            standby); /* whoever refuses a delta has none of its build to be gone on with */
         return wrong;
     }
     struct base_name base = standby_base(standby);

@@ -66,6 +66,9 @@ struct standby {
 /* Bytes of memory for an arena of this size. Little of it is ever touched. */
 uint64_t standby_bytes(uint64_t arena_size);
 
+/* Bytes of the largest delta: every line once, each as a run of its own. */
+uint64_t standby_delta_bytes(uint64_t arena_size);
+
 /* Hold nothing but the working copy as it is (what a function starts from). `memory` is zeroed, of
  * standby_bytes(). */
 void standby_create(struct standby *standby, struct arena *working, void *memory);

@@ -4,7 +4,10 @@
  * variables (core/shared.h), ftmb_now/ftmb_elapsed/ftmb_random and nothing else that is not
  * deterministic: no clock, no random source, no lock, no allocation but arena_alloc(). The build
  * refuses the usual ones (nf_poison.h). The same inputs in the same order of accesses must give
- * the same outputs, byte for byte. */
+ * the same outputs, byte for byte.
+ *
+ * Before it stores into the arena it says so, with ftmb_mark(): snapshots take with them what was
+ * marked. `ft.check` finds a mark that was forgotten. */
 #ifndef FTMB_NF_H
 #define FTMB_NF_H
 

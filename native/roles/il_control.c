@@ -58,12 +58,12 @@ static void on_message(struct input_logger *il, const struct control_msg *messag
 static void ask_for_snapshot(struct input_logger *il, uint64_t *asked_ns)
 {
     uint64_t now = clock_ns();
-    if (!atomic_load_explicit(&il->pressed, memory_order_relaxed) ||
-        now - *asked_ns < ASK_INTERVAL_NS)
+    struct msg_pressed body = {.log = atomic_load_explicit(&il->pressed, memory_order_relaxed)};
+    if (body.log == LOG_CALM || now - *asked_ns < ASK_INTERVAL_NS)
         return;
     *asked_ns = now;
     il->snapshot_requests++;
-    ol_link_send(&il->ol, MSG_PRESSED, 0, 0, NULL, 0, false);
+    ol_link_send(&il->ol, MSG_PRESSED, 0, 0, &body, sizeof(body), false);
 }
 
 static void *control_main(void *self)

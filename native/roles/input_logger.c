@@ -190,14 +190,19 @@ static void send_probe(struct input_logger *il, uint32_t w)
 
 static void tick(struct input_logger *il, uint64_t now)
 {
-    bool pressed = false;
+    uint32_t pressed = LOG_CALM;
+    uint64_t snapshot_at =
+        il->config->schedule == SCHEDULE_LOG ? (uint64_t)il->config->log_mb << 20 : UINT64_MAX;
     for (uint32_t w = 0; w < il->config->workers; w++) {
         struct il_worker *x = &il->worker[w];
         if (il->kept->accepting && now - u64_min(now, x->latest_ns) >= TICK_NS)
             (void)log_input(il, w, (const uint8_t *)"", 0, 0, true, now);
         if (stream_tx_probe_due(&x->out, now))
             send_probe(il, w);
-        pressed |= input_log_pressed(&x->log);
+        if (input_log_pressed(&x->log))
+            pressed = LOG_HALF_FULL;
+        else if (input_log_used(&x->log) > snapshot_at && pressed == LOG_CALM)
+            pressed = LOG_WANTS_SNAPSHOT;
     }
     atomic_store_explicit(&il->pressed, pressed, memory_order_relaxed);
 }

@@ -88,7 +88,7 @@ struct input_logger {
 
     pthread_t control_thread;
     _Atomic bool quit;
-    _Atomic bool pressed; /* a log is more than half full */
+    _Atomic uint32_t pressed; /* LOG_...: the state of the fullest log */
     struct ol_link ol;
     uint64_t snapshot_requests;
 };

@@ -21,7 +21,7 @@ enum message_type {
     MSG_REJECTED,  /* backup -> OL: a delta was unsound or did not follow; send a full one */
     MSG_COMMITTED, /* OL -> all: struct msg_snapshot, the base from here on */
     MSG_SNAPSHOT,  /* OL -> master: take one now (a log fills) */
-    MSG_PRESSED,   /* IL -> OL: the input log fills */
+    MSG_PRESSED,   /* IL -> OL: struct msg_pressed, the input log fills */
     MSG_PROMOTE,   /* OL -> backup: struct msg_promote, then the PALs of each worker */
     MSG_CUT,       /* backup -> OL: struct msg_cut */
     MSG_GO,        /* OL -> backup: replay; the head's view is the new one */
@@ -123,7 +123,17 @@ struct msg_delta_ack {
     uint64_t have; /* bytes that are there without a gap */
 };
 
-#define MSG_DELTA_PIECE (64u * 1024)
+#define MSG_DELTA_PIECE (16u * 1024)
+
+enum log_pressure {
+    LOG_CALM,
+    LOG_WANTS_SNAPSHOT, /* as full as the schedule `log` says */
+    LOG_HALF_FULL,      /* soon input will be refused */
+};
+
+struct msg_pressed {
+    uint32_t log; /* enum log_pressure, of the fullest input log */
+};
 
 /* Bytes that the body of such a message has at least; UINT32_MAX: there is no such type. */
 static inline uint32_t message_bytes(uint16_t type)
@@ -131,6 +141,8 @@ static inline uint32_t message_bytes(uint16_t type)
     switch (type) {
     case MSG_HELLO:
         return sizeof(struct msg_hello);
+    case MSG_PRESSED:
+        return sizeof(struct msg_pressed);
     case MSG_HELLO_IL:
         return sizeof(struct msg_hello_il);
     case MSG_WELCOME:

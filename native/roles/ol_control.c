@@ -175,12 +175,13 @@ static void tick(struct output_logger *ol)
     try_commit(ol);
     if (!ol->state.view.view || ol->state.view.promoting || ol->state.view.heir)
         return;
-    bool pressed = give_credit(ol) || ol->il_pressed;
-    ol->il_pressed = false;
-    if (!pressed)
-        return;
-    ask_for_snapshot(ol, now);
-    forget_logs(ol, now);
+    bool half_full = give_credit(ol) || ol->il_pressed == LOG_HALF_FULL;
+    bool wanted = half_full || ol->il_pressed == LOG_WANTS_SNAPSHOT;
+    ol->il_pressed = LOG_CALM;
+    if (wanted)
+        ask_for_snapshot(ol, now);
+    if (half_full)
+        forget_logs(ol, now);
 }
 
 /* ---- messages ----------------------------------------------------------------------------- */
@@ -260,7 +261,8 @@ void ol_on_message(struct output_logger *ol, struct ol_connection *from,
         on_rejected(ol, from);
         break;
     case MSG_PRESSED:
-        ol->il_pressed = true;
+        ol->il_pressed =
+            (uint32_t)u64_max(ol->il_pressed, ((const struct msg_pressed *)message->body)->log);
         break;
     case MSG_CUT:
         ol_cut_arrived(ol, from, message);

@@ -139,7 +139,7 @@ struct output_logger {
     uint64_t waiting_ns; /* since when an heir, or a promoted backup's answer, is awaited */
     uint64_t il_lost_ns; /* 0: it is there, or never was */
     bool rejoining;      /* after a restart, until all are there again */
-    bool il_pressed;
+    uint32_t il_pressed; /* LOG_..., as the IL said since we last looked */
     uint64_t forgot_ns;
     uint64_t asked_ns; /* when a snapshot was last asked for because a log fills */
     uint64_t bad_messages;

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "io/clock.h"
 #include "io/deathwatch.h"
 #include "io/event.h"
 
@@ -28,6 +29,12 @@ static void relax(void *env, unsigned worker, uint64_t rounds)
     if (unlikely(rounds > ENDLESS_ROUNDS) && atomic_load(&group->quit) &&
         atomic_load(&group->replaying))
         die(5, "told to stop in the middle of a replay");
+}
+
+static uint64_t now_ns(void *env)
+{
+    (void)env;
+    return clock_ns();
 }
 
 static void diverged(void *env, unsigned worker, const char *why, uint64_t pal, uint32_t id)
@@ -236,7 +243,8 @@ int replica_create(struct replica *replica, const struct node_config *config,
 {
     memset(replica, 0, sizeof(*replica));
     replica->config = config;
-    replica->env = (struct ctx_env){.env = &replica->group, .relax = relax, .diverged = diverged};
+    replica->env = (struct ctx_env){
+        .env = &replica->group, .relax = relax, .diverged = diverged, .clock = now_ns};
     init_locks(replica);
     int error = map_arena(replica);
     for (uint32_t w = 0; !error && w < config->workers; w++)

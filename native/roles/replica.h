@@ -39,7 +39,7 @@ struct replica {
     struct standby standby; /* guarded by it, as is the next */
     bool promoting;         /* nothing may be prepared any more */
     bool refused_last;      /* the delta received last */
-    uint64_t refused; /* deltas */
+    uint64_t refused;       /* deltas */
 
     struct state_sender sender;     /* master */
     struct state_receiver receiver; /* backup */

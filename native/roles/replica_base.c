@@ -13,8 +13,9 @@
 
 /* ---- the file ----------------------------------------------------------------------------- */
 
-/* All of it is reserved now: a store must not find the file system full later. */
-static void *make_file(const char *path, uint64_t bytes)
+/* All of it is reserved now: a store must not find the file system full later. The first
+ * `populated` bytes are fetched too; the rest is for deltas, and the master never needs it. */
+static void *make_file(const char *path, uint64_t bytes, uint64_t populated)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -22,10 +23,12 @@ static void *make_file(const char *path, uint64_t bytes)
     void *memory = MAP_FAILED;
     int error = posix_fallocate(fd, 0, (off_t)bytes);
     if (!error)
-        memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+        memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
-    if (memory != MAP_FAILED)
+    if (memory != MAP_FAILED) {
+        madvise(memory, populated, MADV_POPULATE_WRITE);
         return memory;
+    }
     errno = error ? error : errno;
     unlink(path);
     return NULL;
@@ -74,10 +77,12 @@ int replica_base_open(struct replica *replica)
     snprintf(fresh, sizeof(fresh), "%s.new", path);
     unlink(fresh); /* of a process that did not come so far */
     uint64_t bytes = standby_bytes(replica->arena->size);
-    void *memory = make_file(fresh, bytes);
+    void *memory = make_file(fresh, bytes, STANDBY_HEAD_BYTES + replica->arena->size);
     if (!memory) {
-        fprintf(stderr, "ftmb-node: cannot make %s of %llu bytes: %s\n", fresh,
-                (unsigned long long)bytes, strerror(errno));
+        fprintf(stderr,
+                "ftmb-node: cannot make %s of %llu bytes: %s; a smaller state (parameters of the "
+                "function), or more memory\n",
+                fresh, (unsigned long long)bytes, strerror(errno));
         return -ENOMEM;
     }
     standby_create(&replica->standby, replica->arena, memory);

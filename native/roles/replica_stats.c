@@ -33,9 +33,14 @@ static json_t *snapshot_stats(const struct snapshotter *s)
     uint64_t kept = u64_min(s->taken, SNAPSHOT_PAUSES);
     for (uint64_t i = 0; i < kept; i++)
         json_array_append_new(pauses, json_integer((json_int_t)s->pauses[i]));
-    return json_pack("{s:I,s:I,s:I,s:I,s:o}", "taken", (json_int_t)s->taken, "skipped",
-                     (json_int_t)s->skipped, "bytes", (json_int_t)s->bytes, "lines",
-                     (json_int_t)s->lines, "pause_ns", pauses);
+    bool marks = s->engine == &snapshot_cow;
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "engine",
+                     s->engine ? s->engine->name : "none", "taken", (json_int_t)s->taken, "skipped",
+                     (json_int_t)s->skipped, "abandoned", (json_int_t)s->abandoned, "bytes",
+                     (json_int_t)s->bytes, "lines", (json_int_t)s->lines, "undo_peak_bytes",
+                     (json_int_t)(s->marks.undo_peak * sizeof(struct undo_entry)),
+                     "undo_bytes_limit", marks ? (json_int_t)s->config->undo_mb << 20 : 0,
+                     "staging_peak_bytes", (json_int_t)s->staging_peak, "pause_ns", pauses);
 }
 
 json_t *replica_stats(struct replica *replica)

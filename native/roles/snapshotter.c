@@ -1,10 +1,13 @@
-/* Images, deltas and their bookkeeping (see snapshotter.h), and the engine `stop-copy`. */
+/* What all snapshot engines share (see snapshotter.h). */
 #include "roles/snapshotter.h"
 
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "io/clock.h"
 
@@ -16,120 +19,106 @@ const struct snapshot_engine *snapshot_engine_of(enum snapshot_engine_kind kind,
     case ENGINE_STOP_COPY:
         return &snapshot_stop_copy;
     case ENGINE_FORK:
+        return &snapshot_fork;
     case ENGINE_COW:
+        return &snapshot_cow;
     case ENGINE_PAGE:
-        break;
+        *why = snapshot_page_missing();
+        return *why ? NULL : &snapshot_page;
     }
-    *why = "this build has no such snapshot engine";
+    *why = "there is no such snapshot engine";
     return NULL;
 }
 
-static void *map_image(const struct arena *arena)
+void *snapshotter_map(uint64_t bytes, const char *what)
 {
-    void *image =
-        mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (image == MAP_FAILED)
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        fprintf(stderr, "ftmb-node: no memory for %s (%llu bytes): %s\n", what,
+                (unsigned long long)bytes, strerror(errno));
         return NULL;
-    madvise(image, arena->size, MADV_HUGEPAGE);
-    /* Touch what the first copy will write: its pause is not to pay for page faults. */
-    snapshot_copy(arena, image);
-    return image;
+    }
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    return memory;
 }
 
 int snapshotter_init(struct snapshotter *snapshotter, const struct snapshot_engine *engine,
-                     struct arena *arena, struct worker_group *group, struct worker *workers,
-                     uint32_t worker_count)
+                     const struct node_config *config, struct arena *arena,
+                     struct worker_group *group, struct worker *workers)
 {
     memset(snapshotter, 0, sizeof(*snapshotter));
     snapshotter->engine = engine;
+    snapshotter->config = config;
+    snapshotter->check = config->check;
     snapshotter->arena = arena;
     snapshotter->group = group;
     snapshotter->workers = workers;
-    snapshotter->worker_count = worker_count;
     snapshotter->committed = -1;
-    snapshotter->pending = -1;
-    for (int i = 0; i < 2; i++) {
-        snapshotter->image[i] = map_image(arena);
-        if (!snapshotter->image[i])
-            return -ENOMEM;
-    }
-    return 0;
+    snapshotter->page_fd = snapshotter->pagemap_fd = -1;
+    snapshotter->header = aligned_alloc(CACHE_LINE, align_up(sizeof(struct arena), CACHE_LINE));
+    return snapshotter->header ? engine->init(snapshotter) : -ENOMEM;
 }
 
-static int build(struct snapshotter *snapshotter, struct delta *delta, const struct arena *image,
-                 const struct arena *previous, struct snapshot_name name, bool digest)
+int snapshotter_begin(struct snapshotter *snapshotter, struct snapshot_name name)
 {
-    if (!delta_build(delta, image, previous, name, digest))
-        return -ENOMEM;
-    const struct delta_head *head = (const struct delta_head *)delta->bytes;
+    FTMB_ASSERT(!snapshotter->making);
+    snapshotter->name = name;
+    snapshotter->cursor = 0;
+    snapshotter->making = true;
+    snapshotter->begun_ns = clock_ns();
+    return snapshotter->engine->begin(snapshotter);
+}
+
+enum snapshot_step snapshotter_step(struct snapshotter *snapshotter)
+{
+    FTMB_ASSERT(snapshotter->making);
+    enum snapshot_step step = snapshotter->engine->step(snapshotter);
+    if (step == STEP_MORE || step == STEP_WAIT)
+        return step;
+    snapshotter->making = false;
+    snapshotter->make_ns = clock_ns() - snapshotter->begun_ns;
+    snapshotter->staging_peak = u64_max(snapshotter->staging_peak, snapshotter->delta.capacity);
+    if (step == STEP_LOST) {
+        snapshotter->abandoned++;
+        return step;
+    }
+    const struct delta_head *head = (const struct delta_head *)snapshotter->delta.bytes;
     snapshotter->bytes += head->bytes;
     snapshotter->lines += head->lines;
-    return 0;
+    snapshotter->pauses[snapshotter->taken++ % SNAPSHOT_PAUSES] = snapshotter->pause_ns;
+    return step;
 }
 
-int snapshotter_take(struct snapshotter *snapshotter, struct snapshot_name name, bool full,
-                     bool lines, bool digest)
+struct snapshot_slice snapshotter_slice(const struct snapshotter *snapshotter, uint64_t first,
+                                        uint64_t bytes)
 {
-    FTMB_ASSERT(snapshotter->pending < 0 && (!lines || snapshotter->committed >= 0));
-    int next = snapshotter->committed == 0 ? 1 : 0;
-    struct arena *image = snapshotter->image[next];
-    int error = snapshotter->engine->take(snapshotter, image);
-    if (!error && full)
-        error = build(snapshotter, &snapshotter->full, image, NULL, name, digest);
-    if (!error && lines)
-        error = build(snapshotter, &snapshotter->delta, image,
-                      snapshotter->image[snapshotter->committed], name, digest);
-    if (error)
-        return error;
-    snapshotter->pauses[snapshotter->taken % SNAPSHOT_PAUSES] = snapshotter->pause_ns;
-    snapshotter->taken++;
-    snapshotter->pending = next;
-    return 0;
+    const struct snapshot_engine *engine = snapshotter->engine;
+    if (engine->whole)
+        return (struct snapshot_slice){0, snapshot_lines(snapshotter->arena->size)};
+    return snapshot_slice_at(snapshotter->arena, first, u64_min(bytes, engine->slice_bytes));
 }
 
-void snapshotter_committed(struct snapshotter *snapshotter)
+/* Sleeping at once, not spinning: the workers may need this core to come to their boundary. */
+void snapshotter_await(struct snapshotter *snapshotter)
 {
-    FTMB_ASSERT(snapshotter->pending >= 0);
-    snapshotter->committed = snapshotter->pending;
-    snapshotter->pending = -1;
+    static const struct timespec shortly = {.tv_nsec = 30000};
+    while (!epoch_complete(&snapshotter->group->epochs, snapshotter->arena, snapshotter->header))
+        nanosleep(&shortly, NULL);
 }
 
-void snapshotter_abandon(struct snapshotter *snapshotter)
+/* The pause counts from the wish to stop. While others stand nobody sleeps longer than need be. */
+void snapshotter_stop(struct snapshotter *snapshotter)
 {
-    snapshotter->pending = -1;
+    snapshotter->pause_ns = clock_ns();
+    epoch_flip(&snapshotter->group->epochs, true);
+    for (uint64_t rounds = 0;
+         !epoch_complete(&snapshotter->group->epochs, snapshotter->arena, snapshotter->header);
+         rounds++)
+        rounds < 64 ? cpu_relax() : (void)sched_yield();
 }
 
-void snapshotter_start_from(struct snapshotter *snapshotter, const struct arena *image)
+void snapshotter_go(struct snapshotter *snapshotter)
 {
-    FTMB_ASSERT(snapshotter->committed < 0 && snapshotter->pending < 0);
-    snapshot_copy(image, snapshotter->image[0]);
-    snapshotter->committed = 0;
+    epoch_release(&snapshotter->group->epochs);
+    snapshotter->pause_ns = clock_ns() - snapshotter->pause_ns;
 }
-
-/* Stop every worker between two packets. One that is idle, and will look at the flag before it
- * begins a packet, counts as stopped. */
-static void stop_workers(struct snapshotter *snapshotter)
-{
-    atomic_store(&snapshotter->group->stop, 1);
-    for (uint32_t w = 0; w < snapshotter->worker_count; w++) {
-        _Atomic uint32_t *state = &snapshotter->workers[w].state;
-        for (uint64_t rounds = 0; !barrier_stands(state); rounds++)
-            rounds < 64 ? cpu_relax() : (void)sched_yield();
-    }
-}
-
-/* What suspending a virtual machine does: everyone stands while everything is copied. */
-static int stop_copy_take(struct snapshotter *snapshotter, struct arena *image)
-{
-    uint64_t start = clock_ns();
-    stop_workers(snapshotter);
-    uint64_t stopped = clock_ns();
-    snapshot_copy(snapshotter->arena, image);
-    uint64_t copied = clock_ns();
-    atomic_store(&snapshotter->group->stop, 0);
-    snapshotter->pause_ns = copied - start;
-    snapshotter->copy_ns = copied - stopped;
-    return 0;
-}
-
-const struct snapshot_engine snapshot_stop_copy = {.name = "stop-copy", .take = stop_copy_take};

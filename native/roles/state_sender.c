@@ -1,12 +1,11 @@
 /* Taking snapshots and sending them (see state_sender.h). */
 #include "roles/state_sender.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/prctl.h>
+#include <time.h>
 
 #include "io/clock.h"
 #include "io/event.h"
@@ -14,12 +13,10 @@
 
 #define NS_PER_US 1000ull
 #define NS_PER_MS 1000000ull
+#define LEAST_PERIOD_NS NS_PER_MS /* of the schedule `adaptive` */
 #define POLL_NS (10 * NS_PER_MS)
-#define CONNECT_PAUSE_NS NS_PER_MS
-#define PIECES_AT_ONCE 4 /* to one backup, before the others have their turn */
-/* Before another full snapshot for a backup that did not take the last one, doubling each time. */
-#define FULL_PAUSE_NS (50 * NS_PER_MS)
-#define FULL_PAUSE_MAX_NS (6400 * NS_PER_MS)
+#define LOOK_NS (NS_PER_MS / 2) /* between two predictions of the schedule `adaptive` */
+#define WAIT_NS 30000ull        /* for a worker that is just saving a line, for a child */
 
 int state_sender_init(struct replica *replica)
 {
@@ -34,10 +31,8 @@ int state_sender_init(struct replica *replica)
     const struct snapshot_engine *engine = snapshot_engine_of(replica->config->engine, &why);
     if (!engine)
         die(3, "%s", why);
-    if (replica->config->schedule != SCHEDULE_PERIOD)
-        die(3, "this build takes snapshots by period only");
-    return snapshotter_init(&sender->snapshotter, engine, replica->arena, &replica->group,
-                            replica->workers, replica->config->workers);
+    return snapshotter_init(&sender->snapshotter, engine, replica->config, replica->arena,
+                            &replica->group, replica->workers);
 }
 
 /* ---- what the output logger says ---------------------------------------------------------- */
@@ -74,13 +69,6 @@ void state_sender_wanted(struct replica *replica)
     replica_state_wake(replica);
 }
 
-static void begin_anew(struct backup *backup)
-{
-    state_channel_close(&backup->channel);
-    backup->receiving = false;
-    backup->base = backup->name = (struct base_name){0};
-}
-
 static void take_news(struct backup *backup)
 {
     const struct msg_backup *told = &backup->told;
@@ -88,12 +76,12 @@ static void take_news(struct backup *backup)
     if (backup->refused)
         backup->declined = backup->name;
     if (!told->present || fresh || backup->refused)
-        begin_anew(backup);
+        state_serve_anew(backup);
     if (fresh) {
         backup->declined = (struct base_name){0};
         backup->base = (struct base_name){told->base_view, told->base_epoch};
         backup->full_after_ns = 0;
-        backup->full_pause_ns = FULL_PAUSE_NS;
+        backup->full_pause_ns = STATE_FULL_PAUSE_NS;
     }
     backup->present = told->present;
     backup->incarnation = told->incarnation;
@@ -117,6 +105,53 @@ static bool anybody_has(const struct state_sender *sender, struct base_name name
     return false;
 }
 
+/* Has it been delivered to all that it was sent to, while none of them can say that it is prepared?
+ * Then it is one of those that a build consists of, and was never meant to be committed. */
+static bool only_built_on(const struct state_sender *sender)
+{
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
+        const struct backup *backup = &sender->backup[slot];
+        if (backup->present && base_same(backup->name, sender->pending) &&
+            (backup->decides || backup->receiving))
+            return false;
+    }
+    return true;
+}
+
+static void committed(struct state_sender *sender)
+{
+    sender->committed = sender->pending;
+    sender->cut = ((const struct delta_head *)sender->snapshotter.delta.bytes)->cut;
+    sender->cut_ns = sender->snapshotter.begun_ns;
+    sender->commit_ns = clock_ns() - sender->cut_ns;
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
+        if (holds_image(sender, &sender->backup[slot]))
+            sender->backup[slot].full_pause_ns = STATE_FULL_PAUSE_NS;
+    }
+}
+
+/* What became of the snapshot that was sent. */
+static void settle(struct state_sender *sender, struct base_name told)
+{
+    struct snapshotter *snapshotter = &sender->snapshotter;
+    if (!sender->pending.epoch || snapshotter->making)
+        return;
+    if (base_same(told, sender->pending)) {
+        snapshotter->engine->settle(snapshotter, true);
+        committed(sender);
+    } else if (!anybody_has(sender, sender->pending)) {
+        snapshotter->engine->settle(snapshotter, false);
+        snapshotter->abandoned++;
+        event_emit("snapshot_abandoned", "{s:I,s:s}", "epoch", (json_int_t)sender->pending.epoch,
+                   "why", "nobody_has_it");
+    } else if (only_built_on(sender)) {
+        snapshotter->engine->settle(snapshotter, true);
+    } else {
+        return;
+    }
+    sender->pending.epoch = 0;
+}
+
 static void look_at_news(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
@@ -125,31 +160,19 @@ static void look_at_news(struct replica *replica)
         if (sender->backup[slot].news)
             take_news(&sender->backup[slot]);
     }
-    struct base_name committed = sender->told_committed;
+    struct base_name told = sender->told_committed;
     sender->wanted |= sender->told_wanted;
     sender->told_wanted = false;
     pthread_mutex_unlock(&replica->state_lock);
-    if (!sender->pending.epoch)
-        return;
-    if (base_same(committed, sender->pending)) {
-        snapshotter_committed(&sender->snapshotter);
-        sender->committed = sender->pending;
-        sender->pending.epoch = 0;
-        for (int slot = 0; slot < VIEW_SLOTS; slot++) {
-            if (holds_image(sender, &sender->backup[slot]))
-                sender->backup[slot].full_pause_ns = FULL_PAUSE_NS;
-        }
-    } else if (!anybody_has(sender, sender->pending)) {
-        snapshotter_abandon(&sender->snapshotter);
-        sender->pending.epoch = 0;
-    }
+    settle(sender, told);
 }
 
-/* ---- taking a snapshot -------------------------------------------------------------------- */
+/* ---- when --------------------------------------------------------------------------------- */
 
 static bool wants_full(const struct state_sender *sender, const struct backup *backup, uint64_t now)
 {
-    return backup->present && !holds_image(sender, backup) && now >= backup->full_after_ns;
+    return backup->present && !holds_image(sender, backup) &&
+           (backup->building || now >= backup->full_after_ns);
 }
 
 /* A promoted replica has its base in its file. It is of use if a backup that stayed holds it too.
@@ -158,16 +181,57 @@ static void take_up_base(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
     struct base_name base = standby_base(&replica->standby);
-    if (sender->committed.epoch || sender->pending.epoch || !base.epoch)
+    if (sender->committed.epoch || sender->epoch || !base.epoch)
         return;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         const struct backup *backup = &sender->backup[slot];
         if (!backup->present || !base_same(backup->base, base))
             continue;
-        snapshotter_start_from(&sender->snapshotter, replica->standby.image);
-        sender->committed = base;
+        if (sender->snapshotter.engine->start_from(&sender->snapshotter, replica->standby.image))
+            sender->committed = base;
         return;
     }
+}
+
+/* How long would a replay take that began now, in all likelihood? The inputs since the base, of the
+ * worker that has most, at what a packet costs; and those that come until the next one is
+ * committed, if that takes as long as the last one did. */
+static uint64_t predicted_replay_ns(const struct replica *replica, uint64_t now)
+{
+    const struct state_sender *sender = &replica->sender;
+    uint64_t inputs = 0, ns = 0, packets = 0;
+    for (uint32_t w = 0; w < replica->config->workers; w++) {
+        const struct worker *worker = &replica->workers[w];
+        uint64_t next = __atomic_load_n(&replica->arena->cursors[w].next_input, __ATOMIC_RELAXED);
+        inputs = u64_max(inputs, next - u64_min(next, sender->cut.next_input[w]));
+        ns += atomic_load_explicit(&worker->timed_ns, memory_order_relaxed);
+        packets += atomic_load_explicit(&worker->timed_packets, memory_order_relaxed);
+    }
+    if (!packets || now <= sender->cut_ns)
+        return 0;
+    double replay = (double)inputs * (double)ns / (double)packets;
+    double age = (double)(now - sender->cut_ns);
+    return (uint64_t)(replay * (1 + (double)sender->commit_ns / age));
+}
+
+static bool timely(const struct replica *replica, uint64_t now)
+{
+    const struct state_sender *sender = &replica->sender;
+    const struct node_config *config = replica->config;
+    if (config->engine == ENGINE_NONE)
+        return false;
+    switch (config->schedule) {
+    case SCHEDULE_PERIOD:
+        return sender->wanted || now >= sender->due_ns;
+    case SCHEDULE_LOG: /* the loggers ask */
+    case SCHEDULE_DEMAND:
+        return sender->wanted;
+    case SCHEDULE_ADAPTIVE:
+        break;
+    }
+    return sender->wanted ||
+           (now - sender->snapshotter.begun_ns >= LEAST_PERIOD_NS &&
+            predicted_replay_ns(replica, now) >= config->replay_target_us * NS_PER_US);
 }
 
 /* With engine `none` only a backup without a base gets one. */
@@ -183,203 +247,134 @@ static bool snapshot_due(const struct replica *replica, uint64_t now)
         present |= holds_image(sender, backup) && backup->present;
         busy |= backup->receiving && now - backup->moved_ns < SENDER_PATIENCE_NS;
     }
-    if (busy)
-        return false;
-    bool timely =
-        replica->config->engine != ENGINE_NONE && (now >= sender->due_ns || sender->wanted);
-    return full || (present && timely);
+    return !busy && ((full && now >= sender->slice_due_ns) || (present && timely(replica, now)));
 }
 
-static void send_to(struct state_sender *sender, struct backup *backup, bool full, uint64_t now)
-{
-    if (backup->receiving) /* it has not moved for long */
-        begin_anew(backup);
-    backup->delta = full ? &sender->snapshotter.full : &sender->snapshotter.delta;
-    backup->name = sender->pending;
-    backup->receiving = true;
-    backup->moved_ns = now;
-    backup->connect_after_ns = 0;
-    if (full) {
-        backup->full_after_ns = now + backup->full_pause_ns;
-        backup->full_pause_ns = u64_min(2 * backup->full_pause_ns, FULL_PAUSE_MAX_NS);
-    }
-    transfer_tx_begin(&backup->tx, backup->delta->size, MSG_DELTA_PIECE, now);
-}
+/* ---- taking a snapshot -------------------------------------------------------------------- */
 
-static void report(const struct state_sender *sender, bool full, bool lines)
+static void report(const struct state_sender *sender)
 {
     const struct snapshotter *s = &sender->snapshotter;
-    const struct delta_head *head = (const struct delta_head *)(lines ? s->delta : s->full).bytes;
-    event_emit("snapshot", "{s:I,s:I,s:I,s:I,s:I,s:b}", "epoch", (json_int_t)sender->pending.epoch,
-               "pause_ns", (json_int_t)s->pause_ns, "copy_ns", (json_int_t)s->copy_ns, "bytes",
-               (json_int_t)head->bytes, "lines", (json_int_t)head->lines, "full", full);
+    const struct delta_head *head = (const struct delta_head *)s->delta.bytes;
+    uint64_t slice = 0, at = 0, offset, length;
+    while (snapshot_range(s->arena, head->slice, &at, &offset, &length))
+        slice += length;
+    event_emit("snapshot", "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:I}", "epoch",
+               (json_int_t)head->epoch, "pause_ns", (json_int_t)s->pause_ns, "copy_ns",
+               (json_int_t)s->make_ns, "fork_ns", (json_int_t)s->fork_ns, "bytes",
+               (json_int_t)head->bytes, "lines", (json_int_t)head->lines, "slice",
+               (json_int_t)slice, "full", head->slice.lines != 0, "undo", (json_int_t)s->undo_used);
 }
 
-static void take_snapshot(struct replica *replica, uint64_t now)
+/* The slice of a build, as large as the bandwidth limit allows; the next one not before it would be
+ * through. */
+static struct snapshot_slice next_slice(struct replica *replica, uint64_t now)
+{
+    struct state_sender *sender = &replica->sender;
+    const struct snapshotter *snapshotter = &sender->snapshotter;
+    struct snapshot_slice slice =
+        snapshotter_slice(snapshotter, sender->slice_at, snapshotter->engine->slice_bytes);
+    uint64_t bytes = u64_min(slice.lines * ARENA_LINE, snapshotter->engine->slice_bytes);
+    sender->slice_due_ns = now + bytes * 1000 / replica->config->full_mb_per_s;
+    return slice;
+}
+
+static void begin_snapshot(struct replica *replica, uint64_t now)
 {
     struct state_sender *sender = &replica->sender;
     uint64_t period = replica->config->period_us * NS_PER_US;
-    bool full = false, lines = false;
+    bool full = false, holders = false;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
-        const struct backup *backup = &sender->backup[slot];
+        struct backup *backup = &sender->backup[slot];
+        if (backup->receiving) /* what it was being sent will be overwritten */
+            state_serve_anew(backup);
         full |= wants_full(sender, backup, now);
-        lines |= backup->present && holds_image(sender, backup);
+        holders |= backup->present && holds_image(sender, backup);
     }
+    if (!holders) /* what changed since then is not kept apart any longer */
+        sender->committed = (struct base_name){0};
     /* No catching up on periods that were missed. */
-    sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
+    if (now >= sender->due_ns)
+        sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
     sender->wanted = false;
     sender->pending = (struct base_name){atomic_load(&replica->view), ++sender->epoch};
     struct snapshot_name name = {.view = sender->pending.view,
                                  .epoch = sender->pending.epoch,
                                  .base_view = sender->committed.view,
-                                 .base_epoch = sender->committed.epoch};
-    int error = snapshotter_take(&sender->snapshotter, name, full, lines, replica->config->check);
+                                 .base_epoch = sender->committed.epoch,
+                                 .previous_epoch = sender->sent_epoch};
+    if (full)
+        name.slice = next_slice(replica, now);
+    int error = snapshotter_begin(&sender->snapshotter, name);
     if (error)
         die(3, "cannot take a snapshot: %s", strerror(-error));
-    report(sender, full, lines);
-    sender->pending_full = full;
-    sender->pending_lines = lines;
+}
+
+static void send_snapshot(struct replica *replica, uint64_t now)
+{
+    struct state_sender *sender = &replica->sender;
+    const struct snapshot_name *name = &sender->snapshotter.name;
+    report(sender);
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         struct backup *backup = &sender->backup[slot];
-        if (wants_full(sender, backup, now) || (backup->present && holds_image(sender, backup)))
-            send_to(sender, backup, !holds_image(sender, backup), now);
-        else if (backup->receiving && (backup->delta == &sender->snapshotter.full ? full : lines))
-            begin_anew(backup); /* what it was being sent has been overwritten */
+        if ((name->slice.lines && wants_full(sender, backup, now)) ||
+            (backup->present && holds_image(sender, backup)))
+            state_serve_begin(replica, backup, now);
     }
+    sender->sent_epoch = name->epoch;
+    sender->slice_at += name->slice.lines;
+    if (sender->slice_at >= snapshot_lines(replica->arena->size))
+        sender->slice_at = 0;
+}
+
+/* Go on with the snapshot that is being made, for a few microseconds. */
+static enum snapshot_step make_snapshot(struct replica *replica)
+{
+    struct state_sender *sender = &replica->sender;
+    enum snapshot_step step = snapshotter_step(&sender->snapshotter);
+    if (step == STEP_DONE)
+        send_snapshot(replica, clock_ns());
+    if (step != STEP_LOST)
+        return step;
+    event_emit("snapshot_abandoned", "{s:I,s:s}", "epoch", (json_int_t)sender->pending.epoch, "why",
+               replica->config->engine == ENGINE_COW ? "undo_full" : "failed");
+    sender->pending.epoch = 0;
+    return step;
 }
 
 /* A backup that came while a snapshot is under way gets that one too. The OL may wait for it: one
  * that joins with the present base counts from then on. */
-static void catch_up(struct state_sender *sender, uint64_t now)
+static void catch_up(struct replica *replica, uint64_t now)
 {
-    for (int slot = 0; slot < VIEW_SLOTS && sender->pending.epoch; slot++) {
+    struct state_sender *sender = &replica->sender;
+    const struct snapshot_name *name = &sender->snapshotter.name;
+    if (!sender->pending.epoch || sender->snapshotter.making)
+        return;
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         struct backup *backup = &sender->backup[slot];
         if (!backup->present || base_same(backup->name, sender->pending) ||
             base_same(backup->declined, sender->pending))
             continue; /* what it declined it would not look at again, whatever it acknowledges */
-        bool lines = sender->pending_lines && holds_image(sender, backup);
-        if (lines || (sender->pending_full && now >= backup->full_after_ns))
-            send_to(sender, backup, !lines, now);
+        if ((name->base_epoch && holds_image(sender, backup)) ||
+            (name->slice.lines && wants_full(sender, backup, now)))
+            state_serve_begin(replica, backup, now);
     }
 }
 
-/* ---- sending ------------------------------------------------------------------------------ */
-
-/* Nobody waits here: a process that is not there yet is tried again. */
-static void connect_to(struct replica *replica, struct backup *backup, uint64_t now)
-{
-    char path[NODE_PATH_BYTES + 32];
-    if (now < backup->connect_after_ns)
-        return;
-    backup->connect_after_ns = now + CONNECT_PAUSE_NS;
-    uint32_t slot = (uint32_t)(backup - replica->sender.backup);
-    replica_state_path(replica, slot, path, sizeof(path));
-    int fd = control_connect(path, 0);
-    if (fd < 0)
-        return;
-    state_channel_open(&backup->channel, fd);
-    transfer_tx_reconnect(&backup->tx, now);
-}
-
-static int read_acks(struct backup *backup, uint64_t now)
-{
-    struct control_msg *message;
-    int result;
-    while ((result = state_channel_recv(&backup->channel, &message)) == 1) {
-        struct msg_delta_ack ack;
-        if (message->type != MSG_DELTA_ACK || message->length < sizeof(ack))
-            return -EPROTO;
-        memcpy(&ack, message->body, sizeof(ack));
-        if (!backup->receiving || ack.view != backup->name.view || ack.epoch != backup->name.epoch)
-            continue;
-        uint64_t acked = backup->tx.acked;
-        transfer_tx_ack(&backup->tx, ack.have, ack.resend, now);
-        if (backup->tx.acked != acked)
-            backup->moved_ns = now;
-    }
-    return result;
-}
-
-static int send_piece(struct replica *replica, struct backup *backup, struct transfer_piece piece)
-{
-    struct msg_delta head = {.view = backup->name.view,
-                             .epoch = backup->name.epoch,
-                             .offset = piece.offset,
-                             .total = backup->delta->size};
-    struct iovec body[2] = {{&head, sizeof(head)},
-                            {backup->delta->bytes + piece.offset, piece.length}};
-    int error = state_channel_send(&backup->channel, MSG_DELTA, backup->name.view, body, 2);
-    if (replica->config->yield)
-        sched_yield(); /* workers may share this core: give way between pieces */
-    return error;
-}
-
-/* 1: there is more to send at once; 0: not now; or a negative errno. */
-static int send_some(struct replica *replica, struct backup *backup, uint64_t now)
-{
-    struct transfer_piece piece;
-    int ready = 1;
-    for (int i = 0; i < PIECES_AT_ONCE; i++) {
-        ready = state_channel_ready(&backup->channel);
-        if (ready <= 0)
-            return ready;
-        if (!transfer_tx_next(&backup->tx, &piece) && !transfer_tx_repeat(&backup->tx, now, &piece))
-            return 0;
-        int error = send_piece(replica, backup, piece);
-        if (error)
-            return error;
-    }
-    return 1;
-}
-
-/* One backup's turn. Returns whether there is more to send at once. */
-static bool serve(struct replica *replica, struct backup *backup, uint64_t now)
-{
-    if (!backup->present)
-        return false;
-    if (backup->receiving && backup->channel.fd < 0)
-        connect_to(replica, backup, now);
-    if (backup->channel.fd < 0)
-        return false;
-    int result = read_acks(backup, now);
-    if (result >= 0 && backup->receiving && transfer_tx_done(&backup->tx)) {
-        backup->receiving = false;
-        backup->base = backup->name;
-    }
-    if (result >= 0 && backup->receiving)
-        result = send_some(replica, backup, now);
-    if (result < 0)
-        state_channel_close(&backup->channel);
-    return result == 1;
-}
+/* ---- the state thread --------------------------------------------------------------------- */
 
 static uint64_t sleep_until(const struct replica *replica, uint64_t now)
 {
     const struct state_sender *sender = &replica->sender;
-    uint64_t until = now + POLL_NS;
-    if (sender->due_ns > now)
+    bool looks = replica->config->schedule == SCHEDULE_ADAPTIVE && !sender->pending.epoch;
+    uint64_t until = now + (looks ? LOOK_NS : POLL_NS);
+    if (sender->due_ns > now && replica->config->schedule == SCHEDULE_PERIOD)
         until = u64_min(until, sender->due_ns);
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
-        if (sender->backup[slot].receiving)
-            until = u64_min(until, now + TRANSFER_REPEAT_NS);
+        if (sender->slice_due_ns > now && sender->backup[slot].building)
+            until = u64_min(until, sender->slice_due_ns);
     }
     return until;
-}
-
-/* Sleep until something is to be read, can be written, or is due. */
-static void sleep_well(struct replica *replica, uint64_t now)
-{
-    uint64_t length = sleep_until(replica, now) - now;
-    struct timespec timeout = {.tv_nsec = (long)length};
-    struct pollfd wait[1 + VIEW_SLOTS] = {{.fd = replica->state_wake, .events = POLLIN}};
-    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
-        const struct state_channel *channel = &replica->sender.backup[slot].channel;
-        short events = POLLIN | (channel->out.used ? POLLOUT : 0);
-        wait[1 + slot] = (struct pollfd){.fd = channel->fd, .events = events};
-    }
-    uint64_t count;
-    if (ppoll(wait, 1 + VIEW_SLOTS, &timeout, NULL) > 0 && wait[0].revents)
-        (void)!read(replica->state_wake, &count, sizeof(count));
 }
 
 /* The logs of the replay are of no use once it is over. */
@@ -389,31 +384,50 @@ static void free_logs(struct replica *replica)
         free(atomic_exchange(&replica->logs, NULL));
 }
 
+/* One that is still under way when the next is due. */
+static void count_skipped(struct replica *replica, uint64_t now)
+{
+    struct state_sender *sender = &replica->sender;
+    if (!sender->pending.epoch || now < sender->due_ns ||
+        replica->config->schedule != SCHEDULE_PERIOD || replica->config->engine == ENGINE_NONE)
+        return;
+    sender->snapshotter.skipped++;
+    event_emit("snapshot_skipped", "{s:I}", "pending", (json_int_t)sender->pending.epoch);
+    sender->due_ns += replica->config->period_us * NS_PER_US;
+}
+
+static void turn(struct replica *replica)
+{
+    struct state_sender *sender = &replica->sender;
+    uint64_t now = clock_ns();
+    look_at_news(replica);
+    free_logs(replica);
+    take_up_base(replica);
+    catch_up(replica, now);
+    count_skipped(replica, now);
+    if (snapshot_due(replica, now))
+        begin_snapshot(replica, now);
+    bool more = false;
+    if (sender->snapshotter.making) {
+        enum snapshot_step step = make_snapshot(replica);
+        more = step != STEP_WAIT;
+        breathe();
+    }
+    now = clock_ns();
+    for (int slot = 0; slot < VIEW_SLOTS; slot++)
+        more |= state_serve(replica, &sender->backup[slot], now);
+    if (!more)
+        state_serve_sleep(replica, now,
+                          sender->snapshotter.making ? now + WAIT_NS : sleep_until(replica, now));
+}
+
 void state_sender_main(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
-    uint64_t period = replica->config->period_us * NS_PER_US;
-    sender->due_ns = clock_ns() + period;
-    while (!atomic_load(&replica->quit)) {
-        uint64_t now = clock_ns();
-        look_at_news(replica);
-        free_logs(replica);
-        take_up_base(replica);
-        catch_up(&replica->sender, now);
-        if (snapshot_due(replica, now)) {
-            take_snapshot(replica, now);
-        } else if (sender->pending.epoch && now >= sender->due_ns) {
-            sender->snapshotter.skipped++; /* the last one is not committed yet */
-            event_emit("snapshot_skipped", "{s:I}", "pending", (json_int_t)sender->pending.epoch);
-            sender->due_ns += period;
-        }
-        now = clock_ns();
-        bool more = false;
-        for (int slot = 0; slot < VIEW_SLOTS; slot++)
-            more |= serve(replica, &sender->backup[slot], now);
-        if (!more)
-            sleep_well(replica, now);
-    }
+    sender->due_ns = clock_ns() + replica->config->period_us * NS_PER_US;
+    (void)prctl(PR_SET_TIMERSLACK, 1000); /* it sleeps for tens of microseconds */
+    while (!atomic_load(&replica->quit))
+        turn(replica);
     for (int slot = 0; slot < VIEW_SLOTS; slot++)
         state_channel_close(&sender->backup[slot].channel);
 }

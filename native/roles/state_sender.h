@@ -1,7 +1,8 @@
-/* The master's end of the state channel: one snapshot at a time, to all backups that there are.
+/* The master's end of the state channel: one snapshot at a time, one delta of it for all backups.
  *
- * What a backup gets depends on the base that it holds: the lines that changed since the master's
- * last committed image, or everything. Each backup's transfer goes on at its own pace. One that has
+ * A backup that holds the last committed snapshot is brought to the next by the delta. One that
+ * does not *builds*: each delta has a slice of the state as well, and when it has had slices from
+ * all round it holds everything. Each backup's transfer goes on at its own pace. One that has
  * everything is not waited for; one that moves on is, so that it can catch up; one that does not
  * holds up nobody for longer than SENDER_PATIENCE_NS. */
 #ifndef FTMB_ROLES_STATE_SENDER_H
@@ -17,6 +18,7 @@
 struct replica;
 
 #define SENDER_PATIENCE_NS 100000000ull
+#define STATE_FULL_PAUSE_NS 50000000ull /* before another build for a backup that refused one */
 
 struct backup {
     /* What the output logger said last; under the state lock. */
@@ -27,11 +29,14 @@ struct backup {
     /* The state thread's. */
     bool present;
     uint32_t incarnation;
-    struct base_name base;     /* held, or will be when what was sent is committed; epoch 0: full */
+    struct base_name base;     /* held, or will be when what was sent is committed; epoch 0: none */
     struct base_name name;     /* of the snapshot that it was sent */
     struct base_name declined; /* the one that it was being sent when it asked for everything */
     bool receiving;            /* not everything is acknowledged yet */
-    const struct delta *delta;
+    bool decides;              /* having that snapshot, it can say that it is prepared */
+    bool building;
+    uint64_t built;       /* lines, by slices that it was sent */
+    uint64_t built_epoch; /* of the last of them */
     struct transfer_tx tx;
     uint64_t moved_ns; /* when it last acknowledged something new */
     uint64_t full_after_ns;
@@ -49,12 +54,17 @@ struct state_sender {
     bool told_wanted;
 
     /* The state thread's. */
-    struct base_name committed; /* the name of the snapshotter's committed image */
-    uint64_t epoch;             /* of the latest snapshot of this view */
-    struct base_name pending;   /* under way; epoch 0: none */
-    bool pending_full;          /* built of it: the whole state, */
-    bool pending_lines;         /* and what differs from the committed image */
-    bool wanted;                /* a log fills: do not wait for the period's end */
+    struct base_name
+        committed;            /* what the delta builds on, where anybody holds it; epoch 0: none */
+    struct snapshot_cut cut;  /* of that */
+    uint64_t cut_ns;          /* when it was made */
+    uint64_t commit_ns;       /* how long its making, sending and commit took */
+    uint64_t epoch;           /* of the latest snapshot of this view */
+    struct base_name pending; /* under way; epoch 0: none */
+    uint64_t sent_epoch;      /* of the last delta that was sent in this view */
+    uint64_t slice_at;        /* line that the next slice begins at */
+    uint64_t slice_due_ns;    /* before that the bandwidth limit allows none */
+    bool wanted;              /* a log fills, or somebody asked: do not wait for the schedule */
     uint64_t due_ns;
 };
 
@@ -67,5 +77,13 @@ void state_sender_wanted(struct replica *replica);
 
 /* While the replica is the master. */
 void state_sender_main(struct replica *replica);
+
+/* state_serve.c: begin to send the delta to a backup; what it was sent before is void; one backup's
+ * turn, returns whether there is more to send at once; sleep until something is to be read, can be
+ * written, or `until`. */
+void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t now);
+void state_serve_anew(struct backup *backup);
+bool state_serve(struct replica *replica, struct backup *backup, uint64_t now);
+void state_serve_sleep(struct replica *replica, uint64_t now, uint64_t until);
 
 #endif

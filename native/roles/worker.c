@@ -42,6 +42,9 @@ int worker_init(struct worker *worker, uint32_t index, const struct node_config 
     ctx->pals = calloc(ctx->pal_capacity + 1, sizeof(*ctx->pals));
     ctx->published = group->published;
     ctx->env = env;
+    ctx->epochs = &group->epochs;
+    group->epochs.workers = config->workers;
+    epoch_sit(ctx);
     return ctx->pals ? 0 : -ENOMEM;
 }
 
@@ -60,6 +63,7 @@ void worker_begin(struct worker *worker, struct replay *replay)
     worker->progress_sent = ctx->cursor->next_input;
     worker->packets_at_promotion = ctx->cursor->packets;
     ctx->replay = replay;
+    epoch_sit(ctx);
     memset(ctx->deps, 0, sizeof(ctx->deps));
     atomic_store_explicit(&worker->group->published[ctx->worker].pals, ctx->cursor->pals,
                           memory_order_release);
@@ -74,19 +78,11 @@ static void sleep_until_active(struct worker_group *group)
     pthread_mutex_unlock(&group->lock);
 }
 
-static void park(struct worker *worker)
+/* A new epoch has begun: join it, and stand still for as long as that is wanted. */
+static void turn(struct worker *worker)
 {
-    do {
-        barrier_park(&worker->state);
-        for (uint64_t rounds = 0; !barrier_lifted(&worker->group->stop); rounds++)
-            rounds < 64 ? cpu_relax() : (void)sched_yield();
-    } while (!barrier_enter(&worker->state, &worker->group->stop));
-}
-
-static void become_busy(struct worker *worker)
-{
-    if (unlikely(!barrier_enter(&worker->state, &worker->group->stop)))
-        park(worker);
+    for (uint64_t rounds = 0; !epoch_turn(&worker->ctx); rounds++)
+        rounds < 64 ? cpu_relax() : (void)sched_yield();
 }
 
 static void leave_replay(struct worker *worker)
@@ -233,19 +229,32 @@ static unsigned run_burst(struct worker *worker, unsigned inputs)
     unsigned taken, count = take_burst(worker, burst, inputs, &taken);
     if (count == 0)
         return 0;
-    become_busy(worker);
+    if (unlikely(!epoch_enter(&worker->ctx)))
+        turn(worker);
     crash_hand = &worker->hand;
     prefetch_state(worker, burst, taken);
     for (unsigned i = 0; i < taken; i++) {
-        if (unlikely(atomic_load_explicit(&worker->group->stop, memory_order_acquire)))
-            park(worker);
+        if (unlikely(!epoch_same(&worker->ctx)))
+            turn(worker);
         run_input(worker, burst[i]);
         if (unlikely(!worker->config->pal_batch))
             worker_stream_flush(worker);
     }
     worker_stream_flush(worker);
     crash_hand = NULL;
-    barrier_leave(&worker->state);
+    epoch_leave(&worker->ctx);
+    return count;
+}
+
+static unsigned run_timed_burst(struct worker *worker, unsigned inputs)
+{
+    uint64_t packets = worker->ctx.cursor->packets, begun = clock_ns();
+    unsigned count = run_burst(worker, inputs);
+    packets = worker->ctx.cursor->packets - packets;
+    if (packets) {
+        atomic_fetch_add_explicit(&worker->timed_ns, clock_ns() - begun, memory_order_relaxed);
+        atomic_fetch_add_explicit(&worker->timed_packets, packets, memory_order_relaxed);
+    }
     return count;
 }
 
@@ -256,7 +265,8 @@ static unsigned poll_logged(struct worker *worker)
         leave_replay(worker);
     unsigned inputs = worker_stream_inputs(worker), count = 0;
     if (inputs)
-        count = run_burst(worker, inputs);
+        count = unlikely(worker->polls % 64 == 0) ? run_timed_burst(worker, inputs)
+                                                  : run_burst(worker, inputs);
     if (count)
         worker_stream_send(worker);
     worker_stream_housekeeping(worker, count == 0);

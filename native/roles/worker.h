@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-#include "core/barrier.h"
+#include "core/epoch.h"
 #include "core/replay.h"
 #include "core/stream.h"
 #include "core/wire.h"
@@ -18,7 +18,7 @@
 
 /* What the workers of one replica share. */
 struct worker_group {
-    CACHE_ALIGNED _Atomic uint32_t stop; /* a cut is wanted: park before the next packet */
+    struct epoch_group epochs;
     CACHE_ALIGNED _Atomic uint32_t active;
     _Atomic uint32_t quit;
     _Atomic uint32_t replaying; /* workers that have not left the replay */
@@ -57,7 +57,10 @@ struct worker {
     uint64_t old_view;
     uint64_t polls;
     uint64_t packets_at_promotion;
-    CACHE_ALIGNED _Atomic uint32_t state;
+
+    /* Every 64th burst is timed: what a packet costs, for the schedule `adaptive`. */
+    _Atomic uint64_t timed_ns;
+    _Atomic uint64_t timed_packets;
 };
 
 /* Set up worker `index` over a mapped arena; 0 or a negative errno after one line on stderr. */

@@ -37,8 +37,7 @@ static bool stop_make(struct proc *proc, struct snapshot_name name)
     const struct arena *previous =
         name.base_epoch && proc->committed_image >= 0 ? proc->image[proc->committed_image] : NULL;
     FTMB_ASSERT(previous || name.slice.lines);
-    FTMB_ASSERT(
-        delta_build(&proc->delta, proc->image[next], previous, name, sim.config.check));
+    FTMB_ASSERT(delta_build(&proc->delta, proc->image[next], previous, name, sim.config.check));
     return true;
 }
 
@@ -77,8 +76,7 @@ static bool page_make(struct proc *proc, struct snapshot_name name)
             if (!page_wants(proc, name.slice, offset))
                 continue;
             const uint8_t *line = (const uint8_t *)proc->arena + offset;
-            FTMB_ASSERT(
-                delta_add(&proc->delta, offset, line, u64_min(ARENA_LINE, end - offset)));
+            FTMB_ASSERT(delta_add(&proc->delta, offset, line, u64_min(ARENA_LINE, end - offset)));
             memcpy((uint8_t *)proc->image[0] + offset, line, ARENA_LINE);
             proc->again[offset / ARENA_LINE] = false;
         }

@@ -33,28 +33,17 @@ struct command {
 };
 
 static const struct option long_options[] = {
-    {"seeds", required_argument, NULL, 'n'},
-    {"seed-base", required_argument, NULL, 'b'},
-    {"seed", required_argument, NULL, 's'},
-    {"jobs", required_argument, NULL, 'j'},
-    {"program", required_argument, NULL, 'p'},
-    {"engine", required_argument, NULL, 'e'},
-    {"plant", required_argument, NULL, 'x'},
-    {"plants", no_argument, NULL, 'X'},
-    {"limit", required_argument, NULL, 'l'},
-    {"covered", no_argument, NULL, 'c'},
-    {"twice", no_argument, NULL, '2'},
-    {"quick", no_argument, NULL, 'q'},
-    {"json", required_argument, NULL, 'o'},
-    {"trace", no_argument, NULL, 't'},
-    {"packets", required_argument, NULL, 'P'},
-    {"workers", required_argument, NULL, 'W'},
-    {"backups", required_argument, NULL, 'B'},
-    {"fault-mask", required_argument, NULL, 'F'},
-    {"order", required_argument, NULL, 'O'},
-    {"switches", required_argument, NULL, 'S'},
-    {"clean-links", no_argument, NULL, 'C'},
-    {NULL, 0, NULL, 0},
+    {"seeds", required_argument, NULL, 'n'},   {"seed-base", required_argument, NULL, 'b'},
+    {"seed", required_argument, NULL, 's'},    {"jobs", required_argument, NULL, 'j'},
+    {"program", required_argument, NULL, 'p'}, {"engine", required_argument, NULL, 'e'},
+    {"plant", required_argument, NULL, 'x'},   {"plants", no_argument, NULL, 'X'},
+    {"limit", required_argument, NULL, 'l'},   {"covered", no_argument, NULL, 'c'},
+    {"twice", no_argument, NULL, '2'},         {"quick", no_argument, NULL, 'q'},
+    {"json", required_argument, NULL, 'o'},    {"trace", no_argument, NULL, 't'},
+    {"packets", required_argument, NULL, 'P'}, {"workers", required_argument, NULL, 'W'},
+    {"backups", required_argument, NULL, 'B'}, {"fault-mask", required_argument, NULL, 'F'},
+    {"order", required_argument, NULL, 'O'},   {"switches", required_argument, NULL, 'S'},
+    {"clean-links", no_argument, NULL, 'C'},   {NULL, 0, NULL, 0},
 };
 
 static _Noreturn void usage(const char *why)
@@ -215,8 +204,8 @@ static int run_one(const struct command *command)
            "steps, %llu switches, trace %016llx\n",
            (unsigned long long)command->seed, sim.program->name, config.workers,
            sim.needs.variables, config.packets, config.faults, config.exact ? "exact" : "max",
-           config_engine_names[config.engine], config.check ? " with checks" : "",
-           config.backups, (unsigned long long)sim.steps, (unsigned long long)sim.switches,
+           config_engine_names[config.engine], config.check ? " with checks" : "", config.backups,
+           (unsigned long long)sim.steps, (unsigned long long)sim.switches,
            (unsigned long long)sim.trace_hash);
     if (ok)
         return 0;

@@ -234,7 +234,8 @@ void master_backup(struct proc *proc, const struct message *message)
         return;
     bool sent = same && backup->sent;
     *backup = (struct backup){.present = message->present, .incarnation = message->incarnation};
-    backup->holds = message->present && s->committed.epoch && base_same(message->name, s->committed);
+    backup->holds =
+        message->present && s->committed.epoch && base_same(message->name, s->committed);
     if (sent) { /* it does not want that one again */
         backup->sent = backup->refused = true;
         return;

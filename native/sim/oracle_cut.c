@@ -156,8 +156,8 @@ static void compare(const struct arena *image, const struct arena *held, const c
     if (at == UINT64_MAX)
         return;
     snapshot_where(image, at, where);
-    sim_fail("I3", "%s is not the state at the cut: offset %llu, %s", what,
-             (unsigned long long)at, where);
+    sim_fail("I3", "%s is not the state at the cut: offset %llu, %s", what, (unsigned long long)at,
+             where);
 }
 
 void oracle_prepared(const struct proc *proc)

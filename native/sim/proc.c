@@ -135,7 +135,8 @@ static void open_base(struct proc *proc)
 
 static void init_workers(struct proc *proc)
 {
-    proc->env = (struct ctx_env){.relax = relax, .diverged = diverged, .clock = now_ns, .env = proc};
+    proc->env =
+        (struct ctx_env){.relax = relax, .diverged = diverged, .clock = now_ns, .env = proc};
     memset(proc->vectors, 0, sizeof(proc->vectors));
     for (uint32_t w = 0; w < sim.config.workers; w++) {
         struct worker *worker = &proc->worker[w];

@@ -16,8 +16,8 @@
 
 enum { PARAM_VARIABLES, PARAM_SEED, PARAM_STRIDE };
 
-/* What a worker has for itself: a word that all it saw goes into, and blocks that it allocates as it
- * goes along. */
+/* What a worker has for itself: a word that all it saw goes into, and blocks that it allocates as
+ * it goes along. */
 struct own {
     uint64_t word;
     uint64_t blocks;

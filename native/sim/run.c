@@ -290,8 +290,7 @@ static void reset(const struct sim_config *config)
         sim.from_proc[slot].head = sim.from_proc[slot].tail = 0;
         sim.to_proc[slot].head = sim.to_proc[slot].tail = 0;
         sim.from_proc[slot].cut_until_ns = sim.to_proc[slot].cut_until_ns = 0;
-        for (uint32_t i = 0; i < SIM_SLOTS; i++)
-        {
+        for (uint32_t i = 0; i < SIM_SLOTS; i++) {
             sim.state[slot][i].full = false;
             sim.state[slot][i].acked = (struct base_name){0};
         }

@@ -68,14 +68,14 @@ struct backup {
 
 /* What the master knows of its snapshots. */
 struct snapshots {
-    struct base_name committed; /* that deltas build on; epoch 0: none */
-    struct base_name pending;   /* epoch 0: none under way */
-    struct base_name told;      /* the base, as the OL last said */
+    struct base_name committed;  /* that deltas build on; epoch 0: none */
+    struct base_name pending;    /* epoch 0: none under way */
+    struct base_name told;       /* the base, as the OL last said */
     struct snapshot_slice slice; /* of the one under way */
-    uint64_t slice_at;          /* where the next slice begins */
-    uint64_t previous;          /* epoch of the delta before, in this view */
-    bool making;                /* its delta is not whole yet */
-    bool builds_only;           /* there were only builders when it began */
+    uint64_t slice_at;           /* where the next slice begins */
+    uint64_t previous;           /* epoch of the delta before, in this view */
+    bool making;                 /* its delta is not whole yet */
+    bool builds_only;            /* there were only builders when it began */
     bool is_committed;
     uint64_t committed_ns;
     uint64_t due_ns;

@@ -200,10 +200,8 @@ static void seal(uint8_t *bytes, uint64_t size)
     struct delta_head head;
     memcpy(&head, bytes, sizeof(head));
     head.bytes = size;
-    head.checksum = 0;
-    head.checksum =
-        hash_bytes(hash_bytes(0, &head, sizeof(head)), bytes + sizeof(head), size - sizeof(head));
     memcpy(bytes, &head, sizeof(head));
+    ((struct delta_head *)bytes)->checksum = delta_checksum(bytes);
 }
 
 static bool refused(const uint8_t *bytes, uint64_t size, uint64_t arena_size)

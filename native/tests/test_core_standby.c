@@ -147,9 +147,7 @@ static void restart(struct world *w)
 static void seal(struct world *w)
 {
     struct delta_head *head = (struct delta_head *)w->standby.delta;
-    head->checksum = 0;
-    head->checksum = hash_bytes(hash_bytes(0, head, sizeof(*head)),
-                                w->standby.delta + sizeof(*head), w->delta.size - sizeof(*head));
+    head->checksum = delta_checksum(w->standby.delta);
 }
 
 /* A delta that must not be taken: nothing changes. */

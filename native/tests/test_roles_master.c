@@ -33,6 +33,11 @@ static void backup_open(struct backup *backup, uint32_t slot)
     standby_create(&backup->standby, peer_arena(), memory);
 }
 
+static bool whole(const struct delta_head *head)
+{
+    return delta_is_whole(head, arena_size);
+}
+
 static void tell_backup(const struct backup *backup, bool present, struct base_name base)
 {
     struct msg_backup message = {.slot = backup->slot,
@@ -100,7 +105,7 @@ static struct base_name advance(struct backup *backup, bool full)
 {
     struct base_name base = standby_base(&backup->standby);
     struct delta_head head = receive(backup, base.epoch);
-    CHECK((head.base_epoch == 0) == full);
+    CHECK(full ? whole(&head) : head.base_epoch == base.epoch);
     struct base_name name = {head.view, head.epoch};
     commit(backup, NULL, name);
     return name;
@@ -128,7 +133,7 @@ static void test_losses(struct backup *backup)
         4) /* where this test stood still for 100 ms the master begins anew, with all of it */
         peer_close(&backup->channel);
     struct delta_head head = receive(backup, base.epoch);
-    CHECK(head.base_epoch == 0 || (head.base_epoch == base.epoch && head.base_view == base.view));
+    CHECK(whole(&head) || (head.base_epoch == base.epoch && head.base_view == base.view));
     commit(backup, NULL, standby_prepared(&backup->standby));
     /* The connection ends in the middle. */
     CHECK(take_piece(backup, 5000, true));
@@ -147,7 +152,7 @@ static void test_refused(struct backup *backup)
     tell_backup(backup, true, (struct base_name){0});
     peer_close(&backup->channel);
     struct delta_head head = receive(backup, refused.epoch);
-    CHECK(head.base_epoch == 0);
+    CHECK(whole(&head));
     commit(backup, NULL, standby_prepared(&backup->standby));
     /* The same backup with the base that it has: nothing new. */
     tell_backup(backup, true, standby_base(&backup->standby));
@@ -173,20 +178,20 @@ static struct delta_head receive_shared(struct backup *one, struct backup *two)
     return lines;
 }
 
-/* Both get the same snapshot, each what it needs. Then one of them stops to read. */
+/* Both get the same snapshot. Then one of them stops to read. */
 static void test_two(struct backup *one, struct backup *two)
 {
     tell_backup(two, true, (struct base_name){0});
     struct delta_head lines = receive_shared(one, two);
     struct delta_head full = receive(two, 0);
-    CHECK(full.base_epoch == 0 && lines.base_epoch == standby_base(&one->standby).epoch);
-    CHECK(lines.epoch == full.epoch);
-    CHECK(memcmp(&lines.cut, &full.cut, sizeof(full.cut)) == 0 && lines.hashes == full.hashes);
+    CHECK(whole(&full) && lines.base_epoch == standby_base(&one->standby).epoch);
+    CHECK(memcmp(&lines, &full, sizeof(full)) == 0); /* one delta serves both */
     commit(one, two, standby_prepared(&one->standby));
     CHECK(snapshot_first_difference(one->standby.image, two->standby.image) == UINT64_MAX);
     for (unsigned i = 0; i < 3; i++) {
         uint64_t epoch = standby_base(&one->standby).epoch;
-        CHECK(receive(one, epoch).base_epoch == epoch && receive(two, epoch).base_epoch == epoch);
+        struct delta_head a = receive(one, epoch), b = receive(two, epoch);
+        CHECK(a.base_epoch == epoch && b.base_epoch == epoch);
         commit(one, two, standby_prepared(&one->standby));
     }
     /* `two` is there, acknowledges nothing, and the OL goes on with `one` alone. */
@@ -207,7 +212,7 @@ static void test_two(struct backup *one, struct backup *two)
             peer_close(&two->channel);
     }
     CHECK(!standby_prepare(&two->standby, two->rx.total));
-    CHECK(standby_delta(&two->standby)->base_epoch == 0);
+    CHECK(whole(standby_delta(&two->standby)));
     standby_roll_back(&two->standby);
     tell_backup(two, false, (struct base_name){0});
     advance(one, false);
@@ -221,13 +226,14 @@ static void test_declined(struct backup *one, struct backup *two)
     struct delta_head lines = receive_shared(one, two);
     peer_close(&two->channel);
     struct delta_head full = receive(two, lines.epoch - 1);
-    CHECK(full.base_epoch == 0 && full.epoch == lines.epoch);
+    CHECK(whole(&full) && full.epoch == lines.epoch);
     standby_roll_back(&two->standby);
     usleep(100000); /* so that it may be sent everything again */
     tell_backup(two, true, (struct base_name){0});
     usleep(100000);
     tell_backup(one, false, (struct base_name){0});
-    CHECK(receive(two, full.epoch).base_epoch == 0);
+    struct delta_head next = receive(two, full.epoch);
+    CHECK(whole(&next));
     commit(two, NULL, standby_prepared(&two->standby));
     advance(two, false);
 }

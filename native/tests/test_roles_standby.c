@@ -42,9 +42,7 @@ static struct delta_head *head(void)
 
 static void seal(void)
 {
-    head()->checksum = 0;
-    head()->checksum = hash_bytes(hash_bytes(0, head(), sizeof(*head())),
-                                  delta.bytes + sizeof(*head()), delta.size - sizeof(*head()));
+    head()->checksum = delta_checksum(delta.bytes);
 }
 
 static void send_piece(uint64_t at, uint64_t length)

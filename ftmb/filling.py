@@ -1,0 +1,55 @@
+"""The fill: before the warm-up the function is given all its flows."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ftmb.events import Event
+
+if TYPE_CHECKING:
+    from ftmb.fleet import Fleet
+
+# The generator tells its progress once a second. A machine on which it cannot for so long is of no
+# use for the rest.
+SILENCE_S = 30.0
+# After so many times the drain without a packet that comes through it gives up (traffic/fill.h).
+DRAINS = 5
+
+
+def begin(fleet: Fleet) -> None:
+    """Before `start`: input waits while a log is full, for no flow of the fill may be refused."""
+    _tell_il(fleet, "wait")
+
+
+def wait(fleet: Fleet) -> str | None:
+    """Wait until all flows are known. Returns why they are not, in words."""
+    spec = fleet.spec
+    fleet.progress.stage(f"filling in {spec.traffic.flows} flows")
+    while "filled" not in fleet.seen:
+        if not _tells(fleet, len(_told(fleet))):
+            return f"the fill told no progress for {SILENCE_S:g} s"
+        last = _told(fleet)[-1]
+        fleet.progress.filling(last.integer("delivered"), spec.traffic.flows)
+    _tell_il(fleet, "wait" if spec.traffic.rate_pps == "max" else "refuse")
+    if last.fields.get("complete"):
+        return None
+    return (
+        f"of {last.integer('sent')} flows sent in the fill (traffic.fill) "
+        f"{last.integer('delivered')} came through, then nothing for {DRAINS * spec.drain_s:g} s "
+        f"({DRAINS} x drain_s); has {spec.nf.name} room for them?"
+    )
+
+
+def _told(fleet: Fleet) -> list[Event]:
+    return [event for event in fleet.events if event.name in ("filling", "filled")]
+
+
+def _tells(fleet: Fleet, times: int) -> bool:
+    """Wait until the fill told its progress more than so many times."""
+    return fleet.pump(lambda: len(_told(fleet)) > times, time.monotonic() + SILENCE_S)
+
+
+def _tell_il(fleet: Fleet, verb: str) -> None:
+    if "il" in fleet.roster.loggers:
+        fleet.processes[fleet.roster.loggers["il"]].command(verb)
