@@ -30,6 +30,7 @@ def wait(fleet: Fleet) -> str | None:
         if not _tells(fleet, len(_told(fleet))):
             return f"the fill told no progress for {SILENCE_S:g} s"
         last = _told(fleet)[-1]
+        _ask_for_snapshot(fleet)
         fleet.progress.filling(last.integer("delivered"), spec.traffic.flows)
     _tell_il(fleet, "wait" if spec.traffic.rate_pps == "max" else "refuse")
     if last.fields.get("complete"):
@@ -39,6 +40,14 @@ def wait(fleet: Fleet) -> str | None:
         f"{last.integer('delivered')} came through, then nothing for {DRAINS * spec.drain_s:g} s "
         f"({DRAINS} x drain_s); has {spec.nf.name} room for them?"
     )
+
+
+def _ask_for_snapshot(fleet: Fleet) -> None:
+    """With engine none the logs would only grow: what was filled in goes into the base, once a
+    second and at the end."""
+    spec = fleet.spec
+    if spec.ft.mode == "ftmb" and spec.ft.snapshot.engine == "none":
+        fleet.processes[fleet.roster.slots[0]].command("snapshot")
 
 
 def _told(fleet: Fleet) -> list[Event]:

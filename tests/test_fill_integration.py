@@ -29,3 +29,22 @@ def test_filled_then_killed(trial: RunFtmb) -> None:
     assert record["nf"]["mappings_created"] == record["nf"]["mappings"] == flows
     assert record["recovery"][0]["view"] is not None
     assert record["state_bytes"] > 65_536 * 32
+
+
+def test_filled_without_snapshots(trial: RunFtmb) -> None:
+    """Engine `none` takes none by itself: the fill would end at the logs' bound. It asks for them,
+    and the last may come a little late."""
+    flows = 400_000
+    record = sound(
+        trial,
+        spec(
+            ft={"snapshot": {"engine": "none"}},
+            nf={"name": "monitor", "flows": 250_000},
+            log={"input_mb": 16},
+            traffic={"flows": flows, "fill": True, "new_flows_per_s": 0, "reply_share": 0},
+        ),
+    )
+    assert record["fill"]["delivered"] == flows == record["nf"]["flows"]
+    assert record["packets"]["refused_before_log"] == 0
+    assert record["snapshot"]["committed"] >= 2
+    assert record["snapshot"]["taken"] <= 1

@@ -266,7 +266,7 @@ static void obey(void)
         if (strcmp(line, "exit") == 0 && finished)
             _exit(0);
         if (strcmp(line, "snapshot") == 0 && node.roles.replica && node.config.mode == MODE_FTMB)
-            state_sender_wanted(&node.replica);
+            state_sender_asked(&node.replica);
         else if (!obey_fault(line) && !finished)
             tell_roles(line);
     }

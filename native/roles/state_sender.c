@@ -69,6 +69,14 @@ void state_sender_wanted(struct replica *replica)
     replica_state_wake(replica);
 }
 
+void state_sender_asked(struct replica *replica)
+{
+    pthread_mutex_lock(&replica->state_lock);
+    replica->sender.told_asked = true;
+    pthread_mutex_unlock(&replica->state_lock);
+    state_sender_wanted(replica);
+}
+
 static void take_news(struct backup *backup)
 {
     const struct msg_backup *told = &backup->told;
@@ -162,7 +170,8 @@ static void look_at_news(struct replica *replica)
     }
     struct base_name told = sender->told_committed;
     sender->wanted |= sender->told_wanted;
-    sender->told_wanted = false;
+    sender->asked |= sender->told_asked;
+    sender->told_wanted = sender->told_asked = false;
     pthread_mutex_unlock(&replica->state_lock);
     settle(sender, told);
 }
@@ -219,7 +228,7 @@ static bool timely(const struct replica *replica, uint64_t now)
     const struct state_sender *sender = &replica->sender;
     const struct node_config *config = replica->config;
     if (config->engine == ENGINE_NONE)
-        return false;
+        return sender->asked;
     switch (config->schedule) {
     case SCHEDULE_PERIOD:
         return sender->wanted || now >= sender->due_ns;
@@ -234,7 +243,7 @@ static bool timely(const struct replica *replica, uint64_t now)
             predicted_replay_ns(replica, now) >= config->replay_target_us * NS_PER_US);
 }
 
-/* With engine `none` only a backup without a base gets one. */
+/* With engine `none` only a backup without a base gets one, or whoever asks. */
 static bool snapshot_due(const struct replica *replica, uint64_t now)
 {
     const struct state_sender *sender = &replica->sender;
@@ -296,7 +305,7 @@ static void begin_snapshot(struct replica *replica, uint64_t now)
     /* No catching up on periods that were missed. */
     if (now >= sender->due_ns)
         sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
-    sender->wanted = false;
+    sender->wanted = sender->asked = false;
     sender->pending = (struct base_name){atomic_load(&replica->view), ++sender->epoch};
     struct snapshot_name name = {.view = sender->pending.view,
                                  .epoch = sender->pending.epoch,

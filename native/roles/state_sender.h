@@ -52,6 +52,7 @@ struct state_sender {
     /* Told by the control thread, under the state lock. */
     struct base_name told_committed;
     bool told_wanted;
+    bool told_asked;
 
     /* The state thread's. */
     struct base_name
@@ -65,6 +66,7 @@ struct state_sender {
     uint64_t slice_at;        /* line that the next slice begins at */
     uint64_t slice_due_ns;    /* before that the bandwidth limit allows none */
     bool wanted;              /* a log fills, or somebody asked: do not wait for the schedule */
+    bool asked;               /* by command: engine `none` takes one then, and at no other time */
     uint64_t due_ns;
 };
 
@@ -74,6 +76,9 @@ int state_sender_init(struct replica *replica);
 void state_sender_backup(struct replica *replica, const struct msg_backup *backup);
 void state_sender_committed(struct replica *replica, struct base_name name);
 void state_sender_wanted(struct replica *replica);
+
+/* The command `snapshot`. */
+void state_sender_asked(struct replica *replica);
 
 /* While the replica is the master. */
 void state_sender_main(struct replica *replica);
