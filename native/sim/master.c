@@ -3,10 +3,12 @@
  *
  * One delta an epoch goes to all. A backup *holds* the committed snapshot, which deltas build on,
  * or it *builds*: then deltas carry slices, and it must get every one until they have gone round.
- * An epoch has ended when it is committed; or when nobody is left who could prepare it. Then the
- * committed snapshot stays what deltas build on, and the epoch's lines go into the next; but where
- * there was nobody but builders from the start, it is given up: whoever comes with it later builds
- * as well. No epoch ends before the builders have got it, unless they take too long. */
+ * Whether they have, it says itself.
+ * An epoch has ended when it is committed; or when nobody is left who could prepare it: then the
+ * committed snapshot stays what deltas build on, and the epoch's lines go into the next. Where
+ * nobody is there but builders when an epoch begins, the committed snapshot is given up: whoever
+ * comes with it later builds as well. No epoch ends before the builders have got it, unless they
+ * take too long. */
 #include <string.h>
 
 #include "sim/engine.h"
@@ -33,7 +35,7 @@ static void offer(struct proc *proc, uint32_t slot)
 {
     struct backup *backup = &proc->backup[slot];
     backup->sent = backup->present && (backup->holds || proc->snapshots.slice.lines);
-    backup->delivered = backup->refused = false;
+    backup->delivered = backup->prepared = backup->refused = false;
     if (!backup->sent)
         return;
     sim.state[proc->slot][slot].acked = (struct base_name){0};
@@ -49,6 +51,7 @@ static void serve(struct proc *proc, uint32_t slot)
         return;
     if (parcel_acked(parcel, proc->snapshots.pending)) {
         backup->delivered = true;
+        backup->prepared = parcel->acked_prepared;
         sim.worked = true;
     } else if (sim.now_ns - backup->posted_ns > REPEAT_NS) {
         post(proc, slot);
@@ -57,27 +60,21 @@ static void serve(struct proc *proc, uint32_t slot)
 
 /* ---- the end of an epoch ------------------------------------------------------------------ */
 
-/* With the delta under way it holds, or can hold, the whole state. */
-static bool can_prepare(const struct proc *proc, const struct backup *backup)
+/* It may say, or have said, that it has prepared the delta under way. */
+static bool can_prepare(const struct backup *backup)
 {
-    const struct snapshots *s = &proc->snapshots;
     return backup->present && backup->sent && !backup->refused &&
-           (backup->holds || backup->covered + s->slice.lines >= all_lines(proc));
+           (!backup->delivered || backup->prepared);
 }
 
 static void on_commit(struct proc *proc)
 {
     struct snapshots *s = &proc->snapshots;
-    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        struct backup *backup = &proc->backup[slot];
-        bool holds = can_prepare(proc, backup);
-        cover_if(holds && !backup->holds && backup->covered, COVER_BUILT);
-        backup->holds = holds;
-    }
     sim_engine()->settle(proc, true);
     s->committed = s->pending;
     s->is_committed = true;
     s->committed_ns = sim.now_ns;
+    sim.worked = true;
 }
 
 /* Builders that have not got it yet. */
@@ -98,32 +95,22 @@ static bool builders_wait(struct proc *proc)
     return any;
 }
 
-static void give_up_base(struct proc *proc)
-{
-    cover(COVER_BASE_GIVEN_UP);
-    proc->snapshots.committed = (struct base_name){0};
-    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        cover_if(proc->backup[slot].present && proc->backup[slot].holds, COVER_HOLDER_BUILDS);
-        proc->backup[slot].holds = false;
-    }
-}
-
 static void end_epoch(struct proc *proc)
 {
     struct snapshots *s = &proc->snapshots;
-    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        struct backup *backup = &proc->backup[slot];
-        bool got = backup->present && backup->sent && backup->delivered && !backup->refused;
-        backup->covered = got && !backup->holds ? backup->covered + s->slice.lines : 0;
-        backup->sent = false;
-    }
-    if (!s->is_committed && s->committed.epoch && s->builds_only) {
-        give_up_base(proc);
-    } else if (!s->is_committed && s->committed.epoch) {
+    if (!s->is_committed && s->committed.epoch) {
         cover(COVER_ABANDONED);
         sim_engine()->settle(proc, false);
     }
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        struct backup *backup = &proc->backup[slot];
+        /* Nothing was committed without one that held the last base, but who refused. */
+        if (s->is_committed)
+            backup->holds = can_prepare(backup) && (backup->holds || backup->prepared);
+        backup->sent = false;
+    }
     s->pending = (struct base_name){0};
+    sim.worked = true;
 }
 
 static void settle(struct proc *proc)
@@ -132,16 +119,12 @@ static void settle(struct proc *proc)
     bool can = false;
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
         serve(proc, slot);
-        can |= can_prepare(proc, &proc->backup[slot]);
+        can |= can_prepare(&proc->backup[slot]);
     }
-    if (!s->is_committed && base_same(s->told, s->pending)) {
+    if (!s->is_committed && base_same(s->told, s->pending))
         on_commit(proc);
-        sim.worked = true;
-    }
-    if ((s->is_committed || !can) && !builders_wait(proc)) {
+    if ((s->is_committed || !can) && !builders_wait(proc))
         end_epoch(proc);
-        sim.worked = true;
-    }
 }
 
 /* ---- the beginning of one ----------------------------------------------------------------- */
@@ -176,7 +159,10 @@ static void take(struct proc *proc)
     }
     s->due_ns = sim.now_ns + sim.config.period_us * SIM_US;
     s->wanted = false;
-    s->builds_only = !holder;
+    if (!holder) { /* what changed since then is not kept apart any longer */
+        cover_if(s->committed.epoch != 0, COVER_BASE_GIVEN_UP);
+        s->committed = (struct base_name){0};
+    }
     s->slice = builder ? next_slice(proc) : (struct snapshot_slice){0};
     struct snapshot_name name = {.view = proc->view,
                                  .epoch = epoch_open(&proc->epochs) + 1,
@@ -236,6 +222,7 @@ void master_backup(struct proc *proc, const struct message *message)
     *backup = (struct backup){.present = message->present, .incarnation = message->incarnation};
     backup->holds =
         message->present && s->committed.epoch && base_same(message->name, s->committed);
+    cover_if(message->present && message->name.epoch && !backup->holds, COVER_HOLDER_BUILDS);
     if (sent) { /* it does not want that one again */
         backup->sent = backup->refused = true;
         return;

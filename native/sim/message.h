@@ -66,12 +66,13 @@ struct parcel {
     uint8_t *bytes;
     uint64_t capacity;
     struct base_name acked;
+    bool acked_prepared;
     uint64_t acked_ns;
 };
 
 void parcel_send(struct parcel *parcel, const struct delta *delta);
 bool parcel_ready(const struct parcel *parcel);
-void parcel_ack(struct parcel *parcel, struct base_name name);
+void parcel_ack(struct parcel *parcel, struct base_name name, bool prepared);
 bool parcel_acked(const struct parcel *parcel, struct base_name name);
 
 #endif

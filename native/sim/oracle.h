@@ -55,6 +55,7 @@ void oracle_shared(struct worker *worker);
 void oracle_complete(struct proc *proc);
 void oracle_prepared(const struct proc *proc);
 void oracle_base(struct base_name name);
+void oracle_adopted(const struct proc *proc);
 void oracle_starts(const struct proc *proc, struct base_name name);
 /* When all is quiet again. */
 void oracle_end(struct proc *master);

@@ -21,8 +21,8 @@ struct cut {
 
 static struct cut cuts[SIM_SLOTS][CUTS]; /* a fenced master may not know it yet */
 static uint32_t next_cut[SIM_SLOTS];
-static struct arena *base; /* as it was at the committed cut */
-static struct base_name base_is;
+static struct cut prepared[SIM_SLOTS]; /* what a slot's standby prepared last: its file keeps it */
+static struct cut base;                /* the committed one */
 
 static struct arena *image_memory(void)
 {
@@ -38,9 +38,11 @@ void oracle_cuts_reset(void)
         struct arena *image = cut->image ? cut->image : image_memory();
         *cut = (struct cut){.image = image};
     }
-    if (!base)
-        base = image_memory();
-    base_is = (struct base_name){0};
+    for (uint32_t slot = 0; slot <= SIM_SLOTS; slot++) {
+        struct cut *cut = slot == SIM_SLOTS ? &base : &prepared[slot];
+        struct arena *image = cut->image ? cut->image : image_memory();
+        *cut = (struct cut){.image = image};
+    }
 }
 
 static struct cut *newest(const struct proc *proc)
@@ -141,7 +143,8 @@ static const struct cut *find(struct base_name name)
         const struct cut *cut = &cuts[i / CUTS][i % CUTS];
         if (cut->name.epoch && cut->complete && base_same(cut->name, name))
             return cut;
-        past |= cut->name.view == name.view && cut->name.epoch > name.epoch;
+        past |= cut->name.view > name.view ||
+                (cut->name.view == name.view && cut->name.epoch > name.epoch);
     }
     if (past)
         return NULL;
@@ -166,20 +169,34 @@ void oracle_prepared(const struct proc *proc)
     const struct cut *cut = find(name);
     if (cut)
         compare(cut->image, proc->arena, "what a standby prepared");
+    snapshot_copy(proc->arena, prepared[proc->slot].image);
+    prepared[proc->slot].name = name;
 }
 
+/* Somebody has prepared it, and was right. */
 void oracle_base(struct base_name name)
 {
-    if (base_same(base_is, name))
-        return;
-    const struct cut *cut = find(name);
-    FTMB_ASSERT(cut);
-    snapshot_copy(cut->image, base);
-    base_is = name;
+    for (uint32_t slot = 0; slot < SIM_SLOTS && !base_same(base.name, name); slot++) {
+        if (!base_same(prepared[slot].name, name))
+            continue;
+        snapshot_copy(prepared[slot].image, base.image);
+        base.name = name;
+    }
+    if (!base_same(base.name, name))
+        sim_fail("I4", "snapshot %llu of view %u is committed, and nobody has it",
+                 (unsigned long long)name.epoch, name.view);
+}
+
+/* A process found a prepared snapshot in its slot. */
+void oracle_adopted(const struct proc *proc)
+{
+    const struct cut *cut = &prepared[proc->slot];
+    if (cut->name.epoch && base_same(cut->name, standby_prepared(&proc->standby)))
+        compare(cut->image, proc->arena, "what a process found prepared");
 }
 
 void oracle_starts(const struct proc *proc, struct base_name name)
 {
-    if (base_is.epoch && base_same(base_is, name))
-        compare(base, proc->arena, "what a new master starts from");
+    if (base.name.epoch && base_same(base.name, name))
+        compare(base.image, proc->arena, "what a new master starts from");
 }

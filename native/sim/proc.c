@@ -130,6 +130,7 @@ static void open_base(struct proc *proc)
     standby_create(&proc->standby, proc->arena, file->memory);
     if (file->used && standby_adopt(&proc->standby, old, standby_bytes(SIM_ARENA_BYTES)))
         cover(COVER_BASE_FROM_FILE);
+    oracle_adopted(proc);
     file->used = true;
 }
 

@@ -58,11 +58,11 @@ struct worker {
 struct backup {
     bool present;
     uint32_t incarnation;
-    bool holds;       /* the committed snapshot, which deltas build on */
-    uint64_t covered; /* if not: lines of slices that it has got without a gap */
-    bool sent;        /* it gets the delta under way */
-    bool delivered;   /* and has got it */
-    bool refused;     /* or does not want it */
+    bool holds;     /* the committed snapshot, which deltas build on */
+    bool sent;      /* it gets the delta under way */
+    bool delivered; /* and has got it */
+    bool prepared;  /* and has all of it, so that it may be committed */
+    bool refused;   /* or does not want it */
     uint64_t posted_ns;
 };
 
@@ -75,7 +75,6 @@ struct snapshots {
     uint64_t slice_at;           /* where the next slice begins */
     uint64_t previous;           /* epoch of the delta before, in this view */
     bool making;                 /* its delta is not whole yet */
-    bool builds_only;            /* there were only builders when it began */
     bool is_committed;
     uint64_t committed_ns;
     uint64_t due_ns;

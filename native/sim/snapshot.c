@@ -55,6 +55,7 @@ static void prepare(struct proc *proc, const struct parcel *parcel)
     }
     if (standby_prepared(standby).epoch) {
         oracle_prepared(proc);
+        cover_if(built != 0, COVER_BUILT);
         if (PLANTED(P_COMMIT_WITHOUT_OL))
             (void)standby_commit(standby, standby_prepared(standby));
     }
@@ -89,6 +90,13 @@ static bool receive(struct proc *proc, const struct parcel *parcel)
     return true;
 }
 
+static void acknowledge(struct proc *proc, struct parcel *parcel, struct base_name name)
+{
+    bool prepared = base_same(standby_prepared(&proc->standby), name) ||
+                    base_same(standby_base(&proc->standby), name);
+    parcel_ack(parcel, name, prepared);
+}
+
 static void standby(struct proc *proc)
 {
     for (uint32_t from = 0; from < SIM_SLOTS; from++) {
@@ -97,7 +105,7 @@ static void standby(struct proc *proc)
             continue;
         const struct delta_head *head = (const struct delta_head *)parcel->bytes;
         if (receive(proc, parcel))
-            parcel_ack(parcel, (struct base_name){head->view, head->epoch});
+            acknowledge(proc, parcel, (struct base_name){head->view, head->epoch});
         parcel->full = false;
         sim.worked = true;
     }

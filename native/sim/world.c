@@ -131,7 +131,7 @@ static bool may_strike(enum fault_kind kind)
     }
 }
 
-static void cover_kill(const struct proc *proc)
+static void cover_kill(struct proc *proc)
 {
     bool packet = false, section = false, replaying = atomic_load(&proc->replaying) != 0;
     for (uint32_t w = 0; w < sim.config.workers; w++) {
@@ -140,9 +140,11 @@ static void cover_kill(const struct proc *proc)
     }
     cover_if(packet, COVER_KILL_IN_PACKET);
     cover_if(section, COVER_KILL_IN_SECTION);
-    bool joined = epoch_complete((struct epoch_group *)&proc->epochs, proc->arena, NULL);
-    cover_if(proc->snapshots.making && !joined, COVER_KILL_WHILE_CUTTING);
-    cover_if(proc->snapshots.making && joined, COVER_KILL_COLLECTING);
+    if (proc->snapshots.making) {
+        struct epoch_group *epochs = &proc->epochs;
+        bool joined = epoch_complete(epochs, proc->arena, NULL);
+        cover(joined ? COVER_KILL_COLLECTING : COVER_KILL_WHILE_CUTTING);
+    }
     cover_if(sim.ol.state.pending.valid, COVER_KILL_PREPARED);
     cover_if(replaying, COVER_KILL_IN_REPLAY);
     cover_if(sim.ol.state.promoting, COVER_KILL_PROMOTING);
