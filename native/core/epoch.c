@@ -112,10 +112,9 @@ static bool words_at_cut(const struct epoch_seat *seat, uint64_t word, uint64_t 
     const _Atomic uint64_t *from = in_epoch ? seat->joined : seat->stopped;
     for (unsigned i = 0; i < EPOCH_WORDS; i++) {
         SIM_POINT();
-        words[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
+        words[i] = atomic_load_explicit(&from[i], memory_order_acquire);
     }
     /* An idle one may have woken up, joined and become idle again while we read. */
-    atomic_thread_fence(memory_order_acquire);
     return in_epoch || atomic_load(&seat->state) == state;
 }
 
