@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import ftmb
-from ftmb.errors import FtmbError, Stopped
+from ftmb.errors import EngineError, FtmbError, Stopped
 
 LOCK_WAIT_S = 900.0
 
@@ -46,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     trial.add_argument(
         "--strict", action="store_true", help="end with 5 if a check of the record fails"
+    )
+    trial.add_argument(
+        "--leave-out",
+        action="store_true",
+        help="where this machine lacks the snapshot engine, write the reason as the record; end "
+        "with 0",
     )
     trial.add_argument("--verbose", action="store_true", help="a line on stderr for each stage")
 
@@ -89,12 +95,19 @@ def _trial(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.spec is None or options.out is None:
         parser.error("a trial needs a spec and --out: ftmb trial SPEC.yaml --out DIR")
     # Late: the other commands need none of it.
-    from ftmb import spec, trial
+    from ftmb import record, spec, trial
     from ftmb.signals import stoppable
 
     with stoppable():
         checked = spec.load(options.spec, options.assignments)
-        result = trial.run(checked, options.out, options.lock_wait, options.verbose)
+        try:
+            result = trial.run(checked, options.out, options.lock_wait, options.verbose)
+        except EngineError as error:
+            if not options.leave_out:
+                raise
+            record.leave_out(options.out, str(error))
+            print(f"{options.out / 'record.json'}: left out: {error}")
+            return 0
     print(f"{options.out / 'record.json'}: {trial.summary(result)}")
     if result.valid is not True:
         print(f"ftmb: the record is not valid: {result.valid}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ftmb.errors import MachineError, SpecError
+from ftmb.errors import EngineError, MachineError, SpecError
 
 NODE = Path("results/build/release/ftmb-node")
 
@@ -128,10 +128,10 @@ def nf_config(description: Description, name: str, given: dict[str, Any]) -> dic
 
 
 def check_engine(description: Description, engine: str) -> None:
-    """Raises MachineError, with the reason, if state cannot be copied this way here."""
+    """Raises EngineError, with the reason, if state cannot be copied this way here."""
     for known in description.engines:
         if known.name == engine and known.missing:
-            raise MachineError(f"ft.snapshot.engine: {engine} cannot be used here: {known.missing}")
+            raise EngineError(f"ft.snapshot.engine: {engine} cannot be used here: {known.missing}")
 
 
 def check_workers(description: Description, workers: int) -> None:

@@ -19,6 +19,10 @@ class MachineError(FtmbError):
     exit_code = 3
 
 
+class EngineError(MachineError):
+    """The machine lacks what a snapshot engine needs. A workflow leaves such a trial out."""
+
+
 class TrialError(FtmbError):
     """The trial was started and could not be carried far enough to write a record."""
 

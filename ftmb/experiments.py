@@ -15,7 +15,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ import yaml
 
 TIERS = ("quick", "full")
 EXPERIMENT_KEYS = {
-    "purpose", "spec", "product", "cycle", "trials", "variants", "repetitions", "duration_s",
+    "purpose", "spec", "product", "cycle", "trials", "variants", "axes", "together",
+    "repetitions", "duration_s",
 }  # fmt: skip
 VARIANT_KEYS = {"spec", "repetitions", "duration_s"}
+CHOICE_KEYS = {"spec", "only"}
 TOP_KEYS = {"version", "order_seed", "overhead_s", "tiers", "spec", "experiments"}
 SHARE = "share:"
 RATE_SOURCE = "throughput"
@@ -46,6 +48,8 @@ class Trial:
     spec: dict[str, Any]
     position: int = 0
     overhead_s: float = 0.0
+    labels: dict[str, str] = field(default_factory=dict)  # by axis, the name that was chosen
+    block: str = ""  # trials of the same one run one after the other
 
     @property
     def rate_share(self) -> float | None:
@@ -78,7 +82,21 @@ def load(path: Path) -> dict[str, Any]:
             raise PlanError(f"{path}: experiments.{name}: `cycle` and `trials` go together")
         for variant, its in entry.get("variants", {}).items():
             _only(its, VARIANT_KEYS, f"{path}: experiments.{name}.variants.{variant}")
+        _check_axes(f"{path}: experiments.{name}", entry)
     return text
+
+
+def _check_axes(where: str, entry: dict[str, Any]) -> None:
+    axes = entry.get("axes", {})
+    if axes and (others := sorted({"product", "cycle", "variants"} & set(entry))):
+        raise PlanError(f"{where}: `axes` and `{others[0]}` exclude each other")
+    for axis, choices in axes.items():
+        for name, choice in choices.items():
+            _only(choice, CHOICE_KEYS, f"{where}.axes.{axis}.{name}")
+            if choice.get("only", TIERS[0]) not in TIERS:
+                raise PlanError(f"{where}.axes.{axis}.{name}: only is one of {', '.join(TIERS)}")
+    if "together" in entry and entry["together"] not in axes:
+        raise PlanError(f"{where}: together names no axis: {entry['together']!r}")
 
 
 def plan(config: dict[str, Any], tier: str) -> list[Trial]:
@@ -95,7 +113,13 @@ def plan(config: dict[str, Any], tier: str) -> list[Trial]:
     if doubled:
         raise PlanError(f"two trials share the name {doubled[0]}")
     rng = random.Random(config.get("order_seed", 1))
-    shuffled = sorted(trials, key=lambda trial: _when(trial) + rng.random() * _span(trial))
+    places: dict[str, float] = {}  # of a block: what is compared pair by pair runs side by side
+    keys = {}
+    for trial in trials:
+        block = trial.block or trial.id
+        place = places.setdefault(block, _when(trial) + rng.random() * _span(trial))
+        keys[trial.id] = (place, rng.random())
+    shuffled = sorted(trials, key=lambda trial: keys[trial.id])
     return [replace(trial, position=place) for place, trial in enumerate(shuffled)]
 
 
@@ -138,11 +162,34 @@ def _expand(
             chosen = dict(zip(axes, digits, strict=True))
             yield _trial(experiment, name, base, chosen, index, overhead_s)
         return
+    if "axes" in entry:
+        yield from _along_axes(name, entry, base, tier, overhead_s)
+        return
     axes = entry.get("product", {})
     for values in itertools.product(*axes.values()):
         for repetition in range(_of_tier(entry.get("repetitions", 1), tier)):
             chosen = dict(zip(axes, values, strict=True))
             yield _trial(experiment, name, base, chosen, repetition, overhead_s)
+
+
+def _along_axes(
+    name: str, entry: dict[str, Any], base: dict[str, Any], tier: str, overhead_s: float
+) -> Iterator[Trial]:
+    """Every combination of named choices that the tier has; a choice is a part of a spec."""
+    offered = [
+        [choice for choice, its in choices.items() if its.get("only", tier) == tier]
+        for choices in entry["axes"].values()
+    ]
+    for names in itertools.product(*offered):
+        labels = dict(zip(entry["axes"], names, strict=True))
+        spec = base
+        for axis, choice in labels.items():
+            spec = merge(spec, entry["axes"][axis][choice].get("spec", {}))
+        for repetition in range(_of_tier(entry.get("repetitions", 1), tier)):
+            made = _trial(name, "-".join([name, *names]), spec, {}, repetition, overhead_s)
+            apart = [choice for axis, choice in labels.items() if axis != entry.get("together")]
+            block = "-".join([name, *apart, str(repetition)]) if "together" in entry else ""
+            yield replace(made, labels=labels, block=block)
 
 
 def _trial(
@@ -207,6 +254,7 @@ def manifest(trials: Sequence[Trial], config: dict[str, Any], tier: str) -> dict
                 "repetition": t.repetition,
                 "position": t.position,
                 "rate_share": t.rate_share,
+                "labels": t.labels,
             }
             for t in trials
         ],

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 # The generator tells its progress once a second. A machine on which it cannot for so long is of no
 # use for the rest.
 SILENCE_S = 30.0
-# After so many times the drain without a packet that comes through it gives up (traffic/fill.h).
-DRAINS = 5
+# After so long without a packet that comes through the generator gives up. Long, since the logs are
+# full while a backup receives all of a large state; half a minute was seen on a crowded machine.
+GIVE_UP_S = 60
 
 
 def begin(fleet: Fleet) -> None:
@@ -37,8 +38,8 @@ def wait(fleet: Fleet) -> str | None:
         return None
     return (
         f"of {last.integer('sent')} flows sent in the fill (traffic.fill) "
-        f"{last.integer('delivered')} came through, then nothing for {DRAINS * spec.drain_s:g} s "
-        f"({DRAINS} x drain_s); has {spec.nf.name} room for them?"
+        f"{last.integer('delivered')} came through, then nothing for "
+        f"{GIVE_UP_S} s; has {spec.nf.name} room for them?"
     )
 
 
@@ -47,7 +48,7 @@ def _ask_for_snapshot(fleet: Fleet) -> None:
     second and at the end."""
     spec = fleet.spec
     if spec.ft.mode == "ftmb" and spec.ft.snapshot.engine == "none":
-        fleet.processes[fleet.roster.slots[0]].command("snapshot")
+        fleet.processes[fleet.roster.slots[fleet.roster.master_slot]].command("snapshot")
 
 
 def _told(fleet: Fleet) -> list[Event]:

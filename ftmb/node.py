@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftmb import filling
 from ftmb.errors import MachineError
 from ftmb.spec import Placement, Processes, TrialSpec
 
@@ -150,6 +151,7 @@ def traffic_section(spec: TrialSpec, prepared: dict[str, Any], out: Path) -> dic
         "drain_ms": round(spec.drain_s * 1000),
         "flows": traffic.flows,
         "fill_pps": traffic.fill_pps if traffic.fill else 0,
+        "fill_silence_ms": filling.GIVE_UP_S * 1000,
         "zipf": traffic.zipf,
         "new_flows_per_s": traffic.new_flows_per_s,
         "reply_share": traffic.reply_share,

@@ -216,6 +216,13 @@ def write(record: Record, out: Path) -> Path:
     return path
 
 
+def leave_out(out: Path, why: str) -> None:
+    """In the place of a record: why the trial cannot be run on this machine."""
+    out.mkdir(parents=True, exist_ok=True)
+    tree = {"version": 1, "left_out": why}
+    (out / RECORD_NAME).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
 def read(path: Path) -> Record:
     """A checked record. Raises SpecError if the file is none."""
     try:

@@ -112,6 +112,7 @@ def page(results: Results, claims_file: Path) -> str:
         purposes=results.purposes,
         trials=sorted(results.trials, key=lambda t: str(t.record.get("started"))),
         missing=results.missing,
+        left_out=results.left_out,
         row=results.frame.set_index("trial").to_dict("index"),
         number=report_layout.number,
         fingerprint=records.fingerprint(results),
@@ -168,6 +169,9 @@ def warnings(results: Results) -> list[str]:
         )
     if results.missing:
         found.append(f"{len(results.missing)} planned trials have no record.")
+    for why in sorted(set(results.left_out.values())):
+        count = list(results.left_out.values()).count(why)
+        found.append(f"{count} planned trials were left out: {why}")
     return found
 
 

@@ -348,3 +348,15 @@ def test_nothing_is_left_after_a_signal(tmp_path: Path, number: signal.Signals) 
         assert "nothing is left running" in one_line(err)
     else:
         assert not lock.left_overs(clean=True)
+
+
+def test_without_the_engine_a_workflow_leaves_the_trial_out(run: Run) -> None:
+    """For a person it is an error; for a workflow a result: the reason is the record."""
+    page = SPEC | {"ft": {"snapshot": {"engine": "page"}}}
+    code, result, err = run(page)
+    assert (code, result) == (3, None)
+    assert "page cannot be used here: no PAGEMAP_SCAN" in one_line(err)
+    code, result, _ = run(page, None, "--leave-out")
+    assert code == 0
+    assert result is not None
+    assert "no PAGEMAP_SCAN" in result["left_out"]

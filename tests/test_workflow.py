@@ -222,3 +222,41 @@ def test_plan_and_list_agree(
     planned = json.loads((tmp_path / "plan.json").read_text())
     assert [trial["id"] for trial in planned["trials"]] == listed
     assert planned["tier"] == "full"
+
+
+def test_what_is_compared_runs_side_by_side(config: dict[str, Any]) -> None:
+    for tier in experiments.TIERS:
+        trials = [t for t in experiments.plan(config, tier) if t.experiment == "tail"]
+        blocks: dict[tuple[Any, ...], list[experiments.Trial]] = {}
+        for trial in trials:
+            place = (trial.labels["state"], trial.labels["load"], trial.repetition)
+            blocks.setdefault(place, []).append(trial)
+        orders = set()
+        for block in blocks.values():
+            places = sorted(trial.position for trial in block)
+            assert places == list(range(places[0], places[0] + len(block)))
+            assert len({trial.spec["traffic"]["seed"] for trial in block}) == 1
+            in_turn = sorted(block, key=lambda trial: trial.position)
+            orders.add(tuple(trial.labels["snapshots"] for trial in in_turn))
+        assert {len(order) for order in orders} == {7}
+        assert len(orders) > 1, "the order within a block is drawn anew for each"
+
+
+def test_axes_are_named_choices_some_of_one_tier_only(config: dict[str, Any]) -> None:
+    quick, full = (
+        {t.id: t for t in experiments.plan(config, tier) if t.experiment == "tail"}
+        for tier in experiments.TIERS
+    )
+    assert {t.labels["state"] for t in quick.values()} == {"nat64"}
+    assert {t.labels["load"] for t in full.values()} == {"200k", "half"}
+    large = full["tail-half-monitor512-cow-20-03"]
+    assert large.rate_share == 0.5
+    assert large.spec["nf"] == {"name": "monitor", "flows": 6_250_000}
+    assert large.spec["log"]["pals"] == 33_554_432  # the state's own wins over the load's
+    assert large.spec["ft"]["snapshot"] == {"engine": "cow", "period_ms": 20}
+    with pytest.raises(experiments.PlanError, match="together names no axis: 'time'"):
+        experiments._check_axes("x", {"axes": {"a": {"b": {}}}, "together": "time"})
+    with pytest.raises(experiments.PlanError, match="`axes` and `product` exclude"):
+        experiments._check_axes("x", {"axes": {"a": {"b": {}}}, "product": {}})
+    with pytest.raises(experiments.PlanError, match=r"x.axes.a.b: unknown key 'nf'"):
+        experiments._check_axes("x", {"axes": {"a": {"b": {"nf": 1}}}})

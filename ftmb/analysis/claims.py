@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from ftmb.analysis import snapshot_metrics  # noqa: F401 (registers its metrics)
 from ftmb.analysis.metrics import METRICS, Part
 from ftmb.analysis.records import Results, builds
 
@@ -104,6 +105,9 @@ def judge(claim: Claim, results: Results) -> Verdict:
     outcomes = [_part(claim, part) for part in parts]
     if FAILS in outcomes:
         return Verdict(claim, FAILS, parts)
+    noisy = [_noisy(claim, part) for part in parts if _noisy(claim, part)]
+    if noisy:
+        return Verdict(claim, OPEN, parts, noisy[0])
     if OPEN in outcomes:
         unsure = [p.label for p, o in zip(parts, outcomes, strict=True) if o == OPEN]
         where = f" of {', '.join(filter(None, unsure))}" if any(unsure) else ""
@@ -116,7 +120,24 @@ def _part(claim: Claim, part: Part) -> str:
     relation = RELATIONS[claim.relation]
     ends = [e for e in (part.low, part.high) if e is not None] or [part.value]
     met = [relation(end, claim.bound) for end in ends]
+    if not any(met) and _noisy(claim, part):
+        # Noise as large as the tolerance is no excuse for what lies beyond both.
+        beyond = claim.bound + max(abs(end - 1) for end in part.twin or ())
+        return FAILS if all(end > beyond for end in ends) else OPEN
     return HOLDS if all(met) else FAILS if not any(met) else OPEN
+
+
+def _noisy(claim: Claim, part: Part) -> str:
+    """Why a ratio cannot be judged: two runs of the same differ by more than is tolerated."""
+    if part.twin is None or claim.relation not in ("<", "<="):
+        return ""
+    low, high = part.twin
+    if max(abs(low - 1), abs(high - 1)) <= claim.bound - 1:
+        return ""
+    return (
+        f"{part.label}: the same measured twice differs by {low:.2f} to {high:.2f}, more than the "
+        f"tolerance; {part.note.rpartition('; ')[2]}"
+    )
 
 
 def _lacking(claim: Claim, results: Results, parts: list[Part]) -> str:

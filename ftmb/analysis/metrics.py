@@ -32,6 +32,7 @@ class Part:
     n: int = 0
     note: str = ""
     trials: list[str] = field(default_factory=list)
+    twin: tuple[float, float] | None = None  # interval of a ratio that would be 1 without noise
 
 
 Metric = Callable[[Results], list[Part]]

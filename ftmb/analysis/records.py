@@ -76,6 +76,7 @@ class Trial:
     experiment: str
     repetition: int
     rate_share: float | None = None
+    labels: dict[str, str] = field(default_factory=dict)  # by axis of its experiment
 
     @property
     def problems(self) -> list[str]:
@@ -147,6 +148,7 @@ class Results:
     tier: str = "?"
     purposes: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # by trial: what the machine lacks
 
     @cached_property
     def reliability(self) -> dict[str, dict[str, Any]]:
@@ -223,7 +225,7 @@ def load(root: Path) -> Results:
     else:
         names = sorted(path.parent.name for path in root.glob("trials/*/record.json"))
         plan = {"trials": [_guess(name) for name in names]}
-    trials, missing = [], []
+    trials, missing, left_out = [], [], {}
     for entry in plan["trials"]:
         path = root / "trials" / entry["id"]
         if not (path / "record.json").is_file():
@@ -233,6 +235,9 @@ def load(root: Path) -> Results:
             record = json.loads((path / "record.json").read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise RecordError(f"{path}/record.json is not JSON ({error}); run it again") from error
+        if "left_out" in record:
+            left_out[entry["id"]] = str(record["left_out"])
+            continue
         trials.append(
             Trial(
                 entry["id"],
@@ -241,11 +246,13 @@ def load(root: Path) -> Results:
                 entry["experiment"],
                 int(entry["repetition"]),
                 entry.get("rate_share"),
+                entry.get("labels", {}),
             )
         )
     if not trials:
         raise RecordError(f"no records under {root}/trials; run `snakemake --cores all` first")
-    return Results(root, trials, plan.get("tier", "?"), plan.get("purposes", {}), missing)
+    tier, purposes = plan.get("tier", "?"), plan.get("purposes", {})
+    return Results(root, trials, tier, purposes, missing, left_out)
 
 
 def builds(results: Results) -> list[dict[str, str]]:

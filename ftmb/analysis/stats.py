@@ -58,6 +58,19 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Estimate | None:
     return _estimate(float(np.median(a) / np.median(b)), resampled, min(len(a), len(b)))
 
 
+def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Estimate | None:
+    """Median of the ratios of runs that belong together, one to one; whole pairs are resampled.
+
+    What a stretch of the session did to both of a pair cancels out.
+    """
+    a, b = np.asarray(over, dtype=float), np.asarray(under, dtype=float)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} runs against {len(b)} make no pairs")
+    if len(a) == 0 or (b <= 0).any():
+        return None
+    return median(list(a / b))
+
+
 def difference(over: Sequence[float], under: Sequence[float]) -> Estimate | None:
     """Difference of two medians, with the interval of the difference."""
     a, b = np.asarray(over, dtype=float), np.asarray(under, dtype=float)

@@ -87,7 +87,7 @@ static int set_up_synthetic(struct traffic *t, char *why)
         return -ENOMEM;
     }
     t->sink.filled = c->fill_pps ? c->flows : 0;
-    fill_init(&t->fill, c->flows, c->fill_pps, FILL_SILENCE_DRAINS * c->drain_ns);
+    fill_init(&t->fill, c->flows, c->fill_pps, c->fill_silence_ns);
     return 0;
 }
 

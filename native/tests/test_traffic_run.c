@@ -172,11 +172,12 @@ static void test_hiccup(void)
 static int read_changed(const char *key, json_t *value, char *why)
 {
     struct traffic_config config;
-    json_t *spec = json_pack(
-        "{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "rate_pps", 1000,
-        "warmup_ms", 5, "duration_ms", 10, "drain_ms", 10, "flows", 1, "fill_pps", 0, "zipf", 0,
-        "new_flows_per_s", 0, "reply_share", 0, "seed", 1, "template", "t.pcap", "capture", "",
-        "inside", "10.1.2.3/8", "histogram", "", "timeline", "", "samples", "", "noise", "");
+    json_t *spec =
+        json_pack("{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:s,s:s}",
+                  "rate_pps", 1000, "warmup_ms", 5, "duration_ms", 10, "drain_ms", 10, "flows", 1,
+                  "fill_pps", 0, "fill_silence_ms", 300, "zipf", 0, "new_flows_per_s", 0,
+                  "reply_share", 0, "seed", 1, "template", "t.pcap", "capture", "", "inside",
+                  "10.1.2.3/8", "histogram", "", "timeline", "", "samples", "", "noise", "");
     if (value)
         json_object_set_new(spec, key, value);
     else if (key)

@@ -90,7 +90,7 @@ static int read_network(const char *text, struct traffic_config *config, char *w
 
 int traffic_config_read(struct traffic_config *config, const json_t *spec, char *why)
 {
-    uint64_t warmup, duration, drain, flows;
+    uint64_t warmup, duration, drain, flows, fill_silence;
     const char *inside;
     const struct key keys[] = {
         {"rate_pps", WHOLE, &config->rate_pps, 0, 1e9},
@@ -99,6 +99,7 @@ int traffic_config_read(struct traffic_config *config, const json_t *spec, char 
         {"drain_ms", WHOLE, &drain, 0, MAX_MS},
         {"flows", WHOLE, &flows, 1, FLOWS_MAX},
         {"fill_pps", WHOLE, &config->fill_pps, 0, 1e9},
+        {"fill_silence_ms", WHOLE, &fill_silence, 0, MAX_MS},
         {"zipf", REAL, &config->zipf, 0, 4},
         {"new_flows_per_s", WHOLE, &config->new_flows_per_s, 0, 1e9},
         {"reply_share", REAL, &config->reply_share, 0, 0.999},
@@ -123,5 +124,6 @@ int traffic_config_read(struct traffic_config *config, const json_t *spec, char 
     config->duration_ns = duration * MS;
     config->drain_ns = drain * MS;
     config->flows = (uint32_t)flows;
+    config->fill_silence_ns = fill_silence * MS;
     return read_network(inside, config, why);
 }

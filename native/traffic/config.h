@@ -11,7 +11,8 @@ struct traffic_config {
     uint64_t rate_pps; /* 0: as fast as packets are taken */
     uint64_t warmup_ns, duration_ns, drain_ns;
     uint32_t flows;
-    uint64_t fill_pps; /* 0: no fill */
+    uint64_t fill_pps;        /* 0: no fill */
+    uint64_t fill_silence_ns; /* without a delivery; it is given up then */
     double zipf;
     uint64_t new_flows_per_s;
     double reply_share;

@@ -9,9 +9,6 @@
 
 /* Packets of the fill that may be on their way between generator and sink. */
 #define FILL_FLIGHT 4096u
-/* It is given up after a silence of so many times the drain: a first snapshot of a large state may
- * take seconds, and the input logger takes nothing beyond its log meanwhile. */
-#define FILL_SILENCE_DRAINS 5u
 #define FILL_TELL_NS 1000000000u
 
 struct fill {

@@ -65,4 +65,5 @@ rule trial:
     message:
         "Trial {wildcards.trial}"
     shell:
-        "ftmb trial {input.spec} --out {params.out} > {log} 2>&1 || {{ cat {log} >&2; exit 1; }}"
+        "ftmb trial {input.spec} --out {params.out} --leave-out > {log} 2>&1"
+        " || {{ cat {log} >&2; exit 1; }}"
