@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/plant.h"
+
 uint64_t standby_delta_bytes(uint64_t arena_size)
 {
     uint64_t lines = snapshot_lines(arena_size) + ARENA_EXTENTS;
@@ -110,7 +112,8 @@ static void give_up_build(struct standby *standby)
     if (!standby->build.epoch)
         return;
     standby->build = (struct standby_build){0};
-    restore(standby, 0, standby->head->arena_size, &since);
+    if (!PLANTED(P_BUILD_NOT_UNDONE))
+        restore(standby, 0, standby->head->arena_size, &since);
 }
 
 /* The working copy as one whole delta, in the place of the last one of the build. */
@@ -134,27 +137,31 @@ static bool slice_follows(const struct standby *standby, struct snapshot_slice s
            (!slice.lines || !build->lines || (build->first + build->lines) % all == slice.first);
 }
 
-/* One delta more for the build, or the first of another one: whatever the working copy holds, when
- * slices have gone round it is the master's state. What is prepared when it ends is whole, so it
- * needs no base. */
+static bool gone_round(const struct standby *standby)
+{
+    uint64_t missing = PLANTED(P_BUILD_ENDS_EARLY) ? standby_delta(standby)->slice.lines : 0;
+    return standby->build.lines + missing >= snapshot_lines(standby->head->arena_size);
+}
+
+/* One delta more for the build. What is prepared when it ends is whole, so it needs no base. */
 static const char *build_on(struct standby *standby)
 {
     const struct delta_head *delta = standby_delta(standby);
     struct standby_build *build = &standby->build;
-    bool follows = build->epoch && delta->view == build->view &&
-                   delta->previous_epoch == build->epoch && slice_follows(standby, delta->slice);
-    if (!follows && !delta->slice.lines)
-        return build->epoch ? "does not follow the one before"
-                            : "does not follow the base held here";
-    if (!follows)
-        *build = (struct standby_build){.first = delta->slice.first};
+    if (!build->epoch && !delta->slice.lines)
+        return "does not follow the base held here";
+    if (build->epoch && (delta->view != build->view || delta->previous_epoch != build->epoch) &&
+        !PLANTED(P_BUILD_TAKES_GAP))
+        return "does not follow the one before";
     if (!slice_follows(standby, delta->slice))
-        return "its slice lies outside the arena";
+        return "its slice does not follow the one before";
+    if (!build->lines)
+        build->first = delta->slice.first;
     build->view = delta->view;
     build->epoch = delta->epoch;
     build->lines += delta->slice.lines;
     delta_apply(standby->delta, standby->working);
-    if (build->lines < snapshot_lines(standby->head->arena_size))
+    if (!gone_round(standby))
         return NULL;
     const char *wrong = verify(standby);
     if (!wrong && !delta_is_whole(delta, standby->head->arena_size))
@@ -181,14 +188,17 @@ const char *standby_prepare(struct standby *standby, uint64_t bytes)
         delta_check(standby->delta, bytes, standby->head->arena_size, standby->config_digest);
     if (!wrong)
         wrong = why_not(standby, delta);
-    if (wrong)
+    if (wrong) {
+        give_up_build(
+            standby); /* whoever refuses a delta has none of its build to be gone on with */
         return wrong;
+    }
     struct base_name base = standby_base(standby);
     bool anew = standby->build.epoch || (standby->begin_anew && delta->slice.lines);
     bool follows = delta->base_epoch && !anew &&
                    base_same(base, (struct base_name){delta->base_view, delta->base_epoch});
     wrong = follows ? prepare_on_base(standby) : build_on(standby);
-    bool whole = follows || standby->build.lines >= snapshot_lines(standby->head->arena_size);
+    bool whole = follows || gone_round(standby);
     standby->begin_anew = wrong != NULL;
     if (wrong)
         give_up_build(standby);
@@ -226,6 +236,13 @@ void standby_roll_back(struct standby *standby)
         return;
     restore_lines(standby);
     atomic_store_explicit(&standby->head->prepared, 0, memory_order_release);
+}
+
+void standby_new_view(struct standby *standby, uint32_t view)
+{
+    uint32_t of = standby->build.epoch ? standby->build.view : standby_prepared(standby).view;
+    if (of < view || PLANTED(P_NEW_VIEW_UNDOES))
+        standby_roll_back(standby);
 }
 
 /* ---- after another process ---------------------------------------------------------------- */

@@ -332,7 +332,7 @@ static void begin_snapshot(struct replica *replica, uint64_t now)
     if (!sender->committed.epoch && !slice)
         return; /* it would be for nobody */
     set_due(sender, replica->config->period_us * NS_PER_US, now);
-    sender->wanted = false;
+    sender->wanted = sender->asked = false;
     sender->pending = (struct base_name){atomic_load(&replica->view), ++sender->epoch};
     struct snapshot_name name = {.view = sender->pending.view,
                                  .epoch = sender->pending.epoch,

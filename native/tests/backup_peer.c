@@ -46,13 +46,6 @@ void backup_tell(struct peer *ol, const struct backup_peer *backup, bool present
                                  .base_epoch = base.epoch});
 }
 
-void backup_tell_refused(struct peer *ol, const struct backup_peer *backup)
-{
-    tell(ol,
-         (struct msg_backup){
-             .slot = backup->slot, .present = 1, .incarnation = backup->incarnation, .refused = 1});
-}
-
 static void acknowledge(struct backup_peer *backup)
 {
     struct transfer_rx *rx = &backup->rx;
@@ -60,8 +53,9 @@ static void acknowledge(struct backup_peer *backup)
         return;
     struct msg_delta_ack ack = {
         .view = rx->view, .resend = rx->gap, .epoch = rx->epoch, .have = rx->have};
-    if (transfer_rx_whole(rx))
-        ack.became = standby_has(&backup->standby, (struct base_name){rx->view, rx->epoch});
+    struct base_name name = {rx->view, rx->epoch};
+    ack.prepared = transfer_rx_whole(rx) && (base_same(standby_prepared(&backup->standby), name) ||
+                                             base_same(standby_base(&backup->standby), name));
     transfer_rx_acked(rx);
     struct iovec body = {&ack, sizeof(ack)};
     /* A connection that the master has given up meanwhile is no fault. */

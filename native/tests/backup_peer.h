@@ -22,10 +22,9 @@ void backup_open(struct backup_peer *backup, uint32_t slot);
 
 void backup_close(struct backup_peer *backup);
 
-/* As the output logger, tell the master of it. */
+/* As the output logger, tell the master of it; without a base once more: it refused a delta. */
 void backup_tell(struct peer *ol, const struct backup_peer *backup, bool present,
                  struct base_name base);
-void backup_tell_refused(struct peer *ol, const struct backup_peer *backup);
 
 /* Take one piece, if one comes within `ms`; a whole delta is prepared. `lose`: as if it had not
  * come. False: none came. */

@@ -84,7 +84,7 @@ static void test_refused(struct backup_peer *backup)
     struct delta_head refused = receive(backup, base.epoch);
     CHECK(refused.base_epoch == base.epoch);
     standby_roll_back(&backup->standby);
-    backup_tell_refused(&ol, backup);
+    backup_tell(&ol, backup, true, (struct base_name){0});
     peer_close(&backup->channel);
     struct delta_head head = receive(backup, refused.epoch);
     CHECK(whole(&head));
@@ -136,7 +136,7 @@ static void test_two(struct backup_peer *one, struct backup_peer *two)
     CHECK(clock_ns() - start < 3000000000ull);
     /* It comes back to life; what it is sent then is all of it. */
     peer_close(&two->channel);
-    backup_tell_refused(&ol, two);
+    backup_tell(&ol, two, true, (struct base_name){0});
     uint64_t since = standby_base(&one->standby).epoch;
     while (two->rx.epoch <= since || !transfer_rx_whole(&two->rx)) {
         if (two->channel.fd < 0 && waits(two->listen_fd, 0))
@@ -164,7 +164,7 @@ static void test_declined(struct backup_peer *one, struct backup_peer *two)
     CHECK(whole(&full) && full.epoch == lines.epoch);
     standby_roll_back(&two->standby);
     usleep(100000); /* so that it may be sent everything again */
-    backup_tell_refused(&ol, two);
+    backup_tell(&ol, two, true, (struct base_name){0});
     usleep(100000);
     backup_tell(&ol, one, false, (struct base_name){0});
     struct delta_head next = receive(two, full.epoch);
