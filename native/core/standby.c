@@ -128,11 +128,10 @@ static const char *write_whole(struct standby *standby)
     return fits ? NULL : "does not fit";
 }
 
-/* Does this slice go on where those before it ended? */
-static bool slice_follows(const struct standby *standby, struct snapshot_slice slice)
+/* Does this slice go on where those of the build ended? */
+static bool slice_follows(const struct standby_build *build, struct snapshot_slice slice,
+                          uint64_t all)
 {
-    const struct standby_build *build = &standby->build;
-    uint64_t all = snapshot_lines(standby->head->arena_size);
     return slice.lines <= all && slice.first <= all - slice.lines &&
            (!slice.lines || !build->lines || (build->first + build->lines) % all == slice.first);
 }
@@ -143,23 +142,25 @@ static bool gone_round(const struct standby *standby)
     return standby->build.lines + missing >= snapshot_lines(standby->head->arena_size);
 }
 
-/* One delta more for the build. What is prepared when it ends is whole, so it needs no base. */
+/* One delta more for the build, or the first of another one. What is prepared when it ends is
+ * whole, so it needs no base. */
 static const char *build_on(struct standby *standby)
 {
     const struct delta_head *delta = standby_delta(standby);
-    struct standby_build *build = &standby->build;
-    if (!build->epoch && !delta->slice.lines)
+    struct standby_build build = standby->build;
+    if (!delta->previous_epoch && delta->slice.lines)
+        build = (struct standby_build){0};
+    if (!build.epoch && !delta->slice.lines)
         return "does not follow the base held here";
-    if (build->epoch && (delta->view != build->view || delta->previous_epoch != build->epoch) &&
+    if (build.epoch && (delta->view != build.view || delta->previous_epoch != build.epoch) &&
         !PLANTED(P_BUILD_TAKES_GAP))
         return "does not follow the one before";
-    if (!slice_follows(standby, delta->slice))
+    if (!slice_follows(&build, delta->slice, snapshot_lines(standby->head->arena_size)))
         return "its slice does not follow the one before";
-    if (!build->lines)
-        build->first = delta->slice.first;
-    build->view = delta->view;
-    build->epoch = delta->epoch;
-    build->lines += delta->slice.lines;
+    standby->build = (struct standby_build){.view = delta->view,
+                                            .epoch = delta->epoch,
+                                            .first = build.lines ? build.first : delta->slice.first,
+                                            .lines = build.lines + delta->slice.lines};
     delta_apply(standby->delta, standby->working);
     if (!gone_round(standby))
         return NULL;

@@ -316,6 +316,14 @@ static void set_due(struct state_sender *sender, uint64_t period, uint64_t now)
         sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
 }
 
+/* Nobody holds or builds anything: what has changed so far is of no use, builds begin anew. */
+static void forget(struct state_sender *sender, struct snapshot_name *name)
+{
+    name->previous_epoch = 0;
+    if (sender->snapshotter.engine->forget)
+        sender->snapshotter.engine->forget(&sender->snapshotter);
+}
+
 static void begin_snapshot(struct replica *replica, uint64_t now)
 {
     struct state_sender *sender = &replica->sender;
@@ -341,8 +349,8 @@ static void begin_snapshot(struct replica *replica, uint64_t now)
                                  .previous_epoch = sender->sent_epoch};
     if (slice)
         name.slice = next_slice(replica, now);
-    if (!sender->committed.epoch && !follow && sender->snapshotter.engine->forget)
-        sender->snapshotter.engine->forget(&sender->snapshotter);
+    if (!sender->committed.epoch && !follow)
+        forget(sender, &name);
     int error = snapshotter_begin(&sender->snapshotter, name);
     if (error)
         die(3, "cannot take a snapshot: %s", strerror(-error));

@@ -14,7 +14,7 @@
 
 #define MS 1000000ull
 #define SLICE_LINES ((4u << 20) / ARENA_LINE)
-#define FULL_MB_PER_S 100u
+#define FULL_MB_PER_S 40u
 
 static struct peer ol;
 
