@@ -47,6 +47,11 @@ void sim_point(void)
         sched_yield();
 }
 
+void sim_seen(enum sim_seen what)
+{
+    (void)what;
+}
+
 void sim_wrote(struct ftmb_ctx *ctx, uint32_t id)
 {
     (void)ctx;
@@ -57,6 +62,11 @@ void sim_read(struct ftmb_ctx *ctx, uint32_t id)
 {
     (void)ctx;
     (void)id;
+}
+
+void sim_flipped(struct epoch_group *group)
+{
+    (void)group;
 }
 
 void sim_section_ends(struct ftmb_ctx *ctx)
