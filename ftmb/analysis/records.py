@@ -29,6 +29,7 @@ PACKETS = (
 )
 PERCENTILES = ("p50", "p90", "p99", "p999", "p9999", "max", "count")
 PHASES = ("detect_ms", "fence_ms", "cut_ms", "replay_ms", "resume_ms")
+CLAIMS = Path(__file__).resolve().parents[2] / "config" / "claims.yaml"
 FILES = {
     "histogram": "histogram.json",
     "timeline": "timeline.csv",
@@ -148,6 +149,7 @@ class Results:
     tier: str = "?"
     purposes: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    claims: Path = CLAIMS
     left_out: dict[str, str] = field(default_factory=dict)  # by trial: what the machine lacks
 
     @cached_property
@@ -252,7 +254,7 @@ def load(root: Path) -> Results:
     if not trials:
         raise RecordError(f"no records under {root}/trials; run `snakemake --cores all` first")
     tier, purposes = plan.get("tier", "?"), plan.get("purposes", {})
-    return Results(root, trials, tier, purposes, missing, left_out)
+    return Results(root, trials, tier, purposes, missing, left_out=left_out)
 
 
 def builds(results: Results) -> list[dict[str, str]]:
@@ -342,4 +344,7 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 def _recovery(entry: dict[str, Any]) -> dict[str, Any]:
     keys = (*PHASES, *RECOVERY_KEYS)
-    return {key: entry.get(key) for key in keys}
+    marks = entry.get("marks_ns") or {}
+    whole = {"replay_start", "replay_done"} <= marks.keys()
+    span = (marks["replay_done"] - marks["replay_start"]) / 1e6 if whole else None
+    return {key: entry.get(key) for key in keys} | {"replay_span_ms": span}
