@@ -55,8 +55,11 @@ void state_sender_backup(struct replica *replica, const struct msg_backup *told)
 
 void state_sender_committed(struct replica *replica, struct base_name name)
 {
+    struct state_sender *sender = &replica->sender;
     pthread_mutex_lock(&replica->state_lock);
-    replica->sender.told_committed = name;
+    if (!base_same(sender->told_committed, name))
+        sender->told_wanted = false;
+    sender->told_committed = name;
     pthread_mutex_unlock(&replica->state_lock);
     replica_state_wake(replica);
 }
@@ -146,9 +149,24 @@ static bool only_built_on(const struct state_sender *sender, uint64_t now)
     return built;
 }
 
+/* Somebody has prepared what is committed. If nobody has acknowledged it yet, then those that have
+ * not done so: preparing a large state takes long, and so does committing it. */
+static void take_as_held(struct state_sender *sender)
+{
+    if (anybody_holds(sender))
+        return;
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
+        struct backup *backup = &sender->backup[slot];
+        if (backup->present && backup->receiving && base_same(backup->name, sender->committed))
+            state_serve_held(backup);
+    }
+}
+
 static void committed(struct state_sender *sender)
 {
     sender->committed = sender->pending;
+    sender->wanted = sender->asked; /* whoever pressed until now, pressed for this one */
+    take_as_held(sender);
     sender->cut = ((const struct delta_head *)sender->snapshotter.delta.bytes)->cut;
     sender->cut_ns = sender->snapshotter.begun_ns;
     sender->commit_ns = clock_ns() - sender->cut_ns;
@@ -190,11 +208,12 @@ static void look_at_news(struct replica *replica, uint64_t now)
             take_news(&sender->backup[slot]);
     }
     struct base_name told = sender->told_committed;
-    sender->wanted |= sender->told_wanted;
-    sender->asked |= sender->told_asked;
+    bool wanted = sender->told_wanted, asked = sender->told_asked;
     sender->told_wanted = sender->told_asked = false;
     pthread_mutex_unlock(&replica->state_lock);
     settle(sender, told, now);
+    sender->wanted |= wanted || asked;
+    sender->asked |= asked;
 }
 
 /* ---- when --------------------------------------------------------------------------------- */
@@ -382,18 +401,34 @@ static void send_snapshot(struct replica *replica, uint64_t now)
         sender->slice_at = 0;
 }
 
+/* More changes while the lines of a snapshot are read than the undo logs take: one that was lost
+ * leaves all of its lines to the next, so it would be lost for ever. Slices are smaller: everybody
+ * builds.
+ */
+static void begin_anew(struct state_sender *sender)
+{
+    sender->lost = 0;
+    sender->committed = (struct base_name){0};
+    for (int slot = 0; slot < VIEW_SLOTS; slot++)
+        state_serve_anew(&sender->backup[slot]);
+}
+
 /* Go on with the snapshot that is being made, for a few microseconds. */
 static enum snapshot_step make_snapshot(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
     enum snapshot_step step = snapshotter_step(&sender->snapshotter);
-    if (step == STEP_DONE)
+    if (step == STEP_DONE) {
+        sender->lost = 0;
         send_snapshot(replica, clock_ns());
+    }
     if (step != STEP_LOST)
         return step;
     event_emit("snapshot_abandoned", "{s:I,s:s}", "epoch", (json_int_t)sender->pending.epoch, "why",
                replica->config->engine == ENGINE_COW ? "undo_full" : "failed");
     sender->pending.epoch = 0;
+    if (++sender->lost >= SENDER_LOST_IN_A_ROW)
+        begin_anew(sender);
     return step;
 }
 

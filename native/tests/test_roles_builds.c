@@ -17,11 +17,13 @@
 #define FULL_MB_PER_S 40u
 
 static struct peer ol;
+static enum snapshot_schedule schedule;
 
 static void adjust(struct node_config *config)
 {
     config->engine = ENGINE_COW;
     config->params[2] = 196608; /* flows: 8 MiB a worker */
+    config->schedule = schedule;
     config->full_mb_per_s = FULL_MB_PER_S;
     config->undo_mb = 16;
 }
@@ -91,6 +93,8 @@ static void follow(struct backup_peer *backup, unsigned times)
 {
     for (unsigned i = 0; i < times; i++) {
         struct base_name base = standby_base(&backup->standby);
+        if (schedule == SCHEDULE_LOG)
+            peer_send(&ol, MSG_SNAPSHOT, 1, 1, NULL, 0);
         next(backup);
         CHECK(
             base_same(standby_prepared(&backup->standby), (struct base_name){1, backup->rx.epoch}));
@@ -252,6 +256,49 @@ static void test_late(struct backup_peer *one, struct backup_peer *two)
     follow(two, 3);
 }
 
+/* What the only backup has prepared is committed before its acknowledgement comes: it is busy with
+ * the commit, say. It holds what was committed, and need not build again. */
+static void test_commit_before_acknowledgement(struct backup_peer *one, struct backup_peer *two)
+{
+    (void)two;
+    come(one);
+    while (!standby_prepared(&one->standby).epoch) {
+        one->mute =
+            one->standby.build.lines + SLICE_LINES >= snapshot_lines(one->standby.working->size);
+        next(one);
+    }
+    CHECK(one->mute);
+    usleep(150000); /* longer than the master waits for one that does not move */
+    commit(one, NULL);
+    one->mute = false;
+    follow(one, 3);
+}
+
+/* Nothing but repeated pieces for 100 ms. */
+static bool quiet(struct backup_peer *backup)
+{
+    uint64_t epoch = backup->rx.epoch;
+    while (backup_take(backup, 100, false) && backup->rx.epoch == epoch)
+        continue;
+    return backup->rx.epoch == epoch;
+}
+
+/* Loggers that ask while a snapshot is under way have asked for that one. */
+static void test_asked_meanwhile(struct backup_peer *one, struct backup_peer *two)
+{
+    (void)two;
+    have_first(one);
+    CHECK(quiet(one));
+    for (unsigned i = 0; i < 2; i++) {
+        peer_send(&ol, MSG_SNAPSHOT, 1, 1, NULL, 0);
+        next(one);
+        peer_send(&ol, MSG_SNAPSHOT, 1, 1, NULL, 0);
+        usleep(10000);
+        commit(one, NULL);
+        CHECK(quiet(one));
+    }
+}
+
 /* Of two that build one takes nothing: the other one is not held up. */
 static void test_stalled(struct backup_peer *one, struct backup_peer *two)
 {
@@ -293,11 +340,14 @@ int main(int argc, char **argv)
                  {"base_comes_back", test_base_comes_back},
                  {"told_again", test_told_again},
                  {"late", test_late},
-                 {"stalled", test_stalled}};
+                 {"stalled", test_stalled},
+                 {"commit_before_acknowledgement", test_commit_before_acknowledgement},
+                 {"asked_meanwhile", test_asked_meanwhile}};
     signal(SIGPIPE, SIG_IGN);
     peer_adjust = adjust;
     peer_run = work;
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+        schedule = tests[i].test == test_asked_meanwhile ? SCHEDULE_LOG : SCHEDULE_PERIOD;
         if (argc < 2 || strcmp(argv[1], tests[i].name) == 0)
             run(tests[i].test);
     }
