@@ -50,12 +50,13 @@ static void tell_of_full(const struct msg_delta *piece, const uint8_t *bytes, ui
         event_emit("receiving", "{s:I,s:b}", "epoch", (json_int_t)piece->epoch, "full", 1);
 }
 
-/* One piece of a delta. False: not this protocol. */
-static bool take_piece(struct replica *replica, const struct control_msg *message)
+/* One piece of a delta, `whole` if it was the last one missing. False: not this protocol. */
+static bool take_piece(struct replica *replica, const struct control_msg *message, bool *whole)
 {
     struct transfer_rx *rx = &replica->receiver.rx;
     struct standby *standby = &replica->standby;
     struct msg_delta piece;
+    *whole = false;
     if (message->type != MSG_DELTA || message->length < sizeof(piece))
         return false;
     memcpy(&piece, message->body, sizeof(piece));
@@ -77,8 +78,7 @@ static bool take_piece(struct replica *replica, const struct control_msg *messag
     }
     tell_of_full(&piece, bytes, length);
     memcpy(standby->delta + piece.offset, bytes, length);
-    if (transfer_rx_whole(rx))
-        replica_stage(replica, rx->total);
+    *whole = transfer_rx_whole(rx);
     return true;
 }
 
@@ -101,10 +101,15 @@ static int receive(struct replica *replica, struct state_channel *channel)
     struct control_msg *message;
     int result;
     while ((result = state_channel_recv(channel, &message)) == 1) {
-        if (!take_piece(replica, message))
+        bool whole;
+        if (!take_piece(replica, message, &whole))
             return -EPROTO;
-        if (transfer_rx_ack_due(&replica->receiver.rx, false))
+        /* Before anything comes of it: the master is not to hear of the commit of what it does not
+         * know to be here. */
+        if (whole || transfer_rx_ack_due(&replica->receiver.rx, false))
             result = acknowledge(replica, channel);
+        if (whole)
+            replica_stage(replica, replica->receiver.rx.total);
         if (result < 0)
             return result;
     }

@@ -254,7 +254,7 @@ static bool snapshot_due(const struct replica *replica, uint64_t now)
         const struct backup *backup = &sender->backup[slot];
         full |= wants_full(sender, backup, now);
         present |= holds_image(sender, backup) && backup->present;
-        busy |= backup->receiving && now - backup->moved_ns < SENDER_PATIENCE_NS;
+        busy |= backup->receiving && now - backup->moved_ns < backup->patience_ns;
     }
     return !busy && ((full && now >= sender->slice_due_ns) || (present && timely(replica, now)));
 }

@@ -46,6 +46,8 @@ void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t 
     backup->name = sender->pending;
     backup->receiving = true;
     backup->moved_ns = now;
+    backup->patience_ns = SENDER_PATIENCE_NS + backup->work * SENDER_PATIENCE_NS_PER_BYTE;
+    backup->work = backup->decides && !holds ? replica->arena->size : snapshotter->delta.size;
     backup->connect_after_ns = 0;
     transfer_tx_begin(&backup->tx, snapshotter->delta.size, MSG_DELTA_PIECE, now);
 }
