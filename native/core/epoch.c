@@ -11,7 +11,7 @@ static void hand_over(const struct ftmb_ctx *ctx, _Atomic uint64_t *words)
     memcpy(now, ctx->cursor, sizeof(struct worker_cursor));
     now[EPOCH_WORDS - 1] = ctx->arena->extents[1 + ctx->worker].used;
     for (unsigned i = 0; i < EPOCH_WORDS; i++)
-        atomic_store_explicit(&words[i], now[i], memory_order_relaxed);
+        atomic_store_explicit(&words[i], now[i], memory_order_release);
 }
 
 static void set_tag(struct ftmb_ctx *ctx)
@@ -40,13 +40,14 @@ bool epoch_turn(struct ftmb_ctx *ctx)
             hand_over(ctx, seat->joined);
             atomic_store_explicit(&seat->waited_ns, 0, memory_order_relaxed);
             ctx->epoch_seen = word;
-            ctx->gate = true;
+            ctx->gate = !PLANTED(P_NO_GATE);
             set_tag(ctx);
         }
         ctx->epoch_seen = word & ~1ull; /* so that a parked one does not get past epoch_enter() */
         uint64_t state = (word >> 1) << 2;
         if (word & 1) {
-            hand_over(ctx, seat->stopped); /* the next flip may come before it has woken up */
+            if (!PLANTED(P_PARKED_STALE)) /* the next flip may come before it has woken up */
+                hand_over(ctx, seat->stopped);
             atomic_store(&seat->state, state | EPOCH_PARKED);
             return false;
         }
@@ -81,6 +82,7 @@ void epoch_gate(struct ftmb_ctx *ctx)
             SIM_POINT();
             if (joined(atomic_load(&group->seat[w].state), epoch))
                 break;
+            SIM_SEEN(SIM_SEEN_GATE);
             if (!begun && ctx->env->clock)
                 begun = ctx->env->clock(ctx->env->env);
             ctx->env->relax(ctx->env->env, ctx->worker, rounds);
@@ -115,7 +117,10 @@ static bool words_at_cut(const struct epoch_seat *seat, uint64_t word, uint64_t 
         words[i] = atomic_load_explicit(&from[i], memory_order_acquire);
     }
     /* An idle one may have woken up, joined and become idle again while we read. */
-    return in_epoch || atomic_load(&seat->state) == state;
+    bool same = in_epoch || atomic_load(&seat->state) == state;
+    if (!same)
+        SIM_SEEN(SIM_SEEN_WOKE);
+    return same || PLANTED(P_IDLE_SEEN_ONCE);
 }
 
 bool epoch_complete(struct epoch_group *group, const struct arena *arena, struct arena *header)
@@ -130,7 +135,10 @@ bool epoch_complete(struct epoch_group *group, const struct arena *arena, struct
         return true;
     /* What workers change is not read from the arena. Every byte is set: they are hashed. */
     memset(header, 0, sizeof(*header));
-    memcpy(header, arena, offsetof(struct arena, extents));
+    memcpy(header, arena,
+           PLANTED(P_HEADER_AT_FLIP) ? sizeof(*arena) : offsetof(struct arena, extents));
+    if (PLANTED(P_HEADER_AT_FLIP))
+        return true;
     for (uint32_t e = 0; e < ARENA_EXTENTS; e++) {
         bool worker = e >= 1 && e <= group->workers;
         header->extents[e] = (struct arena_extent){.start = arena->extents[e].start,

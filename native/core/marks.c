@@ -57,7 +57,7 @@ static void save(struct marks *marks, uint32_t worker, uint64_t line)
     struct undo_log *undo = &marks->undo[worker];
     uint64_t count = atomic_load_explicit(&undo->count, memory_order_relaxed);
     if (unlikely(count == undo->capacity)) {
-        atomic_store_explicit(&marks->lost, 1, memory_order_release);
+        atomic_store_explicit(&marks->lost, !PLANTED(P_UNDO_FULL_IGNORED), memory_order_release);
         return;
     }
     struct undo_entry *entry = &undo->entry[count];
@@ -85,6 +85,7 @@ void marks_claim(struct ftmb_ctx *ctx, uint64_t line)
         if (seen == ctx->tag)
             return;
         if (seen == MARK_BUSY) {
+            SIM_SEEN(SIM_SEEN_BUSY);
             ctx->env->relax(ctx->env->env, ctx->worker, rounds);
             continue;
         }
@@ -92,13 +93,18 @@ void marks_claim(struct ftmb_ctx *ctx, uint64_t line)
         /* A line of an epoch that this worker has not joined: the gate was passed too early, or
          * shared memory was changed outside a section. */
         FTMB_ASSERT(clean || ctx->tag == mark_tag(atomic_load(&marks->epoch)));
-        uint8_t next = clean ? ctx->tag : MARK_BUSY;
+        uint8_t next = clean || PLANTED(P_LINE_STAMP_FIRST) || PLANTED(P_LINE_APPEND_FIRST)
+                           ? ctx->tag
+                           : MARK_BUSY;
+        if (PLANTED(P_LINE_APPEND_FIRST) && !clean)
+            save(marks, ctx->worker, line);
         if (!atomic_compare_exchange_strong_explicit(stamp, &seen, next, memory_order_acq_rel,
                                                      memory_order_relaxed))
             continue;
         if (!clean) {
             SIM_POINT();
-            save(marks, ctx->worker, line);
+            if (!PLANTED(P_LINE_APPEND_FIRST))
+                save(marks, ctx->worker, line);
             SIM_POINT();
             atomic_store_explicit(stamp, ctx->tag, memory_order_release);
         }
@@ -146,16 +152,19 @@ static void read_line(const uint8_t *line, uint64_t *copy)
     }
 }
 
-/* From CLEAN or the closing tag to that of the open epoch. */
-static void mark_again(struct marks *marks, uint64_t line, uint64_t open)
+/* From CLEAN or the closing tag to that of the open epoch. False: a worker is just saving the line,
+ * and will stamp it. */
+static bool mark_again(struct marks *marks, uint64_t line, uint64_t open)
 {
     _Atomic uint8_t *stamp = &marks->stamp[line];
     uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
+    SIM_POINT();
     while (seen != mark_tag(open) && seen != MARK_BUSY &&
            !atomic_compare_exchange_weak_explicit(stamp, &seen, mark_tag(open),
                                                   memory_order_acq_rel, memory_order_acquire))
         SIM_POINT();
     enter_in_map(&marks->map[open & 1][line / MARK_CHUNK]);
+    return seen != MARK_BUSY;
 }
 
 /* One line, if it is of the closing epoch. DONE: handed over, or not to be had here, because it is
@@ -169,19 +178,24 @@ static enum marks_progress collect_line(struct marks *marks, uint64_t line, uint
     _Atomic uint8_t *stamp = &marks->stamp[line];
     uint8_t seen = atomic_load_explicit(stamp, memory_order_acquire);
     if (seen == mark_tag(open - 1)) {
+        if (PLANTED(P_STAMP_BEFORE_READ))
+            atomic_store(stamp, seen = MARK_CLEAN);
         read_line((const uint8_t *)marks->arena + offset, copy);
         /* Releases: whoever claims the line next stores into it after we have read it. */
-        if (atomic_compare_exchange_strong_explicit(stamp, &seen, MARK_CLEAN, memory_order_acq_rel,
+        if (PLANTED(P_STAMP_BEFORE_READ) ||
+            atomic_compare_exchange_strong_explicit(stamp, &seen, MARK_CLEAN, memory_order_acq_rel,
                                                     memory_order_acquire)) {
             uint64_t length = allocated_at(marks->arena, offset);
             ++*spent;
             if (!length || sink(self, offset, (const uint8_t *)copy, length))
                 return MARKS_DONE;
-            mark_again(marks, line, open);
+            if (!PLANTED(P_NO_ROOM_FORGETS))
+                mark_again(marks, line, open);
             return MARKS_NO_ROOM;
         }
+        SIM_SEEN(SIM_SEEN_RACE);
     }
-    return seen == MARK_BUSY ? MARKS_WAIT : MARKS_DONE;
+    return seen == MARK_BUSY && !PLANTED(P_LINE_NO_WAIT) ? MARKS_WAIT : MARKS_DONE;
 }
 
 /* Not DONE: begin the chunk again. */
@@ -266,10 +280,11 @@ bool marks_give_up(struct marks *marks, struct marks_scan *scan, uint64_t budget
         uint64_t first = scan->chunk * MARK_CHUNK;
         for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
             uint8_t seen = atomic_load_explicit(&marks->stamp[line], memory_order_acquire);
-            if (seen == MARK_BUSY)
-                return false; /* its worker is about to stamp it */
-            if (seen == mark_tag(closing))
-                mark_again(marks, line, open);
+            if (seen != MARK_BUSY && seen != mark_tag(closing))
+                continue;
+            /* While it is BUSY its worker may still append to its undo log. */
+            if (!mark_again(marks, line, open) && !PLANTED(P_GIVE_UP_RACES))
+                return false;
         }
         atomic_store_explicit(&map[scan->chunk], 0, memory_order_relaxed);
     }

@@ -68,6 +68,24 @@ enum plant_id {
     P_DELTA_ON_UNCOMMITTED = 46,
     P_IL_TRIMS_ON_PREPARED = 47,
     P_REPLAY_WAITS_FOR_ROOM = 48,
+    /* Marks, epochs and builds. */
+    P_STAMP_BEFORE_READ = 49,
+    P_UNDO_FULL_IGNORED = 50,
+    P_LOST_FORGETS = 51,
+    P_HEADER_AT_FLIP = 52,
+    P_FLIP_TOO_EARLY = 53,
+    P_NF_NO_MARK = 54,
+    P_SLICE_NOT_MARKED = 55,
+    P_BUILD_ENDS_EARLY = 56,
+    P_BUILD_TAKES_GAP = 57,
+    P_BUILD_NOT_UNDONE = 58,
+    P_NO_GATE = 59,
+    P_NO_ROOM_FORGETS = 60,
+    P_GIVE_UP_RACES = 61,
+    P_BUILDER_SILENT = 62,
+    P_IDLE_SEEN_ONCE = 63,
+    P_PARKED_STALE = 64,
+    P_NEW_VIEW_UNDOES = 65,
     P_COUNT
 };
 

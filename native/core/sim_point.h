@@ -19,7 +19,17 @@ void sim_section_ends(struct ftmb_ctx *ctx);
 /* A PAL was appended, or taken from the log; it is number ctx->cursor->pals. */
 void sim_pal(struct ftmb_ctx *ctx, uint64_t pal);
 
+/* What happens inside of core only, counted to know that schedules come there. */
+enum sim_seen {
+    SIM_SEEN_BUSY, /* a worker waits while another saves a line */
+    SIM_SEEN_RACE, /* a worker claimed a line while it was read for a snapshot */
+    SIM_SEEN_WOKE, /* an idle worker woke up while its cursor was read */
+    SIM_SEEN_GATE, /* a worker waits at an epoch's gate */
+};
+void sim_seen(enum sim_seen what);
+
 #define SIM_POINT() sim_point()
+#define SIM_SEEN(what) sim_seen(what)
 #define SIM_WROTE(ctx, id) sim_wrote(ctx, id)
 #define SIM_READ(ctx, id) sim_read(ctx, id)
 #define SIM_SECTION_ENDS(ctx) sim_section_ends(ctx)
@@ -28,6 +38,7 @@ void sim_pal(struct ftmb_ctx *ctx, uint64_t pal);
 #else
 
 #define SIM_POINT() ((void)0)
+#define SIM_SEEN(what) ((void)0)
 #define SIM_WROTE(ctx, id) ((void)0)
 #define SIM_READ(ctx, id) ((void)0)
 #define SIM_SECTION_ENDS(ctx) ((void)0)

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/plant.h"
+
 uint64_t standby_delta_bytes(uint64_t arena_size)
 {
     uint64_t lines = snapshot_lines(arena_size) + ARENA_EXTENTS;
@@ -95,7 +97,8 @@ static void give_up_build(struct standby *standby)
     if (!standby->build.epoch)
         return;
     standby->build = (struct standby_build){0};
-    memcpy(standby->working, standby->image, standby->head->arena_size);
+    if (!PLANTED(P_BUILD_NOT_UNDONE))
+        memcpy(standby->working, standby->image, standby->head->arena_size);
 }
 
 /* The working copy as one whole delta, in the place of the last one of the build. */
@@ -119,6 +122,12 @@ static bool slice_follows(const struct standby *standby, struct snapshot_slice s
            (!slice.lines || !build->lines || (build->first + build->lines) % all == slice.first);
 }
 
+static bool gone_round(const struct standby *standby)
+{
+    uint64_t missing = PLANTED(P_BUILD_ENDS_EARLY) ? standby_delta(standby)->slice.lines : 0;
+    return standby->build.lines + missing >= snapshot_lines(standby->head->arena_size);
+}
+
 /* One delta more for the build. What is prepared when it ends is whole, so it needs no base. */
 static const char *build_on(struct standby *standby)
 {
@@ -126,7 +135,8 @@ static const char *build_on(struct standby *standby)
     struct standby_build *build = &standby->build;
     if (!build->epoch && !delta->slice.lines)
         return "does not follow the base held here";
-    if (build->epoch && (delta->view != build->view || delta->previous_epoch != build->epoch))
+    if (build->epoch && (delta->view != build->view || delta->previous_epoch != build->epoch) &&
+        !PLANTED(P_BUILD_TAKES_GAP))
         return "does not follow the one before";
     if (!slice_follows(standby, delta->slice))
         return "its slice does not follow the one before";
@@ -136,7 +146,7 @@ static const char *build_on(struct standby *standby)
     build->epoch = delta->epoch;
     build->lines += delta->slice.lines;
     delta_apply(standby->delta, standby->working);
-    if (build->lines < snapshot_lines(standby->head->arena_size))
+    if (!gone_round(standby))
         return NULL;
     const char *wrong = verify(standby);
     if (!wrong && !delta_is_whole(delta, standby->head->arena_size))
@@ -163,14 +173,17 @@ const char *standby_prepare(struct standby *standby, uint64_t bytes)
         delta_check(standby->delta, bytes, standby->head->arena_size, standby->config_digest);
     if (!wrong)
         wrong = why_not(standby, delta);
-    if (wrong)
+    if (wrong) {
+        give_up_build(
+            standby); /* whoever refuses a delta has none of its build to be gone on with */
         return wrong;
+    }
     struct base_name base = standby_base(standby);
     bool anew = standby->build.epoch || (standby->begin_anew && delta->slice.lines);
     bool follows = delta->base_epoch && !anew &&
                    base_same(base, (struct base_name){delta->base_view, delta->base_epoch});
     wrong = follows ? prepare_on_base(standby) : build_on(standby);
-    bool whole = follows || standby->build.lines >= snapshot_lines(standby->head->arena_size);
+    bool whole = follows || gone_round(standby);
     standby->begin_anew = wrong != NULL;
     if (wrong)
         give_up_build(standby);
@@ -208,6 +221,13 @@ void standby_roll_back(struct standby *standby)
         return;
     restore_lines(standby);
     atomic_store_explicit(&standby->head->prepared, 0, memory_order_release);
+}
+
+void standby_new_view(struct standby *standby, uint32_t view)
+{
+    uint32_t of = standby->build.epoch ? standby->build.view : standby_prepared(standby).view;
+    if (of < view || PLANTED(P_NEW_VIEW_UNDOES))
+        standby_roll_back(standby);
 }
 
 /* ---- after another process ---------------------------------------------------------------- */

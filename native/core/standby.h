@@ -93,6 +93,9 @@ bool standby_commit(struct standby *standby, struct base_name name);
 /* Give up what is prepared or being built, if anything: the working copy is as the base again. */
 void standby_roll_back(struct standby *standby);
 
+/* View `view` has begun: what an earlier one left prepared or half built is void. */
+void standby_new_view(struct standby *standby, uint32_t view);
+
 /* Names of the base and of the prepared delta; epoch 0: none. */
 struct base_name standby_base(const struct standby *standby);
 struct base_name standby_prepared(const struct standby *standby);

@@ -19,6 +19,7 @@ enum message_type {
     MSG_BACKUP,    /* OL -> master: struct msg_backup, a backup came or went */
     MSG_PREPARED,  /* backup -> OL: struct msg_snapshot; again after a rejoin, if one is staged */
     MSG_REJECTED,  /* backup -> OL: a delta was unsound or did not follow; send a full one */
+    MSG_BUILDING,  /* backup -> OL: the delta went into a build; the snapshot goes on without it */
     MSG_COMMITTED, /* OL -> all: struct msg_snapshot, the base from here on */
     MSG_SNAPSHOT,  /* OL -> master: take one now (a log fills) */
     MSG_PRESSED,   /* IL -> OL: struct msg_pressed, the input log fills */
@@ -120,7 +121,9 @@ struct msg_delta_ack {
     uint32_t view;
     uint32_t resend; /* 1: go on from `have`, what came after it is lost */
     uint64_t epoch;
-    uint64_t have; /* bytes that are there without a gap */
+    uint64_t have;     /* bytes that are there without a gap */
+    uint32_t prepared; /* 1: and with them the whole state at that cut; 0 also while it builds */
+    uint32_t reserved;
 };
 
 #define MSG_DELTA_PIECE (16u * 1024)

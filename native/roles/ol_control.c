@@ -233,6 +233,15 @@ static void on_rejected(struct output_logger *ol, const struct ol_connection *fr
     try_commit(ol);
 }
 
+/* It may hold the base, and yet have to build: nobody waits for it. */
+static void on_building(struct output_logger *ol, const struct ol_connection *from)
+{
+    if (from->slot < 0 || from->slot == ol->state.view.master)
+        return;
+    view_refused(&ol->state.view, (uint32_t)from->slot);
+    try_commit(ol);
+}
+
 static void on_bye(struct output_logger *ol, struct ol_connection *from)
 {
     from->orderly = true;
@@ -259,6 +268,9 @@ void ol_on_message(struct output_logger *ol, struct ol_connection *from,
         break;
     case MSG_REJECTED:
         on_rejected(ol, from);
+        break;
+    case MSG_BUILDING:
+        on_building(ol, from);
         break;
     case MSG_PRESSED:
         ol->il_pressed =

@@ -67,6 +67,8 @@ void replica_new_view(struct replica *replica, uint32_t view);
 /* A whole delta was received. */
 void replica_stage(struct replica *replica, uint64_t bytes);
 /* After a rejoin: what became of the last delta, again. */
+/* Is that snapshot its base, or prepared here? */
+bool replica_holds(struct replica *replica, struct base_name name);
 void replica_tell_staged(struct replica *replica);
 
 /* replica_state.c */

@@ -121,7 +121,7 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     struct standby *standby = &replica->standby;
     struct msg_snapshot message = {0};
     const char *wrong = NULL;
-    bool ready = false;
+    bool ready = false, builds;
     pthread_mutex_lock(&replica->state_lock);
     const struct delta_head *head = standby_delta(standby);
     /* The view may have ended since the last piece came: then it is void, not wrong. */
@@ -137,12 +137,23 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     }
     if (ready)
         message = prepared_message(standby);
+    builds = standby->build.epoch != 0;
     pthread_mutex_unlock(&replica->state_lock);
     if (wrong)
         event_emit("snapshot_refused", "{s:s}", "why", wrong);
-    if (!wrong && !ready)
-        return; /* dropped, or a build goes on */
-    replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
+    if (wrong || ready)
+        replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
+    else if (builds && !dropped)
+        replica_send(replica, MSG_BUILDING, NULL, 0);
+}
+
+bool replica_holds(struct replica *replica, struct base_name name)
+{
+    pthread_mutex_lock(&replica->state_lock);
+    bool holds = base_same(standby_prepared(&replica->standby), name) ||
+                 base_same(standby_base(&replica->standby), name);
+    pthread_mutex_unlock(&replica->state_lock);
+    return holds;
 }
 
 /* The OL may not have heard of it. Told of a refusal twice, it only has a full one sent twice. */
@@ -153,9 +164,13 @@ void replica_tell_staged(struct replica *replica)
     struct base_name prepared = standby_prepared(&replica->standby);
     if (prepared.epoch)
         message = prepared_message(&replica->standby);
-    bool refused = replica->refused_last;
+    bool refused = replica->refused_last, builds = replica->standby.build.epoch != 0;
     pthread_mutex_unlock(&replica->state_lock);
-    if ((prepared.epoch || refused) && !atomic_load(&replica->active))
+    if (atomic_load(&replica->active))
+        return;
+    if (builds)
+        replica_send(replica, MSG_BUILDING, NULL, 0);
+    else if (prepared.epoch || refused)
         replica_send(replica, refused ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
 }
 
@@ -189,8 +204,7 @@ void replica_void(struct replica *replica, const struct msg_snapshot *message)
 void replica_new_view(struct replica *replica, uint32_t view)
 {
     pthread_mutex_lock(&replica->state_lock);
-    if (standby_prepared(&replica->standby).view < view)
-        standby_roll_back(&replica->standby);
+    standby_new_view(&replica->standby, view);
     if (view > atomic_load(&replica->view))
         atomic_store(&replica->view, view);
     pthread_mutex_unlock(&replica->state_lock);

@@ -88,6 +88,8 @@ static int acknowledge(struct replica *replica, struct state_channel *channel)
     struct transfer_rx *rx = &replica->receiver.rx;
     struct msg_delta_ack ack = {
         .view = rx->view, .resend = rx->gap, .epoch = rx->epoch, .have = rx->have};
+    ack.prepared = rx->epoch && transfer_rx_whole(rx) &&
+                   replica_holds(replica, (struct base_name){rx->view, rx->epoch});
     struct iovec body = {&ack, sizeof(ack)};
     int ready = state_channel_ready(channel);
     if (ready <= 0)

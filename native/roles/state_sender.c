@@ -113,14 +113,14 @@ static bool anybody_has(const struct state_sender *sender, struct base_name name
     return false;
 }
 
-/* Has it been delivered to all that it was sent to, while none of them can say that it is prepared?
+/* Has it been delivered to all that it was sent to, while none of them says that it is prepared?
  * Then it is one of those that a build consists of, and was never meant to be committed. */
 static bool only_built_on(const struct state_sender *sender)
 {
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         const struct backup *backup = &sender->backup[slot];
         if (backup->present && base_same(backup->name, sender->pending) &&
-            (backup->decides || backup->receiving))
+            (backup->prepared || backup->receiving))
             return false;
     }
     return true;
@@ -153,7 +153,8 @@ static void settle(struct state_sender *sender, struct base_name told)
         event_emit("snapshot_abandoned", "{s:I,s:s}", "epoch", (json_int_t)sender->pending.epoch,
                    "why", "nobody_has_it");
     } else if (only_built_on(sender)) {
-        snapshotter->engine->settle(snapshotter, true);
+        /* Whoever held what it builds on has gone, and may come again. */
+        snapshotter->engine->settle(snapshotter, !sender->committed.epoch);
     } else {
         return;
     }

@@ -35,10 +35,9 @@ struct backup {
     struct base_name name;     /* of the snapshot that it was sent */
     struct base_name declined; /* the one that it was being sent when it asked for everything */
     bool receiving;            /* not everything is acknowledged yet */
-    bool decides;              /* having that snapshot, it can say that it is prepared */
+    bool prepared;             /* having that snapshot, it says that it holds the whole state */
     bool building;
-    uint64_t built;       /* lines, by slices that it was sent */
-    uint64_t built_epoch; /* of the last of them */
+    uint64_t built_epoch; /* of the last delta that it was sent for that */
     struct transfer_tx tx;
     uint64_t moved_ns;    /* when it last acknowledged something new */
     uint64_t patience_ns; /* for so long it may not */

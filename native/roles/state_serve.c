@@ -15,7 +15,7 @@
 void state_serve_anew(struct backup *backup)
 {
     state_channel_close(&backup->channel);
-    backup->receiving = backup->building = backup->decides = false;
+    backup->receiving = backup->building = backup->prepared = false;
     backup->base = backup->name = (struct base_name){0};
 }
 
@@ -25,11 +25,9 @@ static void go_on_building(const struct state_sender *sender, struct backup *bac
     const struct snapshot_name *name = &sender->snapshotter.name;
     if (!backup->building || backup->built_epoch != name->previous_epoch) {
         backup->building = true;
-        backup->built = 0;
         backup->full_after_ns = now + backup->full_pause_ns;
         backup->full_pause_ns = u64_min(2 * backup->full_pause_ns, FULL_PAUSE_MAX_NS);
     }
-    backup->built += name->slice.lines;
     backup->built_epoch = name->epoch;
 }
 
@@ -42,7 +40,7 @@ void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t 
     bool holds = snapshotter->name.base_epoch && base_same(backup->base, sender->committed);
     if (!holds)
         go_on_building(sender, backup, now);
-    backup->decides = holds || backup->built >= snapshot_lines(replica->arena->size);
+    backup->prepared = false;
     backup->name = sender->pending;
     backup->receiving = true;
     backup->moved_ns = now;
@@ -81,6 +79,7 @@ static int read_acks(struct backup *backup, uint64_t now)
             continue;
         uint64_t acked = backup->tx.acked;
         transfer_tx_ack(&backup->tx, ack.have, ack.resend, now);
+        backup->prepared = ack.prepared && transfer_tx_done(&backup->tx);
         if (backup->tx.acked != acked)
             backup->moved_ns = now;
     }
@@ -130,7 +129,7 @@ bool state_serve(struct replica *replica, struct backup *backup, uint64_t now)
     int result = read_acks(backup, now);
     if (result >= 0 && backup->receiving && transfer_tx_done(&backup->tx)) {
         backup->receiving = false;
-        if (backup->decides) {
+        if (backup->prepared) {
             backup->base = backup->name;
             backup->building = false;
         }

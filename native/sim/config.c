@@ -1,6 +1,9 @@
 /* Drawing a schedule's shape from its seed. */
 #include "sim/config.h"
 
+const char *const config_engine_names[SIM_ENGINES] = {
+    [SIM_COW] = "cow", [SIM_STOP_COPY] = "stop-copy", [SIM_PAGE] = "page"};
+
 static enum fault_kind draw_fault(struct rng *rng)
 {
     static const uint8_t weight[FAULT_KINDS] = {
@@ -20,6 +23,19 @@ static enum fault_kind draw_fault(struct rng *rng)
         at -= weight[i];
     }
     return FAULT_KILL_MASTER;
+}
+
+static void draw_engine(struct sim_config *config, struct rng *rng)
+{
+    static const uint8_t kind[8] = {SIM_COW, SIM_COW,       SIM_COW,  SIM_COW,
+                                    SIM_COW, SIM_STOP_COPY, SIM_PAGE, SIM_PAGE};
+    static const uint16_t undo[8] = {1, 3, 6, 12, 24, 48, 1536, 1536};
+    config->engine = (enum engine_kind)kind[rng_below(rng, 8)];
+    config->check = rng_below(rng, config->engine == SIM_COW ? 6 : 2) == 0;
+    config->undo = undo[rng_below(rng, 8)];
+    config->slice = 1024u << rng_below(rng, 8);
+    config->budget = rng_below(rng, 3) ? 1 : 1000;
+    config->no_room = rng_below(rng, 8) ? 0 : rng_below(rng, 20);
 }
 
 /* Faults in the order in which they strike. A second crash follows its first at once. */
@@ -84,10 +100,13 @@ struct sim_config config_draw(uint64_t seed, const struct sim_options *options)
     config.switch_every = every[rng_below(&rng, 6)];
     config.gap_ns = 2000u << rng_below(&rng, 4);
     config.period_us = 50u << rng_below(&rng, 5);
+    draw_engine(&config, &rng);
     draw_links(&config.links, &rng);
     draw_faults(&config, &rng);
     if (options->program != PROGRAM_ALL)
         config.program = options->program;
+    if (options->engine != SIM_ENGINE_ALL)
+        config.engine = options->engine;
     if (options->packets >= 0)
         config.packets = (uint32_t)options->packets;
     if (options->backups >= 0)

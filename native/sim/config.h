@@ -14,6 +14,8 @@ enum program_kind {
     PROGRAM_ALL = PROGRAMS
 };
 
+enum engine_kind { SIM_COW, SIM_STOP_COPY, SIM_PAGE, SIM_ENGINES, SIM_ENGINE_ALL = SIM_ENGINES };
+
 enum fault_kind {
     FAULT_KILL_MASTER,
     FAULT_KILL_AGAIN, /* the new master, before there is a new backup */
@@ -64,6 +66,12 @@ struct sim_config {
     uint64_t max_switches; /* after these only at waits and between packets */
     uint32_t gap_ns;       /* between packets, on the average */
     uint32_t period_us;    /* of snapshots */
+    enum engine_kind engine;
+    bool check;       /* hashes of all lines; everybody stands meanwhile */
+    uint32_t undo;    /* entries of a worker's undo log */
+    uint32_t slice;   /* bytes of a slice */
+    uint32_t budget;  /* lines collected at a time */
+    uint32_t no_room; /* per thousand lines: there is no room for a line */
     struct link_faults links;
     uint32_t faults;
     struct fault fault[SIM_MAX_FAULTS];
@@ -79,7 +87,10 @@ struct sim_options {
     int64_t max_switches;
     int64_t order;
     enum program_kind program;
+    enum engine_kind engine;
 };
+
+extern const char *const config_engine_names[SIM_ENGINES];
 
 struct sim_config config_draw(uint64_t seed, const struct sim_options *options);
 

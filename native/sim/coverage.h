@@ -25,6 +25,27 @@
     X(COMMIT_LATER, "snapshot prepared before its cut had arrived")                                \
     X(COMMIT_NEWS_LOST, "news of a commit lost")                                                   \
     X(DELTA, "snapshot sent as a difference")                                                      \
+    X(FLIP_WAITS, "flip waits for a worker inside a packet")                                       \
+    X(JOINED_BUSY, "worker joins an epoch between two packets of a burst")                         \
+    X(JOINED_IDLE, "idle worker that counted as joined wakes up and joins")                        \
+    X(SLEPT_THROUGH, "worker sleeps through a whole epoch")                                        \
+    X(IDLE_WOKE, "idle worker wakes up while its cursor is read")                                  \
+    X(GATE_WAITS, "worker waits at the gate")                                                      \
+    X(UNDO_USED, "line of a snapshot comes from an undo log")                                      \
+    X(UNDO_FULL, "undo log full: snapshot lost")                                                   \
+    X(NO_ROOM, "no room for a delta: snapshot lost")                                               \
+    X(CLAIM_RACED, "line claimed while it is read for a snapshot")                                 \
+    X(LINE_WAITS, "worker waits while another saves a line")                                       \
+    X(COLLECT_WAITS, "snapshot waits while a worker saves a line")                                 \
+    X(GIVE_UP_WAITS, "lost snapshot is given up in several steps")                                 \
+    X(ABANDONED, "snapshot abandoned, its lines marked again")                                     \
+    X(BASE_GIVEN_UP, "only builders: deltas build on the base no more")                            \
+    X(HOLDER_BUILDS, "backup with a base that was given up builds")                                \
+    X(BUILT, "backup built the whole state from several slices")                                   \
+    X(BUILD_GIVEN_UP, "build given up")                                                            \
+    X(BUILDER_LATE, "build ended: the delta took too long")                                        \
+    X(REFUSED, "delta refused")                                                                    \
+    X(KILL_COLLECTING, "master killed while a delta is collected")                                 \
     X(PARKED, "worker parked for a cut")                                                           \
     X(KILL_MASTER, "master killed")                                                                \
     X(KILL_IN_PACKET, "master killed inside a packet")                                             \

@@ -4,6 +4,7 @@
  *   --seed S                  one schedule
  *   --jobs J                  processes
  *   --program P               random, nat, monitor or all
+ *   --engine E                cow, stop-copy, page or all (default: each schedule draws one)
  *   --plant P07 (or a name)   with a planted bug
  *   --plants                  each planted bug, until it is found; --limit N schedules at most;
  *                             --quick: without those that take thousands
@@ -32,27 +33,17 @@ struct command {
 };
 
 static const struct option long_options[] = {
-    {"seeds", required_argument, NULL, 'n'},
-    {"seed-base", required_argument, NULL, 'b'},
-    {"seed", required_argument, NULL, 's'},
-    {"jobs", required_argument, NULL, 'j'},
-    {"program", required_argument, NULL, 'p'},
-    {"plant", required_argument, NULL, 'x'},
-    {"plants", no_argument, NULL, 'X'},
-    {"limit", required_argument, NULL, 'l'},
-    {"covered", no_argument, NULL, 'c'},
-    {"twice", no_argument, NULL, '2'},
-    {"quick", no_argument, NULL, 'q'},
-    {"json", required_argument, NULL, 'o'},
-    {"trace", no_argument, NULL, 't'},
-    {"packets", required_argument, NULL, 'P'},
-    {"workers", required_argument, NULL, 'W'},
-    {"backups", required_argument, NULL, 'B'},
-    {"fault-mask", required_argument, NULL, 'F'},
-    {"order", required_argument, NULL, 'O'},
-    {"switches", required_argument, NULL, 'S'},
-    {"clean-links", no_argument, NULL, 'C'},
-    {NULL, 0, NULL, 0},
+    {"seeds", required_argument, NULL, 'n'},   {"seed-base", required_argument, NULL, 'b'},
+    {"seed", required_argument, NULL, 's'},    {"jobs", required_argument, NULL, 'j'},
+    {"program", required_argument, NULL, 'p'}, {"engine", required_argument, NULL, 'e'},
+    {"plant", required_argument, NULL, 'x'},   {"plants", no_argument, NULL, 'X'},
+    {"limit", required_argument, NULL, 'l'},   {"covered", no_argument, NULL, 'c'},
+    {"twice", no_argument, NULL, '2'},         {"quick", no_argument, NULL, 'q'},
+    {"json", required_argument, NULL, 'o'},    {"trace", no_argument, NULL, 't'},
+    {"packets", required_argument, NULL, 'P'}, {"workers", required_argument, NULL, 'W'},
+    {"backups", required_argument, NULL, 'B'}, {"fault-mask", required_argument, NULL, 'F'},
+    {"order", required_argument, NULL, 'O'},   {"switches", required_argument, NULL, 'S'},
+    {"clean-links", no_argument, NULL, 'C'},   {NULL, 0, NULL, 0},
 };
 
 static _Noreturn void usage(const char *why)
@@ -78,6 +69,15 @@ static enum program_kind program_named(const char *name)
             return (enum program_kind)i;
     }
     usage("programs are random, nat, monitor, all");
+}
+
+static enum engine_kind engine_named(const char *name)
+{
+    for (unsigned i = 0; i <= SIM_ENGINE_ALL; i++) {
+        if (strcmp(i == SIM_ENGINE_ALL ? "all" : config_engine_names[i], name) == 0)
+            return (enum engine_kind)i;
+    }
+    usage("engines are cow, stop-copy, page, all");
 }
 
 static bool parse_schedule(struct sim_options *options, int key)
@@ -106,6 +106,9 @@ static bool parse_schedule(struct sim_options *options, int key)
         return true;
     case 'p':
         options->program = program_named(optarg);
+        return true;
+    case 'e':
+        options->engine = engine_named(optarg);
         return true;
     default:
         return false;
@@ -164,7 +167,7 @@ static struct command parse(int argc, char **argv)
 {
     struct command command = {.plan = {.seeds = 1000, .jobs = 1, .stop_after = 4}, .limit = 100000};
     struct sim_options *options = &command.plan.options;
-    *options = (struct sim_options){-1, -1, -1, -1, -1, -1, -1, PROGRAM_ALL};
+    *options = (struct sim_options){-1, -1, -1, -1, -1, -1, -1, PROGRAM_ALL, SIM_ENGINE_ALL};
     command.plan.base = (uint64_t)time(NULL) * 1000000;
     command.plan.progress = isatty(2);
     int key;
@@ -196,11 +199,13 @@ static int run_one(const struct command *command)
 {
     struct sim_config config = config_draw(command->seed, &command->plan.options);
     bool ok = sim_run(&config, command->trace);
-    printf("seed %llu: %s: %u workers, %u variables, %u packets, %u faults, %s, %u backups; %llu "
+    printf("seed %llu: %s: %u workers, %u variables, %u packets, %u faults, %s, %s%s, %u backups; "
+           "%llu "
            "steps, %llu switches, trace %016llx\n",
            (unsigned long long)command->seed, sim.program->name, config.workers,
            sim.needs.variables, config.packets, config.faults, config.exact ? "exact" : "max",
-           config.backups, (unsigned long long)sim.steps, (unsigned long long)sim.switches,
+           config_engine_names[config.engine], config.check ? " with checks" : "", config.backups,
+           (unsigned long long)sim.steps, (unsigned long long)sim.switches,
            (unsigned long long)sim.trace_hash);
     if (ok)
         return 0;

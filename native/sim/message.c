@@ -53,3 +53,17 @@ bool parcel_ready(const struct parcel *parcel)
 {
     return parcel->full && parcel->ready_ns <= sim.now_ns;
 }
+
+void parcel_ack(struct parcel *parcel, struct base_name name, bool prepared)
+{
+    if (rng_permille(&sim.links, sim.config.links.drop))
+        return;
+    parcel->acked = name;
+    parcel->acked_prepared = prepared;
+    parcel->acked_ns = sim.now_ns + rng_below(&sim.links, 3000);
+}
+
+bool parcel_acked(const struct parcel *parcel, struct base_name name)
+{
+    return base_same(parcel->acked, name) && parcel->acked_ns <= sim.now_ns;
+}

@@ -11,6 +11,7 @@ enum message_type {
     MSG_BACKUP,
     MSG_PREPARED,
     MSG_REJECTED,
+    MSG_BUILDING,
     MSG_COMMITTED,
     MSG_SNAPSHOT,
     MSG_PRESSED,
@@ -56,16 +57,22 @@ const struct message *channel_take(struct channel *channel);
 /* One end died. */
 void channel_break(struct channel *channel);
 
-/* A delta on its way from one slot to another: one at a time, and it may get lost. */
+/* A delta on its way from one slot to another: one at a time, and it may get lost, as may the news
+ * that it has been taken. */
 struct parcel {
     bool full;
     uint64_t ready_ns;
     uint64_t size;
     uint8_t *bytes;
     uint64_t capacity;
+    struct base_name acked;
+    bool acked_prepared;
+    uint64_t acked_ns;
 };
 
 void parcel_send(struct parcel *parcel, const struct delta *delta);
 bool parcel_ready(const struct parcel *parcel);
+void parcel_ack(struct parcel *parcel, struct base_name name, bool prepared);
+bool parcel_acked(const struct parcel *parcel, struct base_name name);
 
 #endif

@@ -309,6 +309,12 @@ static void on_message(uint32_t slot, const struct message *message)
             ol_try_commit();
         }
         break;
+    case MSG_BUILDING: /* the snapshot under way goes on without it, which will follow */
+        if (ol_present(slot) && message->incarnation == sim.ol.state.member[slot].incarnation) {
+            view_refused(&sim.ol.state, slot);
+            ol_try_commit();
+        }
+        break;
     case MSG_CUT:
         cut_arrived(message);
         break;

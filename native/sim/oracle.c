@@ -22,6 +22,7 @@ void oracle_reset(void)
     memory.delivered_count = 0;
     memory.lost_in_hand = 0;
     sim.oracle = &memory;
+    oracle_cuts_reset();
 }
 
 /* ---- true pasts --------------------------------------------------------------------------- */
@@ -40,12 +41,14 @@ static void join(uint64_t *to, const uint64_t *from)
 void sim_wrote(struct ftmb_ctx *ctx, uint32_t id)
 {
     struct worker *worker = worker_of(ctx);
+    oracle_shared(worker);
     join(worker->ghost, worker->proc->ghost[id]);
 }
 
 void sim_read(struct ftmb_ctx *ctx, uint32_t id)
 {
     struct worker *worker = worker_of(ctx);
+    oracle_shared(worker);
     join(worker->ghost, worker->proc->ghost[id]);
 }
 
@@ -250,6 +253,7 @@ void oracle_committed(const struct snapshot_cut *cut)
     for (uint32_t w = 0; master && w < sim.config.workers; w++)
         memcpy(memory.base_outputs[w], master->true_outputs[w],
                (cut->outputs[w] + 1) * sizeof(uint64_t));
+    oracle_base((struct base_name){sim.ol.state.base_view, sim.ol.state.base_epoch});
     cover(COVER_COMMIT);
     TRACE("ol    commits snapshot %llu of view %u", (unsigned long long)sim.ol.state.base_epoch,
           sim.ol.state.base_view);
@@ -312,9 +316,8 @@ static void on_check(void *self, const char *name, bool ok, const char *detail)
         sim_fail("nf", "check %s of %s: %s", name, sim.program->name, detail);
 }
 
-void oracle_image(struct proc *proc, struct arena *image)
+void oracle_report(struct arena *image)
 {
-    (void)proc;
     const struct nf_report report = {.counter = on_counter, .check = on_check};
     if (sim.program->nf->report)
         sim.program->nf->report(image, &report);
@@ -349,5 +352,5 @@ void oracle_end(struct proc *master)
         sim_fail("I2", "%llu outputs released, %llu delivered, %llu lost in an OL's hands",
                  (unsigned long long)released, (unsigned long long)memory.delivered_count,
                  (unsigned long long)sim.ol.release.lost_in_hand);
-    oracle_image(master, master->arena);
+    oracle_report(master->arena);
 }

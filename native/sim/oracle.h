@@ -41,9 +41,22 @@ void oracle_committed(const struct snapshot_cut *cut);
 void oracle_cut(const uint64_t *pals, const uint64_t *stored);
 void oracle_view_begins(struct proc *master);
 void oracle_ol_restarted(void);
-/* At a replica: promoted from its base; a snapshot was taken. */
+/* At a replica: promoted from its base; what the function says of its state. */
 void oracle_promoted(struct proc *proc);
-void oracle_image(struct proc *proc, struct arena *image);
+void oracle_report(struct arena *image);
+/* Cuts (oracle_cut.c): an epoch is flipped; a worker begins and ends an input, comes to shared
+ * state; the master counts all as joined; a standby prepared a snapshot; the OL committed one; a
+ * new master starts from one. */
+void oracle_cuts_reset(void);
+void oracle_flip(struct proc *proc, uint32_t view, uint64_t epoch);
+void oracle_begins(struct worker *worker);
+void oracle_ends(struct worker *worker);
+void oracle_shared(struct worker *worker);
+void oracle_complete(struct proc *proc);
+void oracle_prepared(const struct proc *proc);
+void oracle_base(struct base_name name);
+void oracle_adopted(const struct proc *proc);
+void oracle_starts(const struct proc *proc, struct base_name name);
 /* When all is quiet again. */
 void oracle_end(struct proc *master);
 

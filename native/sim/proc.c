@@ -12,7 +12,9 @@ static void relax(void *env, unsigned w, uint64_t rounds)
     const struct proc *proc = env;
     const struct worker *worker = &proc->worker[w];
     const struct replay *replay = worker->ctx.replay;
-    if (rounds == 0) {
+    bool elsewhere = worker->ctx.gate || sim.waits_for_line;
+    sim.waits_for_line = false;
+    if (rounds == 0 && !elsewhere) {
         if (!replay)
             cover(COVER_WAIT_TAKEN);
         else if (replay->cursor[w].position >= replay->count[w])
@@ -25,6 +27,12 @@ static void relax(void *env, unsigned w, uint64_t rounds)
         }
     }
     sim_wait();
+}
+
+static uint64_t now_ns(void *env)
+{
+    (void)env;
+    return sim.now_ns;
 }
 
 static void diverged(void *env, unsigned w, const char *why, uint64_t pal, uint32_t id)
@@ -93,6 +101,9 @@ static void take_memory(struct proc *proc)
         proc->arena = arena_memory();
         proc->image[0] = arena_memory();
         proc->image[1] = arena_memory();
+        proc->header = arena_memory();
+        uint64_t bytes = marks_bytes(SIM_ARENA_BYTES, SIM_WORKERS, SIM_LINES);
+        proc->marks_memory = aligned_alloc(4096, align_up(bytes, 4096));
         proc->replay_pals = malloc(SIM_WORKERS * SIM_PALS * sizeof(uint64_t));
         proc->program = malloc(sizeof(*proc->program));
         proc->standby.head = NULL;
@@ -115,16 +126,18 @@ static void open_base(struct proc *proc)
     uint8_t *old = file->memory;
     file->memory = file->spare;
     file->spare = old;
-    memset(file->memory, 0, STANDBY_HEAD_BYTES);
+    memset(file->memory, 0, STANDBY_HEAD_BYTES + proc->arena->size);
     standby_create(&proc->standby, proc->arena, file->memory);
     if (file->used && standby_adopt(&proc->standby, old, standby_bytes(SIM_ARENA_BYTES)))
         cover(COVER_BASE_FROM_FILE);
+    oracle_adopted(proc);
     file->used = true;
 }
 
 static void init_workers(struct proc *proc)
 {
-    proc->env = (struct ctx_env){.relax = relax, .diverged = diverged, .env = proc};
+    proc->env =
+        (struct ctx_env){.relax = relax, .diverged = diverged, .clock = now_ns, .env = proc};
     memset(proc->vectors, 0, sizeof(proc->vectors));
     for (uint32_t w = 0; w < sim.config.workers; w++) {
         struct worker *worker = &proc->worker[w];
@@ -143,12 +156,13 @@ static void init_workers(struct proc *proc)
             .pal_capacity = sizeof(worker->pals) / sizeof(worker->pals[0]),
             .published = proc->published,
             .vectors = proc->vectors,
+            .marks = sim.config.engine == SIM_COW ? &proc->marks : NULL,
+            .epochs = &proc->epochs,
             .env = &proc->env,
         };
         stream_tx_reset(&worker->out, 1, sim.now_ns);
         worker->output_count = 0;
         worker->in_packet = false;
-        atomic_store(&worker->state, BARRIER_IDLE);
     }
 }
 
@@ -171,14 +185,8 @@ void proc_start(uint32_t slot)
     proc->active = false;
     proc->promised_view = 0;
     proc->link = 0;
-    proc->committed = proc->pending = -1;
-    proc->committed_name = (struct base_name){0};
-    proc->epoch = proc->due_ns = 0;
-    proc->wanted = false;
-    for (uint32_t i = 0; i < SIM_SLOTS; i++)
-        proc->backup[i].present = proc->backup[i].asked = false;
-    proc->receiving = (struct base_name){0};
-    atomic_store(&proc->stop, 0);
+    proc->snapshots = (struct snapshots){0};
+    proc->received = (struct base_name){0};
     atomic_store(&proc->replaying, 0);
     open_base(proc);
     init_workers(proc);
@@ -206,8 +214,10 @@ void proc_kill(struct proc *proc)
     }
     channel_break(&sim.from_proc[proc->slot]);
     channel_break(&sim.to_proc[proc->slot]);
-    for (uint32_t i = 0; i < SIM_SLOTS; i++)
+    for (uint32_t i = 0; i < SIM_SLOTS; i++) {
         sim.state[i][proc->slot].full = false;
+        sim.state[i][proc->slot].acked = (struct base_name){0};
+    }
     world_died(proc);
     world_actors_changed();
 }
@@ -238,6 +248,7 @@ static void settle_on(struct proc *proc, struct base_name base)
         sim_fail("I6", "promoted with snapshot %llu of view %u, held: %llu of view %u",
                  (unsigned long long)base.epoch, base.view, (unsigned long long)held.epoch,
                  held.view);
+    oracle_starts(proc, held);
 }
 
 static void promote(struct proc *proc, const struct message *message)
@@ -288,9 +299,7 @@ static void go(struct proc *proc, uint32_t view)
     bool anything = !replay_done(&proc->replay);
     cover_if(!anything, COVER_EMPTY_REPLAY);
     proc->view = view;
-    proc->committed = proc->pending = -1;
-    proc->committed_name = (struct base_name){0};
-    proc->epoch = 0;
+    master_begin(proc, standby_base(&proc->standby));
     memset(proc->vectors, 0, sizeof(proc->vectors));
     atomic_store(&proc->replaying, anything ? sim.config.workers : 0);
     oracle_promoted(proc);
@@ -308,9 +317,10 @@ static void welcome(struct proc *proc, const struct message *message)
     proc->incarnation = message->incarnation;
     if (!message->rejoined || new)
         proc->view = message->view;
-    snapshot_tell_prepared(proc);
+    snapshot_tell(proc);
     if (!message->active || !new)
         return;
+    master_begin(proc, (struct base_name){0});
     proc->active = true;
     for (uint32_t w = 0; w < sim.config.workers; w++)
         worker_begin(&proc->worker[w], NULL);
@@ -324,7 +334,7 @@ static void on_message(struct proc *proc, const struct message *message)
         welcome(proc, message);
         break;
     case MSG_BACKUP:
-        snapshot_backup(proc, message);
+        master_backup(proc, message);
         break;
     case MSG_COMMITTED:
         snapshot_committed(proc, message->name);
@@ -334,7 +344,7 @@ static void on_message(struct proc *proc, const struct message *message)
             standby_roll_back(&proc->standby);
         break;
     case MSG_SNAPSHOT:
-        proc->wanted = true;
+        proc->snapshots.wanted = true;
         break;
     case MSG_PROMOTE:
         promote(proc, message);
@@ -345,8 +355,7 @@ static void on_message(struct proc *proc, const struct message *message)
     case MSG_NEW_VIEW:
         if (!proc->active && message->view >= proc->view) {
             proc->view = message->view;
-            if (standby_prepared(&proc->standby).view < message->view)
-                standby_roll_back(&proc->standby);
+            standby_new_view(&proc->standby, message->view);
             cover(COVER_STANDBY_STAYS);
         }
         break;

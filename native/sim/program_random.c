@@ -11,15 +11,25 @@
 #define SECTION_PALS 7u
 #define STEPS 3u
 #define MAX_PALS (STEPS * (SECTION_PALS + 1))
+#define BLOCKS 16u /* of a worker's own memory */
+#define BLOCK_BYTES 256u
 
-enum { PARAM_VARIABLES, PARAM_SEED };
+enum { PARAM_VARIABLES, PARAM_SEED, PARAM_STRIDE };
 
-/* Two words a variable, so that half a write shows. */
+/* What a worker has for itself: a word that all it saw goes into, and blocks that it allocates as
+ * it goes along. */
+struct own {
+    uint64_t word;
+    uint64_t blocks;
+    uint64_t block_at[BLOCKS];
+};
+
 struct random_state {
     uint32_t variables;
     uint64_t seed;
-    uint64_t own_at[SIM_WORKERS]; /* offsets of private words */
-    uint64_t value[16][2];
+    uint64_t own_at[SIM_WORKERS]; /* offsets */
+    uint64_t values_at;
+    uint64_t stride; /* between values: many to a line, or few */
 };
 
 static uint64_t foreign; /* (planted) state outside of the arena */
@@ -29,19 +39,57 @@ static struct random_state *state_of(const struct ftmb_ctx *ctx)
     return arena_root(ctx->arena);
 }
 
-static uint64_t *own(struct ftmb_ctx *ctx)
+static void *at(const struct ftmb_ctx *ctx, uint64_t offset)
 {
-    return (uint64_t *)((uint8_t *)ctx->arena + state_of(ctx)->own_at[ctx->worker]);
+    return (uint8_t *)ctx->arena + offset;
+}
+
+static struct own *all_own(const struct ftmb_ctx *ctx)
+{
+    return at(ctx, state_of(ctx)->own_at[ctx->worker]);
+}
+
+static const uint64_t *own(const struct ftmb_ctx *ctx)
+{
+    return &all_own(ctx)->word;
+}
+
+/* Two words a variable, so that half a write shows. */
+static uint64_t *value_of(const struct ftmb_ctx *ctx, uint32_t x)
+{
+    return at(ctx, state_of(ctx)->values_at + x * state_of(ctx)->stride);
 }
 
 static void learn(struct ftmb_ctx *ctx, uint64_t seen)
 {
-    *own(ctx) = hash_mix(*own(ctx), seen);
+    uint64_t *word = &all_own(ctx)->word;
+    ftmb_mark(ctx, word, sizeof(*word));
+    *word = hash_mix(*word, seen);
+}
+
+/* Private memory, also some that is new. */
+static void private_step(struct ftmb_ctx *ctx, uint64_t r)
+{
+    struct own *mine = all_own(ctx);
+    uint64_t i = r % BLOCKS;
+    if (i >= mine->blocks) {
+        void *block = arena_alloc(ctx->arena, 1 + ctx->worker, 8 + r / 16 % BLOCK_BYTES, 8);
+        FTMB_ASSERT(block);
+        ftmb_mark(ctx, mine, sizeof(*mine));
+        i = mine->blocks++;
+        mine->block_at[i] = (uint64_t)((uint8_t *)block - (uint8_t *)ctx->arena);
+    }
+    uint64_t *block = at(ctx, mine->block_at[i]);
+    learn(ctx, *block);
+    ftmb_mark(ctx, block, sizeof(*block));
+    *block = mine->word;
 }
 
 static void change(struct ftmb_ctx *ctx, uint32_t x)
 {
-    uint64_t *value = state_of(ctx)->value[x];
+    uint64_t *value = value_of(ctx, x);
+    if (!PLANTED(P_NF_NO_MARK))
+        ftmb_mark(ctx, value, 2 * sizeof(*value));
     uint64_t before = value[0];
     SIM_POINT();
     if (value[1] != ~before && before)
@@ -56,13 +104,13 @@ static void change(struct ftmb_ctx *ctx, uint32_t x)
 static void end_section(struct ftmb_ctx *ctx)
 {
     for (unsigned i = 0; i < ctx->held_count; i++)
-        oracle_version(ctx, ctx->held[i], state_of(ctx)->value[ctx->held[i]][0]);
+        oracle_version(ctx, ctx->held[i], value_of(ctx, ctx->held[i])[0]);
     ftmb_section_end(ctx);
 }
 
 static void read_one(struct ftmb_ctx *ctx, uint32_t x)
 {
-    const uint64_t *value = state_of(ctx)->value[x];
+    const uint64_t *value = value_of(ctx, x);
     uint64_t token, first, second;
     for (unsigned round = 0;; round++) {
         token = ftmb_read_begin(ctx, x);
@@ -140,6 +188,10 @@ static void step(struct ftmb_ctx *ctx, uint64_t r)
     case 8:
         learn(ctx, ftmb_elapsed(ctx, r % 1000000));
         break;
+    case 9:
+    case 10:
+        private_step(ctx, r / 16);
+        break;
     default:
         section(ctx, x / 2);
     }
@@ -176,8 +228,9 @@ static bool needs(const uint64_t *params, uint32_t workers, struct nf_needs *out
 {
     (void)workers;
     (void)why;
-    *out = (struct nf_needs){.shared_bytes = sizeof(struct random_state) + 2 * CACHE_LINE,
-                             .worker_bytes = 2 * CACHE_LINE,
+    *out = (struct nf_needs){.shared_bytes = sizeof(struct random_state) + 2 * CACHE_LINE +
+                                             params[PARAM_VARIABLES] * params[PARAM_STRIDE],
+                             .worker_bytes = sizeof(struct own) + BLOCKS * (BLOCK_BYTES + 16),
                              .variables = (uint32_t)params[PARAM_VARIABLES],
                              .max_pals = MAX_PALS,
                              .max_outputs = 1};
@@ -189,8 +242,11 @@ static void *init(struct arena *arena, const uint64_t *params)
     struct random_state *state = arena_alloc(arena, 0, sizeof(*state), CACHE_LINE);
     state->variables = (uint32_t)params[PARAM_VARIABLES];
     state->seed = params[PARAM_SEED];
+    state->stride = params[PARAM_STRIDE];
+    void *values = arena_alloc(arena, 0, state->variables * state->stride, CACHE_LINE);
+    state->values_at = (uint64_t)((uint8_t *)values - (uint8_t *)arena);
     for (uint32_t w = 0; w < arena->workers; w++) {
-        uint8_t *word = arena_alloc(arena, 1 + w, CACHE_LINE, CACHE_LINE);
+        uint8_t *word = arena_alloc(arena, 1 + w, sizeof(struct own), CACHE_LINE);
         state->own_at[w] = (uint64_t)(word - (uint8_t *)arena);
     }
     return state;
@@ -204,6 +260,7 @@ static void params(uint64_t *out)
     struct rng rng = rng_stream(sim.config.seed, 6);
     out[PARAM_VARIABLES] = sim.config.variables;
     out[PARAM_SEED] = rng_next(&rng);
+    out[PARAM_STRIDE] = 16u << 2 * rng_below(&rng, 3);
 }
 
 static void packet(struct packet_in *packet)

@@ -97,6 +97,16 @@ static void panic(const char *file, int line, const char *what)
     sim_fail("assert", "%s:%d: %s", name ? name + 1 : file, line, what);
 }
 
+void sim_seen(enum sim_seen what)
+{
+    static const enum coverage seen[] = {[SIM_SEEN_BUSY] = COVER_LINE_WAITS,
+                                         [SIM_SEEN_RACE] = COVER_CLAIM_RACED,
+                                         [SIM_SEEN_WOKE] = COVER_IDLE_WOKE,
+                                         [SIM_SEEN_GATE] = COVER_GATE_WAITS};
+    cover(seen[what]);
+    sim.waits_for_line = what == SIM_SEEN_BUSY;
+}
+
 uint64_t program_noise(void)
 {
     return rng_next(&sim.values);
@@ -280,8 +290,10 @@ static void reset(const struct sim_config *config)
         sim.from_proc[slot].head = sim.from_proc[slot].tail = 0;
         sim.to_proc[slot].head = sim.to_proc[slot].tail = 0;
         sim.from_proc[slot].cut_until_ns = sim.to_proc[slot].cut_until_ns = 0;
-        for (uint32_t i = 0; i < SIM_SLOTS; i++)
+        for (uint32_t i = 0; i < SIM_SLOTS; i++) {
             sim.state[slot][i].full = false;
+            sim.state[slot][i].acked = (struct base_name){0};
+        }
     }
     sim.from_il.head = sim.from_il.tail = sim.to_il.head = sim.to_il.tail = 0;
     sim.deaths.head = sim.deaths.tail = 0;

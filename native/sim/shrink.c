@@ -121,6 +121,9 @@ void shrink_command(char *out, size_t size, uint64_t seed, const struct sim_opti
     }
     if (options->program != PROGRAM_ALL && at < size)
         at += (size_t)snprintf(out + at, size - at, " --program %s", programs[options->program]);
+    if (options->engine != SIM_ENGINE_ALL && at < size)
+        at += (size_t)snprintf(out + at, size - at, " --engine %s",
+                               config_engine_names[options->engine]);
     if (options->clean_links > 0 && at < size)
         snprintf(out + at, size - at, " --clean-links");
 }

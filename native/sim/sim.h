@@ -7,7 +7,7 @@
 #ifndef FTMB_SIM_SIM_H
 #define FTMB_SIM_SIM_H
 
-#include "core/barrier.h"
+#include "core/epoch.h"
 #include "core/input_log.h"
 #include "core/release.h"
 #include "core/replay.h"
@@ -30,6 +30,7 @@
 #define SIM_PALS 32768u   /* likewise */
 #define SIM_WINDOW 512u
 #define SIM_ARENA_BYTES (192u * 1024)
+#define SIM_LINES (SIM_ARENA_BYTES / ARENA_LINE)
 #define SIM_US 1000ull
 #define SIM_MS 1000000ull
 
@@ -50,18 +51,34 @@ struct worker {
     uint32_t output_count;
     uint64_t ghost[SIM_WORKERS]; /* what this worker truly depends on */
     uint64_t early[SIM_WORKERS]; /* (planted) counts as before the packet */
-    bool in_packet;              /* for coverage: a kill here cuts a packet */
-    _Atomic uint32_t state;
+    bool in_packet;              /* between its beginning and its end */
 };
 
 /* What the master knows of the replica in another slot. */
 struct backup {
     bool present;
-    bool asked; /* gets the snapshot under way */
     uint32_t incarnation;
-    struct base_name base; /* that it holds */
-    struct delta delta;    /* to it, of the snapshot under way */
+    bool holds;     /* the committed snapshot, which deltas build on */
+    bool sent;      /* it gets the delta under way */
+    bool delivered; /* and has got it */
+    bool prepared;  /* and has all of it, so that it may be committed */
+    bool refused;   /* or does not want it */
     uint64_t posted_ns;
+};
+
+/* What the master knows of its snapshots. */
+struct snapshots {
+    struct base_name committed;  /* that deltas build on; epoch 0: none */
+    struct base_name pending;    /* epoch 0: none under way */
+    struct base_name told;       /* the base, as the OL last said */
+    struct snapshot_slice slice; /* of the one under way */
+    uint64_t slice_at;           /* where the next slice begins */
+    uint64_t previous;           /* epoch of the delta before, in this view */
+    bool making;                 /* its delta is not whole yet */
+    bool is_committed;
+    uint64_t committed_ns;
+    uint64_t due_ns;
+    bool wanted; /* a snapshot was asked for */
 };
 
 struct proc {
@@ -79,17 +96,19 @@ struct proc {
     uint32_t link;          /* generation of the OL's sockets that it is connected to */
 
     struct arena *arena;
-    struct arena *image[2];
-    int committed, pending; /* images: the base of deltas, the one under way; -1: none */
-    struct base_name committed_name;
-    uint64_t epoch;
-    bool wanted; /* a snapshot was asked for */
-    uint64_t due_ns;
+    struct arena *header;   /* at the cut under way */
+    struct arena *image[2]; /* engines that compare */
+    int committed_image, pending_image;
+    uint8_t again[SIM_LINES]; /* engine `page`: lines of deltas that were never committed */
+    struct marks marks;       /* engine `cow` */
+    uint8_t *marks_memory;
+    struct epoch_group epochs;
+    struct delta delta;
+    struct snapshots snapshots;
     struct backup backup[SIM_SLOTS];
     struct standby standby;
-    struct base_name receiving; /* newest delta seen, so that a repeated one is known */
+    struct base_name received; /* the last delta, so that a repeated one is known */
 
-    _Atomic uint32_t stop; /* the barrier's flag */
     _Atomic uint32_t replaying;
     struct replay replay;
     uint64_t *replay_pals;
@@ -188,6 +207,7 @@ struct sim {
     uint32_t run; /* number of the schedule in this process */
     uint64_t switches;
     uint32_t until_switch;          /* SIM_POINTs before the next switch */
+    bool waits_for_line;            /* a worker, while another saves it */
     uint64_t progress_ns;           /* when something last went forward */
     bool worked;                    /* the actor resumed last did something */
     struct base_name promoted_base; /* of the latest promotion */
@@ -232,7 +252,7 @@ void sim_wait(void);
 /* Mix something that happened into the trace. */
 void sim_note(uint64_t what);
 
-/* proc.c, worker.c, snapshot.c, il.c, ol.c */
+/* proc.c, worker.c, snapshot.c, master.c, il.c, ol.c */
 void proc_start(uint32_t slot);
 void proc_kill(struct proc *proc);
 void proc_exit(struct proc *proc);
@@ -241,9 +261,11 @@ void worker_begin(struct worker *worker, struct replay *replay);
 void worker_main(void *self);
 void worker_drop_frames(struct worker *worker);
 void snapshot_main(void *self);
-void snapshot_backup(struct proc *proc, const struct message *message);
 void snapshot_committed(struct proc *proc, struct base_name name);
-void snapshot_tell_prepared(struct proc *proc);
+void snapshot_tell(struct proc *proc);
+void master_begin(struct proc *proc, struct base_name base);
+void master_turn(struct proc *proc);
+void master_backup(struct proc *proc, const struct message *message);
 void il_start(bool first);
 void il_kill(void);
 bool il_offer(const struct packet_in *packet);

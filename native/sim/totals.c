@@ -44,6 +44,7 @@ static void run_seed(const struct plan *plan, uint64_t seed, struct totals *tota
     totals->packets += config.packets;
     totals->steps += sim.steps;
     totals->programs[config.program]++;
+    totals->engines[config.engine]++;
     totals->exact += config.exact;
     totals->hash ^= hash_mix(hash, seed);
     totals->schedules++;
@@ -73,6 +74,8 @@ static void add(struct totals *to, const struct totals *from)
     to->hash ^= from->hash;
     for (uint32_t i = 0; i < PROGRAMS; i++)
         to->programs[i] += from->programs[i];
+    for (uint32_t i = 0; i < SIM_ENGINES; i++)
+        to->engines[i] += from->engines[i];
     for (uint32_t i = 0; i < COVERAGE_COUNT; i++)
         to->coverage[i] += from->coverage[i];
     for (uint32_t i = 0; i < from->violations && i < TOTALS_VIOLATIONS; i++)
@@ -182,6 +185,10 @@ int totals_json(const char *path, const struct plan *plan, const struct totals *
     for (uint32_t i = 0; i < PROGRAMS; i++)
         fprintf(out, "%s\"%s\": %llu", i ? ", " : "", programs[i],
                 (unsigned long long)totals->programs[i]);
+    fprintf(out, "},\n \"engines\": {");
+    for (uint32_t i = 0; i < SIM_ENGINES; i++)
+        fprintf(out, "%s\"%s\": %llu", i ? ", " : "", config_engine_names[i],
+                (unsigned long long)totals->engines[i]);
     fprintf(out, "},\n \"violations\": [");
     for (uint32_t i = 0; i < totals->violations && i < TOTALS_VIOLATIONS; i++) {
         const struct violation *violation = &totals->violation[i];

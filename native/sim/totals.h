@@ -20,6 +20,7 @@ struct totals {
     uint64_t crashes; /* processes killed */
     uint64_t steps;
     uint64_t programs[PROGRAMS];
+    uint64_t engines[SIM_ENGINES];
     uint64_t exact;
     uint64_t hash; /* of all traces */
     _Atomic uint32_t violations;

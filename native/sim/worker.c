@@ -184,6 +184,7 @@ static void run_input(struct worker *worker, const struct frame *frame)
 {
     struct ftmb_ctx *ctx = &worker->ctx;
     const struct wire_input *in = (const struct wire_input *)frame->bytes;
+    oracle_begins(worker);
     oracle_input(worker, in);
     bool logged =
         ctx->replay && ctx->replay->cursor[ctx->worker].position < ctx->replay->count[ctx->worker];
@@ -202,6 +203,7 @@ static void run_input(struct worker *worker, const struct frame *frame)
             sim.program->nf->tick(ctx);
     }
     worker->in_packet = false;
+    oracle_ends(worker);
     cover_if(logged && ctx->pal_count != appended, COVER_CUT_IN_PACKET);
     sim_note(ctx->cursor->pals);
 }
@@ -227,14 +229,18 @@ static void leave_replay(struct worker *worker)
     atomic_fetch_sub(&worker->proc->replaying, 1);
 }
 
-static void enter_packet(struct worker *worker)
+/* Join a new epoch before the next packet. */
+static void look_at_epoch(struct worker *worker, bool first)
 {
-    while (!barrier_enter(&worker->state, &worker->proc->stop)) {
-        barrier_park(&worker->state);
+    struct ftmb_ctx *ctx = &worker->ctx;
+    bool same = first ? epoch_enter(ctx) : epoch_same(ctx);
+    uint64_t before = ctx->epoch_seen >> 1;
+    while (!same && !epoch_turn(ctx)) {
         cover(COVER_PARKED);
-        while (!barrier_lifted(&worker->proc->stop))
-            sim_wait();
+        sim_wait();
     }
+    cover_if(ctx->epoch_seen >> 1 != before, first ? COVER_JOINED_IDLE : COVER_JOINED_BUSY);
+    cover_if(ctx->epoch_seen >> 1 > before + 1, COVER_SLEPT_THROUGH);
 }
 
 /* The next inputs: those that came before their turn first. Returns frames looked at. */
@@ -267,8 +273,10 @@ static bool run_burst(struct worker *worker, uint32_t inputs)
     uint32_t taken, count = take_burst(worker, burst, inputs, &taken);
     if (count == 0)
         return false;
+    if (!taken)
+        return true;
     for (uint32_t i = 0; i < taken; i++) {
-        enter_packet(worker);
+        look_at_epoch(worker, i == 0);
         run_input(worker, burst[i]);
         frame_drop(burst[i]);
         SIM_POINT();
@@ -278,7 +286,7 @@ static bool run_burst(struct worker *worker, uint32_t inputs)
             flush(worker);
     }
     flush(worker);
-    barrier_leave(&worker->state);
+    epoch_leave(&worker->ctx);
     return true;
 }
 
@@ -317,7 +325,7 @@ void worker_begin(struct worker *worker, struct replay *replay)
     memset(ctx->deps, 0, sizeof(ctx->deps));
     memset(worker->ghost, 0, sizeof(worker->ghost));
     worker->output_count = 0;
-    atomic_store(&worker->state, BARRIER_IDLE);
+    epoch_sit(ctx);
     atomic_store(&worker->proc->published[ctx->worker].pals, ctx->cursor->pals);
     coro_begin(&worker->coro, worker_main, worker);
 }

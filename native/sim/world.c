@@ -116,7 +116,8 @@ static bool may_strike(enum fault_kind kind)
     switch (kind) {
     case FAULT_KILL_AGAIN: /* recovers from the base that promotion left in the slot */
         return loggers_up() && m && m->alive && !m->stopped && sim.ol.state.view > 1 &&
-               (sim.ol.state.promoting || !m->active || m->committed < 0) &&
+               (sim.ol.state.promoting || !m->active ||
+                sim.ol.state.base_view != sim.ol.state.view) &&
                (find_backup(true) || sim.ol.state.member[m->slot].holder);
     case FAULT_STALL_ALONE:
         return loggers_up() && m && m->alive && !m->stopped && m->active &&
@@ -130,7 +131,7 @@ static bool may_strike(enum fault_kind kind)
     }
 }
 
-static void cover_kill(const struct proc *proc)
+static void cover_kill(struct proc *proc)
 {
     bool packet = false, section = false, replaying = atomic_load(&proc->replaying) != 0;
     for (uint32_t w = 0; w < sim.config.workers; w++) {
@@ -139,7 +140,11 @@ static void cover_kill(const struct proc *proc)
     }
     cover_if(packet, COVER_KILL_IN_PACKET);
     cover_if(section, COVER_KILL_IN_SECTION);
-    cover_if(atomic_load(&proc->stop) != 0, COVER_KILL_WHILE_CUTTING);
+    if (proc->snapshots.making) {
+        struct epoch_group *epochs = &proc->epochs;
+        bool joined = epoch_complete(epochs, proc->arena, NULL);
+        cover(joined ? COVER_KILL_COLLECTING : COVER_KILL_WHILE_CUTTING);
+    }
     cover_if(sim.ol.state.pending.valid, COVER_KILL_PREPARED);
     cover_if(replaying, COVER_KILL_IN_REPLAY);
     cover_if(sim.ol.state.promoting, COVER_KILL_PROMOTING);

@@ -1,5 +1,4 @@
-/* Small rules that roles and simulator share: frames of PALs, credit, the barrier's handshake. */
-#include "core/barrier.h"
+/* Small rules that roles and simulator share: frames of PALs, credit, room. */
 #include "core/credit.h"
 #include "core/framing.h"
 #include "core/room.h"
@@ -85,19 +84,6 @@ static void test_room(void)
     CHECK(room_inputs(91, 100, 8, 50, 10, true) == 0);
 }
 
-static void test_barrier(void)
-{
-    _Atomic uint32_t state = BARRIER_IDLE, stop = 0;
-    CHECK(barrier_stands(&state) && barrier_enter(&state, &stop) && !barrier_stands(&state));
-    barrier_leave(&state);
-    atomic_store(&stop, 1);
-    CHECK(!barrier_enter(&state, &stop) && !barrier_stands(&state));
-    barrier_park(&state);
-    CHECK(barrier_stands(&state) && !barrier_lifted(&stop));
-    atomic_store(&stop, 0);
-    CHECK(barrier_lifted(&stop) && barrier_enter(&state, &stop));
-}
-
 int main(int argc, char **argv)
 {
     uint64_t seed = seed_begin(argc, argv);
@@ -105,6 +91,5 @@ int main(int argc, char **argv)
     test_section_too_long();
     test_credit();
     test_room();
-    test_barrier();
     return 0;
 }

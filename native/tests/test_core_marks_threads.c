@@ -47,6 +47,11 @@ void sim_point(void)
         sched_yield();
 }
 
+void sim_seen(enum sim_seen what)
+{
+    (void)what;
+}
+
 void sim_wrote(struct ftmb_ctx *ctx, uint32_t id)
 {
     (void)ctx;

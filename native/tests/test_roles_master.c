@@ -53,6 +53,7 @@ static void acknowledge(struct backup *backup)
     struct transfer_rx *rx = &backup->rx;
     struct msg_delta_ack ack = {
         .view = rx->view, .resend = rx->gap, .epoch = rx->epoch, .have = rx->have};
+    ack.prepared = transfer_rx_whole(rx); /* no slice here is less than everything */
     transfer_rx_acked(rx);
     struct iovec body = {&ack, sizeof(ack)};
     /* A connection that the master has given up meanwhile is no fault. */
