@@ -50,13 +50,13 @@ static void tell_of_full(const struct msg_delta *piece, const uint8_t *bytes, ui
         event_emit("receiving", "{s:I,s:b}", "epoch", (json_int_t)piece->epoch, "full", 1);
 }
 
-/* One piece of a delta, `whole` if it was the last one missing. False: not this protocol. */
-static bool take_piece(struct replica *replica, const struct control_msg *message, bool *whole)
+/* One piece of a delta; what came of it, if it was the last one. False: not this protocol. */
+static bool take_piece(struct replica *replica, const struct control_msg *message,
+                       struct staged *staged)
 {
     struct transfer_rx *rx = &replica->receiver.rx;
     struct standby *standby = &replica->standby;
     struct msg_delta piece;
-    *whole = false;
     if (message->type != MSG_DELTA || message->length < sizeof(piece))
         return false;
     memcpy(&piece, message->body, sizeof(piece));
@@ -78,7 +78,8 @@ static bool take_piece(struct replica *replica, const struct control_msg *messag
     }
     tell_of_full(&piece, bytes, length);
     memcpy(standby->delta + piece.offset, bytes, length);
-    *whole = transfer_rx_whole(rx);
+    if (transfer_rx_whole(rx))
+        *staged = replica_stage(replica, rx->total);
     return true;
 }
 
@@ -103,15 +104,16 @@ static int receive(struct replica *replica, struct state_channel *channel)
     struct control_msg *message;
     int result;
     while ((result = state_channel_recv(channel, &message)) == 1) {
-        bool whole;
-        if (!take_piece(replica, message, &whole))
+        struct staged staged = {0};
+        if (!take_piece(replica, message, &staged))
             return -EPROTO;
-        /* Before anything comes of it: the master is not to hear of the commit of what it does not
-         * know to be here. */
-        if (whole || transfer_rx_ack_due(&replica->receiver.rx, false))
+        if (staged.type || transfer_rx_ack_due(&replica->receiver.rx, false))
             result = acknowledge(replica, channel);
-        if (whole)
-            replica_stage(replica, replica->receiver.rx.total);
+        /* Afterwards: the master must not hear of the commit of what it does not know to be here,
+         * or it would send all of the state anew. */
+        if (staged.type)
+            replica_send(replica, staged.type, &staged.message,
+                         staged.type == MSG_BUILDING ? 0 : sizeof(staged.message));
         if (result < 0)
             return result;
     }

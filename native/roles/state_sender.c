@@ -174,6 +174,10 @@ static void look_at_news(struct replica *replica)
     sender->asked |= sender->told_asked;
     sender->told_wanted = sender->told_asked = false;
     pthread_mutex_unlock(&replica->state_lock);
+    /* Whoever prepared it has acknowledged it before: that comes first. */
+    uint64_t now = clock_ns();
+    for (int slot = 0; slot < VIEW_SLOTS; slot++)
+        state_serve_hear(&sender->backup[slot], now);
     settle(sender, told);
 }
 

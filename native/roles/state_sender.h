@@ -41,7 +41,7 @@ struct backup {
     struct transfer_tx tx;
     uint64_t moved_ns;    /* when it last acknowledged something new */
     uint64_t patience_ns; /* for so long it may not */
-    uint64_t work;        /* bytes that it has to store for what it was sent last */
+    uint64_t work;        /* bytes that it may have to store for what it was sent last */
     uint64_t full_after_ns;
     uint64_t full_pause_ns;
     uint64_t connect_after_ns;
@@ -86,11 +86,12 @@ void state_sender_asked(struct replica *replica);
 /* While the replica is the master. */
 void state_sender_main(struct replica *replica);
 
-/* state_serve.c: begin to send the delta to a backup; what it was sent before is void; one backup's
- * turn, returns whether there is more to send at once; sleep until something is to be read, can be
- * written, or `until`. */
+/* state_serve.c: begin to send the delta to a backup; what it was sent before is void; take in
+ * what it acknowledges; one backup's turn, returns whether there is more to send at once; sleep
+ * until something is to be read, can be written, or `until`. */
 void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t now);
 void state_serve_anew(struct backup *backup);
+void state_serve_hear(struct backup *backup, uint64_t now);
 bool state_serve(struct replica *replica, struct backup *backup, uint64_t now);
 void state_serve_sleep(struct replica *replica, uint64_t now, uint64_t until);
 
