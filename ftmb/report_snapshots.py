@@ -18,6 +18,8 @@ from ftmb.analysis.snapshots import (
 )
 from ftmb.report_layout import MISSING, Table, number
 
+BENCHES = ("flip", "cow")
+
 
 def _interval(estimate: stats.Estimate | None, form: str) -> str:
     if estimate is None:
@@ -33,7 +35,7 @@ def snapshot_ratios(results: Results) -> Table:
         key = (ratio.group.words, ratio.words)
         text = _interval(ratio.estimate, ".2f" if ratio.estimate.value < 10 else ",.0f")
         if ratio.bound is not None:
-            text += f", at most {ratio.bound:g}: {ratio.verdict}"
+            text += f"; ≤ {ratio.bound:g} {ratio.verdict}"
         cells.setdefault(key, {})[ratio.level] = text
         runs[key] = ratio.estimate.n
     rows = [(*key, *(line.get(level, MISSING) for level in LEVELS), str(runs[key]))
@@ -43,7 +45,7 @@ def snapshot_ratios(results: Results) -> Table:
         "that of the claim is over all rows that it names."
     )
     head = ("load", "snapshots", *LEVELS, "pairs")
-    return Table(head, rows, note, 2, True, "Ratios to the runs without snapshots")
+    return Table(head, _once(rows), note, 2, True, "Ratios to the runs without snapshots")
 
 
 def snapshot_engines(results: Results) -> Table:
@@ -77,7 +79,16 @@ def snapshot_engines(results: Results) -> Table:
         "that a worker's log held, of its bound; where it is full the snapshot is abandoned, the "
         "last one kept. Reached: median time between two snapshots."
     )
-    return Table(head, rows, note, 2, True, "Engines")
+    return Table(head, _once(rows), note, 2, True, "Engines")
+
+
+def _once(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The rows with their first cell left empty where it is that of the row above."""
+    above = [None, *(row[0] for row in rows)]
+    return [
+        ("" if row[0] == before else row[0], *row[1:])
+        for row, before in zip(rows, above, strict=False)
+    ]
 
 
 def _counts(part: pd.DataFrame) -> list[str]:
@@ -147,9 +158,25 @@ def _recovery(part: pd.DataFrame) -> list[str]:
             number(speed, ",.1f"), noticed, str(len(part))]  # fmt: skip
 
 
+def snapshot_benches(results: Results) -> Table:
+    """The benches of the flip and of the marks, as they printed it."""
+    rows: list[Sequence[str]] = []
+    for name in BENCHES:
+        command = f"results/build/release/tests/bench_{name} | tee results/bench/{name}.txt"
+        lines = results.benches.get(name) or [f"not made: {command}"]
+        rows += [(name, line.strip()) for line in lines if line.strip()]
+    note = (
+        "As printed. flip: how long a worker waits at the flip of an epoch; cow: what marks and "
+        "saved lines cost per packet. Workers are fed from memory on a CPU each, and nothing else "
+        "runs, so they are run by hand."
+    )
+    return Table(("bench", ""), _once(rows), note, 2, title="Benches without links and loggers")
+
+
 TABLES = {
     "snapshot_ratios": snapshot_ratios,
     "snapshot_engines": snapshot_engines,
     "snapshot_cost": snapshot_cost,
+    "snapshot_benches": snapshot_benches,
     "snapshot_recovery": snapshot_recovery,
 }

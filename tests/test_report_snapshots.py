@@ -168,13 +168,21 @@ def test_tables_have_a_row_for_each_kind(results: records.Results) -> None:
     assert [row[1] for row in ratios.rows[:6]] == [
         "none, again", "cow, 5 ms", "cow, 20 ms", "page, 20 ms", "fork, 20 ms", "stop-copy, 20 ms",
     ]  # fmt: skip
-    assert "at most 1.15: cannot be judged" in ratios.rows[2][3]
+    assert "≤ 1.15 cannot be judged" in ratios.rows[2][3]
     engines = report_snapshots.snapshot_engines(results)
     assert len(engines.rows) == 10, "five kinds at two loads"
     assert any("of 16.8" in row[12] for row in engines.rows)
     assert len(report_snapshots.snapshot_cost(results).rows) == 8
     for table in (ratios, engines):
         assert {len(row) for row in table.rows} == {len(table.head)}
+
+
+def test_benches_are_shown_as_printed_or_how_to_run_them(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "flip.txt").write_text("nat, 64 MB\n\n  worker 0   p50  0.00\n")
+    rows = report_snapshots.snapshot_benches(records.Results(tmp_path, [])).rows
+    assert rows[:2] == [("flip", "nat, 64 MB"), ("", "worker 0   p50  0.00")]
+    assert rows[2][1].startswith("not made: results/build/release/tests/bench_cow")
 
 
 def plot(name: str) -> figures.Plot:

@@ -159,6 +159,12 @@ class Results:
 
         return reliability.read(self.root)
 
+    @cached_property
+    def benches(self) -> dict[str, list[str]]:
+        """What the benches printed, line by line, by name, as far as they were run."""
+        files = sorted(self.root.glob("bench/*.txt"))
+        return {path.stem: path.read_text(encoding="utf-8").splitlines() for path in files}
+
     def of(self, *experiments: str, valid: bool = True) -> list[Trial]:
         """Trials of these experiments; only valid ones unless asked otherwise."""
         chosen = [t for t in self.trials if t.experiment in experiments]
