@@ -99,14 +99,19 @@ def _digest_check(seen: Sequence[Event]) -> Check:
     return _check("state_digest", not different and not unseen, different + len(unseen), detail)
 
 
-def _bound_checks(log: Log) -> list[Check]:
-    pairs = (
-        ("input_log_bound", log.input_log_peak_bytes, log.input_log_capacity_bytes),
-        ("output_log_bound", log.output_log_peak_bytes, log.output_log_capacity_bytes),
-    )
+def _bound_checks(log: Log | None, snapshot: Snapshot | None) -> list[Check]:
+    pairs: list[tuple[str, int | None, int | None]] = []
+    if log is not None:
+        pairs += [
+            ("input_log_bound", log.input_log_peak_bytes, log.input_log_capacity_bytes),
+            ("output_log_bound", log.output_log_peak_bytes, log.output_log_capacity_bytes),
+        ]
+    if snapshot is not None:
+        pairs.append(("undo_log_bound", snapshot.undo_peak_bytes, snapshot.undo_bytes_limit))
     return [
         _check(name, peak <= bound, peak, f"peak {peak} of {bound} bytes")
         for name, peak, bound in pairs
+        if peak is not None and bound is not None
     ]
 
 
@@ -186,8 +191,7 @@ def checks(
         found += _replay_checks(stats.ol, events, recovery)
     if spec.ft.check and snapshot is not None and snapshot.committed:
         found.append(_digest_check(seen))
-    if log is not None:
-        found += _bound_checks(log)
+    found += _bound_checks(log, snapshot)
     if any(fault.incident is not None for fault in faults):
         found.append(_outcome_check(faults))
     return found

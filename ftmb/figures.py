@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -44,7 +45,16 @@ COLOURS = {
     "replay": "#d7802a",
     "resume": "#4f9a68",
     "bad": "#b3261f",
+    "good": "#1a7f4b",
+    "open": "#7a5b00",
+    "cow": "#cf4a12",
+    "page": "#00806a",
+    "fork": "#a8488a",
+    "stop-copy": "#0b62ab",
 }
+# Engines differ in shape too, and periods in dashes, so that grey print can be read.
+MARKERS = {"none": "|", "cow": "o", "page": "D", "fork": "^", "stop-copy": "s"}
+DASHES: dict[float, Any] = {5.0: (0, (1, 1)), 10.0: (0, (3, 1.2)), 20.0: "-"}
 PERIODS = (20.0, 50.0, 100.0, 200.0)
 MAX_BYTES = 300_000
 WIDTH = 9.2
@@ -106,11 +116,33 @@ def period_colour(period_ms: float) -> str:
     return COLOURS[f"p{nearest:.0f}"]
 
 
+def engine_colour(engine: str) -> str:
+    """Colour of a snapshot engine; of none: ink, since all others are compared with it."""
+    return COLOURS["ink" if engine == "none" else engine]
+
+
 def nothing(text: str) -> Figure:
     """A drawing for a table without rows."""
     figure = plt.figure(figsize=(WIDTH, 1.2))
     figure.text(0.5, 0.5, text, ha="center", va="center", color=COLOURS["muted"])
     return figure
+
+
+def reason(results: Results, plot: Plot) -> str:
+    """Why a figure has nothing to show, and what makes it show something."""
+    named = " or ".join(plot.experiments)
+    made = results.of(*plot.experiments, valid=False)
+    full = " TIER=full" if made and results.tier == "quick" else ""
+    command = f'make trials{full} OF="{" ".join(plot.experiments)}"'
+    lacking = {why for trial, why in results.left_out.items() if trial.startswith(plot.experiments)}
+    if lacking and not made:
+        return f"left out: {'; '.join(sorted(lacking))}"
+    if not made and plot.experiments:
+        return f"no record of {named}: {command}"
+    valid = results.of(*plot.experiments) if plot.experiments else []
+    if not valid:
+        return f"no valid record for this figure{' among those of ' + named if named else ''}"
+    return f"no valid record of {named} has what this figure shows: {command}"
 
 
 def bare(axes: Axes, which: str = "y") -> None:
@@ -119,11 +151,15 @@ def bare(axes: Axes, which: str = "y") -> None:
 
 
 def log_ticks(axes: Axes, which: str) -> None:
-    """A log axis labelled with plain numbers at the decades inside its range."""
+    """A log axis labelled with plain numbers at the decades inside its range, or closer."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = axis.get_view_interval()
-    ticks = [10.0**k for k in range(-6, 10) if low <= 10.0**k <= high]
+    for steps in ((1.0,), (1.0, 2.0, 5.0)):
+        every = [step * 10.0**k for k in range(-6, 10) for step in steps]
+        ticks = [tick for tick in every if low <= tick <= high]
+        if len(ticks) > 1:
+            break
     axis.set_ticks(ticks, [f"{t:,.0f}" if t >= 1 else f"{t:g}" for t in ticks])
     axes.minorticks_off()
 
@@ -161,9 +197,23 @@ def embed(svg: str, name: str, title: str) -> str:
 
 def plots() -> dict[str, Plot]:
     """All figures by name, in the order of the page."""
-    from ftmb import figures_latency, figures_machine, figures_recovery
+    from ftmb import (
+        figures_engines,
+        figures_latency,
+        figures_machine,
+        figures_periods,
+        figures_recovery,
+        figures_snapshots,
+    )
 
-    every = [*figures_latency.PLOTS, *figures_recovery.PLOTS, *figures_machine.PLOTS]
+    every = [
+        *figures_latency.PLOTS,
+        *figures_snapshots.PLOTS,
+        *figures_engines.PLOTS,
+        *figures_recovery.PLOTS,
+        *figures_periods.PLOTS,
+        *figures_machine.PLOTS,
+    ]
     return {plot.name: plot for plot in every}
 
 
@@ -176,8 +226,10 @@ def write(results: Results, out: Path, only: list[str] | None = None) -> list[Pa
         if only and name not in only:
             continue
         table = plot.data(results)
-        drawn = nothing("no valid record for this figure") if table.empty else plot.draw(table)
-        (out / f"{name}.csv").write_text(table.to_csv(index=False), encoding="utf-8")
+        drawn = nothing(reason(results, plot)) if table.empty else plot.draw(table)
+        (out / f"{name}.csv").write_text(
+            table.to_csv(index=False, float_format="%.9g"), encoding="utf-8"
+        )
         (out / f"{name}.svg").write_text(render(drawn), encoding="utf-8")
         written += [out / f"{name}.csv", out / f"{name}.svg"]
     return written

@@ -73,7 +73,7 @@ def _estimate(axes: Axes, estimate: stats.Estimate, place: int, colour: str) -> 
     )  # fmt: skip
 
 
-def curve(trials: Sequence[Trial], **labels: object) -> pd.DataFrame:
+def curve(trials: Sequence[Trial], per_decade: int = 40, **labels: object) -> pd.DataFrame:
     """Percentile curve of the merged histograms, with the range of the single runs around it.
 
     `x` is 1/(1-p). The range covers the runs that have enough samples at that x.
@@ -83,7 +83,7 @@ def curve(trials: Sequence[Trial], **labels: object) -> pd.DataFrame:
         return pd.DataFrame()
     merged = merge(single)
     rows = []
-    for x, value in merged.curve():
+    for x, value in merged.curve(per_decade):
         p = 1 - 1 / x
         each = [v for h in single if (v := h.percentile(p)) is not None]
         low, high = (min(each), max(each)) if each else (None, None)

@@ -11,6 +11,7 @@ from ftmb.figures import COLOURS, WIDTH, Plot, log_ticks, period_colour
 
 LOGS = ("input", "output")
 STALL_NS = 1e6
+DOTS = 400
 
 
 def logs_data(results: Results) -> pd.DataFrame:
@@ -91,13 +92,19 @@ def noise_data(results: Results) -> pd.DataFrame:
 
 
 def noise(table: pd.DataFrame) -> Figure:
-    """Longest stall and its 99.9th percentile of each trial, one panel per CPU."""
+    """Longest stall and its 99.9th percentile of each trial, one panel per CPU.
+
+    Where there are too many trials for a dot each, a dot is the largest of a few that follow one
+    another.
+    """
     cpus = sorted(table["cpu"].unique(), key=int)[:4]
     figure, all_axes = plt.subplots(
         1, len(cpus), figsize=(WIDTH, 2.9), sharex=True, sharey=True, squeeze=False
     )
+    step = max(int(table["order"].max()) // DOTS + 1, 1)
     for axes, cpu in zip(all_axes[0], cpus, strict=True):
         part = table[table["cpu"] == cpu]
+        part = part.groupby(part["order"] // step * step)[["max", "p999"]].max().reset_index()
         for key, label, colour in (("max", "longest", "ftmb"), ("p999", "99.9 %", "none")):
             axes.scatter(part["order"], part[key].clip(lower=1) / 1e6, s=11, linewidth=0,
                          color=COLOURS[colour], alpha=0.8, label=label)  # fmt: skip

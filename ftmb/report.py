@@ -35,13 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ftmb report", description="Write the report page.")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/report.html")
-    parser.add_argument("--claims", type=Path, default=ROOT / "config" / "claims.yaml")
+    parser.add_argument("--claims", type=Path, default=records.CLAIMS)
     parser.add_argument("--step", choices=STEPS, help="one step only")
     parser.add_argument("--only", action="append", metavar="FIGURE", help="figures to draw")
     args = parser.parse_args(argv)
     out = args.out or args.results / "report.html"
     try:
         results = records.load(args.results)
+        results.claims = args.claims
         if args.step in (None, "analysis"):
             write_tables(results, args.results / "analysis", args.claims)
         if args.step in (None, "figures"):

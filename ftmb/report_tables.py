@@ -22,6 +22,7 @@ from ftmb.analysis.metrics import (
 from ftmb.analysis.records import PHASES, Results, Trial, builds
 from ftmb.report_layout import MISSING, Table, number
 from ftmb.report_reliability import TABLES as RELIABILITY
+from ftmb.report_snapshots import TABLES as SNAPSHOTS
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
 TOO_FEW = "n too small"
@@ -268,4 +269,5 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "noise": noise,
     "environment": environment,
     **RELIABILITY,
+    **SNAPSHOTS,
 }

@@ -16,7 +16,7 @@ KEY = {"period": "period_ms", "log": "log_mb", "demand": "at_s", "adaptive": "re
 
 class SnapshotSpec(Model):
     engine: Engine = Field(
-        "stop-copy",
+        "cow",
         description="how state is copied; cow: lines on their first write, nobody is stopped; "
         "stop-copy, fork, page: workers are stopped for a copy, a fork, the dirty pages; none: one "
         "full base at the start, no more",
@@ -27,7 +27,7 @@ class SnapshotSpec(Model):
         "log_mb; demand: at at_s; adaptive: so that replay would take replay_target_ms at most",
     )
     period_ms: float = Field(
-        100, ge=1, le=3_600_000, description="time from one snapshot to the next"
+        20, ge=1, le=3_600_000, description="time from one snapshot to the next"
     )
     log_mb: int = Field(
         4, ge=1, le=16384, description="schedule log: megabytes of input log between two"

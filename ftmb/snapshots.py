@@ -73,8 +73,10 @@ def _peaks(replicas: Sequence[dict[str, Any]]) -> dict[str, int | None]:
     """The bounded memory of engines, the largest of any process that reported."""
     found: dict[str, int | None] = {}
     for key in ("undo_peak_bytes", "undo_bytes_limit", "staging_peak_bytes"):
-        told = [r.get("snapshots", {}).get(key) for r in replicas]
+        told = [r.get("snapshot", {}).get(key) for r in replicas]
         found[key] = max((int(value) for value in told if value is not None), default=None)
+    if not found["undo_bytes_limit"]:  # no undo log but with engine cow
+        found["undo_peak_bytes"] = found["undo_bytes_limit"] = None
     return found
 
 
@@ -93,7 +95,7 @@ def summary(
         (b.t_ns - a.t_ns) / 1e6 for a, b in itertools.pairwise(taken) if a.process == b.process
     ]
     asked = spec.ft.snapshot
-    forks = [float(e.integer("fork_ns")) for e in taken if "fork_ns" in e.fields]
+    forks = [float(e.integer("fork_ns")) for e in taken if asked.engine == "fork"]
     return Snapshot(
         engine=asked.engine,
         schedule=asked.schedule,

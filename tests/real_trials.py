@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import copy
+import os
+from functools import cache
 from typing import Any
 
+import pytest
 from conftest import Ran, RunFtmb
+
+from ftmb.describe import describe
 
 BASE: dict[str, Any] = {
     "nf": {"name": "nat"},
+    # Deaths are seen at once. Silence of a master that a crowded machine did not let run is not
+    # what these tests are about; those of faults have it.
+    "ft": {"detect_ms": 500},
     "workers": 2,
     "traffic": {"profile": "udp64", "rate_pps": 50_000, "flows": 2_000, "new_flows_per_s": 500,
                 "reply_share": 0.2, "seed": 7},
@@ -17,6 +25,22 @@ BASE: dict[str, Any] = {
     "drain_s": 0.7,
 }  # fmt: skip
 KILL = {"do": "kill", "role": "master", "at_s": 0.5}
+
+
+@cache
+def engines() -> list[str]:
+    """The engines that take snapshots, as far as this machine has them."""
+    known = [engine.name for engine in describe().engines if engine.missing is None]
+    return [name for name in ("cow", "fork", "page", "stop-copy") if name in known]
+
+
+def engine_in_turn(request: pytest.FixtureRequest) -> str:
+    """The engine of a test: the tests of a file take turns, whichever of them are run.
+    $FTMB_TEST_ENGINE is one for all."""
+    names = [name for name in vars(request.module) if name.startswith("test_")]
+    place = names.index(request.function.__name__)
+    place += sum(getattr(getattr(request.node, "callspec", None), "indices", {}).values())
+    return os.environ.get("FTMB_TEST_ENGINE") or engines()[place % len(engines())]
 
 
 def spec(**changes: Any) -> dict[str, Any]:

@@ -42,14 +42,15 @@ def test_undisturbed(trial: RunFtmb, nf: str, mode: str) -> None:
     ("nf", "ft"),
     [
         ("nat", {"snapshot": {"period_ms": 20}}),
-        ("nat", {"snapshot": {"period_ms": 100}}),
-        ("monitor", {"snapshot": {"period_ms": 20}}),
-        ("monitor", {"snapshot": {"period_ms": 100}}),
+        ("nat", {"snapshot": {"engine": "stop-copy", "period_ms": 100}}),
+        ("nat", {"snapshot": {"engine": "fork"}}),
+        ("monitor", {"snapshot": {"period_ms": 5}}),
+        ("monitor", {"snapshot": {"engine": "page", "period_ms": 50}}),
         ("nat", {"reads": "locked", "pal_batch": False}),
         ("nat", {"release": "exact"}),
         ("monitor", {"snapshot": {"engine": "none"}}),
     ],
-    ids=["nat-20", "nat-100", "monitor-20", "monitor-100", "paper", "exact", "no-snapshots"],
+    ids=["cow-20", "stop-copy", "fork", "cow-5", "page", "paper", "exact", "no-snapshots"],
 )
 def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:
     record = sound(trial, spec(nf={"name": nf}, ft=ft, faults=[KILL]))

@@ -206,7 +206,8 @@ def test_invalid_records_are_named_and_text_is_escaped(copy: Any) -> None:
 def test_a_page_from_one_experiment_is_still_a_page(copy: Any) -> None:
     text = copy(lambda trials, names: None, "crash")
     assert "No valid record for this table" in text
-    for missing in ("make sim", "make model", "make trials OF=chaos", "make trials OF=faults"):
+    commands = ("sim", "model", "trials OF=chaos", "trials OF=faults", "fuzz")
+    for missing in (f"make {command}" for command in commands):
         assert f"not made: {missing}" in text, "absence is no success"
     assert outline(text).open == []
 
@@ -225,6 +226,7 @@ def test_reliability_has_a_row_for_each_kind_of_fault(page: str) -> None:
     assert "make sim SEEDS=5000 SEED_BASE=7" in part
     assert "P01" in part and "M01" in part and "123,456" in part
     assert "cut inside packet" in part
+    assert re.search(r"<td>delta</td><td class=\"n\">1,000,000</td>", part)
 
 
 def test_a_violation_is_printed_with_its_seed(copy: Any) -> None:

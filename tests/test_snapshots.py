@@ -56,13 +56,18 @@ def test_snapshots_are_summed_over_masters() -> None:
 
 
 def test_what_only_one_engine_has() -> None:
-    forked = summary([], [taken("r0", 5, 9, fork_ns=4), taken("r0", 9, 9, fork_ns=6)])
+    fork = spec.parse({"ft": {"snapshot": {"engine": "fork"}}})
+    seen = [taken("r0", 5, 9, fork_ns=4), taken("r0", 9, 9, fork_ns=6)]
+    forked = snapshots.summary(fork, seen, 1, [])
+    assert forked is not None
     assert forked.fork_ns is not None
     assert (forked.fork_ns.p50, forked.fork_ns.max) == (4, 6)
     peaks = {"undo_peak_bytes": 500, "undo_bytes_limit": 1000, "staging_peak_bytes": 70}
-    result = summary([{"snapshots": peaks}, {"snapshots": peaks | {"undo_peak_bytes": 30}}, {}])
+    result = summary([{"snapshot": peaks}, {"snapshot": peaks | {"undo_peak_bytes": 30}}, {}])
     assert (result.undo_peak_bytes, result.undo_bytes_limit) == (500, 1000)
     assert result.staging_peak_bytes == 70
+    without = summary([{"snapshot": {"undo_peak_bytes": 0, "undo_bytes_limit": 0}}])
+    assert (without.undo_peak_bytes, without.undo_bytes_limit) == (None, None)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 2), (0.51, 3), (0.99, 4), (1, 4)])

@@ -30,7 +30,7 @@ def complaint(tmp_path: Path, text: str, *sets: str) -> str:
 def test_an_empty_spec_is_all_defaults(tmp_path: Path) -> None:
     checked = load(tmp_path, "")
     assert checked.nf.name == "monitor"
-    assert checked.ft.snapshot.engine == "stop-copy"
+    assert checked.ft.snapshot.engine == "cow"
     assert checked.traffic.rate_pps == 200_000
     assert checked.faults == []
 
@@ -148,7 +148,7 @@ def test_a_wrong_set_is_refused(tmp_path: Path, assignment: str, words: str) -> 
 
 def test_every_key_has_a_default_listed_and_explained() -> None:
     rows = {key: (default, text) for key, default, text in spec.defaults()}
-    assert rows["ft.snapshot.period_ms"][0] == 100
+    assert rows["ft.snapshot.period_ms"][0] == 20
     assert rows["traffic.profile"][0] == "udp64"
     assert rows["faults[].protect_again"][0] is True
     assert rows["faults[].repeat.count"][0] is None

@@ -252,7 +252,7 @@ def test_axes_are_named_choices_some_of_one_tier_only(config: dict[str, Any]) ->
     large = full["tail-half-monitor512-cow-20-03"]
     assert large.rate_share == 0.5
     assert large.spec["nf"] == {"name": "monitor", "flows": 6_250_000}
-    assert large.spec["log"]["pals"] == 33_554_432  # the state's own wins over the load's
+    assert large.spec["log"]["input_mb"] == 512
     assert large.spec["ft"]["snapshot"] == {"engine": "cow", "period_ms": 20}
     with pytest.raises(experiments.PlanError, match="together names no axis: 'time'"):
         experiments._check_axes("x", {"axes": {"a": {"b": {}}}, "together": "time"})

@@ -127,6 +127,14 @@ def _part(claim: Claim, part: Part) -> str:
     return HOLDS if all(met) else FAILS if not any(met) else OPEN
 
 
+def judge_part(claim: Claim, part: Part) -> str:
+    """The verdict on one part alone, where it has the runs that the claim needs."""
+    if part.n < claim.needs.get("n", 0):
+        return OPEN
+    outcome = _part(claim, part)
+    return outcome if outcome == FAILS or not _noisy(claim, part) else OPEN
+
+
 def _noisy(claim: Claim, part: Part) -> str:
     """Why a ratio cannot be judged: two runs of the same differ by more than is tolerated."""
     if part.twin is None or claim.relation not in ("<", "<="):

@@ -29,6 +29,7 @@ PACKETS = (
 )
 PERCENTILES = ("p50", "p90", "p99", "p999", "p9999", "max", "count")
 PHASES = ("detect_ms", "fence_ms", "cut_ms", "replay_ms", "resume_ms")
+CLAIMS = Path(__file__).resolve().parents[2] / "config" / "claims.yaml"
 FILES = {
     "histogram": "histogram.json",
     "timeline": "timeline.csv",
@@ -148,6 +149,7 @@ class Results:
     tier: str = "?"
     purposes: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    claims: Path = CLAIMS
     left_out: dict[str, str] = field(default_factory=dict)  # by trial: what the machine lacks
 
     @cached_property
@@ -156,6 +158,12 @@ class Results:
         from ftmb.analysis import reliability  # late: it reads records itself
 
         return reliability.read(self.root)
+
+    @cached_property
+    def benches(self) -> dict[str, list[str]]:
+        """What the benches printed, line by line, by name, as far as they were run."""
+        files = sorted(self.root.glob("bench/*.txt"))
+        return {path.stem: path.read_text(encoding="utf-8").splitlines() for path in files}
 
     def of(self, *experiments: str, valid: bool = True) -> list[Trial]:
         """Trials of these experiments; only valid ones unless asked otherwise."""
@@ -252,7 +260,7 @@ def load(root: Path) -> Results:
     if not trials:
         raise RecordError(f"no records under {root}/trials; run `snakemake --cores all` first")
     tier, purposes = plan.get("tier", "?"), plan.get("purposes", {})
-    return Results(root, trials, tier, purposes, missing, left_out)
+    return Results(root, trials, tier, purposes, missing, left_out=left_out)
 
 
 def builds(results: Results) -> list[dict[str, str]]:
@@ -342,4 +350,7 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 def _recovery(entry: dict[str, Any]) -> dict[str, Any]:
     keys = (*PHASES, *RECOVERY_KEYS)
-    return {key: entry.get(key) for key in keys}
+    marks = entry.get("marks_ns") or {}
+    whole = {"replay_start", "replay_done"} <= marks.keys()
+    span = (marks["replay_done"] - marks["replay_start"]) / 1e6 if whole else None
+    return {key: entry.get(key) for key in keys} | {"replay_span_ms": span}

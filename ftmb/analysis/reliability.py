@@ -15,7 +15,7 @@ import pandas as pd
 from ftmb.analysis.records import RecordError, Results, Trial
 
 EXPERIMENT = "faults"
-KINDS = ("sim", "plants", "model")
+KINDS = ("sim", "plants", "model", "fuzz")
 # The rows in the order of docs/FAULTS.md: a short name, and what happens in words.
 ROWS = {
     "kill-master": "master killed",

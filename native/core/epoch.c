@@ -22,12 +22,29 @@ static void set_tag(struct ftmb_ctx *ctx)
 void epoch_sit(struct ftmb_ctx *ctx)
 {
     struct epoch_seat *seat = &ctx->epochs->seat[ctx->worker];
-    ctx->epoch_seen = atomic_load(&ctx->epochs->word);
+    ctx->epoch_looked = atomic_load(&ctx->epochs->word) & ~1ull;
+    ctx->epoch_seen = ctx->epoch_looked & ~EPOCH_WANTED;
     ctx->gate = false;
     set_tag(ctx);
     hand_over(ctx, seat->joined);
     hand_over(ctx, seat->stopped);
     atomic_store(&seat->state, (ctx->epoch_seen >> 1) << 2 | EPOCH_IDLE);
+}
+
+/* Store the number of the epoch that is wanted, if everybody has come to a boundary since. */
+static void begin_wanted(struct epoch_group *group, uint64_t word)
+{
+    uint64_t next = ((word & ~EPOCH_WANTED) >> 1) + 1;
+    for (uint32_t w = 0; w < group->workers && !PLANTED(P_NO_BARRIER); w++) {
+        SIM_POINT();
+        if (atomic_load(&group->seat[w].ready) < next &&
+            (atomic_load(&group->seat[w].state) & 3) == EPOCH_BUSY)
+            return;
+    }
+    SIM_POINT();
+    if (!atomic_compare_exchange_strong(&group->word, &word, next << 1))
+        return;
+    SIM_FLIPPED(group);
 }
 
 bool epoch_turn(struct ftmb_ctx *ctx)
@@ -36,22 +53,26 @@ bool epoch_turn(struct ftmb_ctx *ctx)
     for (;;) {
         SIM_POINT();
         uint64_t word = atomic_load(&ctx->epochs->word);
-        if (word >> 1 != ctx->epoch_seen >> 1) {
+        uint64_t epoch = (word & ~EPOCH_WANTED) >> 1;
+        if (epoch != ctx->epoch_seen >> 1) {
             hand_over(ctx, seat->joined);
             atomic_store_explicit(&seat->waited_ns, 0, memory_order_relaxed);
-            ctx->epoch_seen = word;
+            ctx->epoch_seen = epoch << 1;
             ctx->gate = !PLANTED(P_NO_GATE);
             set_tag(ctx);
         }
-        ctx->epoch_seen = word & ~1ull; /* so that a parked one does not get past epoch_enter() */
-        uint64_t state = (word >> 1) << 2;
+        ctx->epoch_looked = word & ~1ull; /* so that a parked one does not get past epoch_enter() */
         if (word & 1) {
             if (!PLANTED(P_PARKED_STALE)) /* the next flip may come before it has woken up */
                 hand_over(ctx, seat->stopped);
-            atomic_store(&seat->state, state | EPOCH_PARKED);
+            atomic_store(&seat->state, epoch << 2 | EPOCH_PARKED);
             return false;
         }
-        atomic_store(&seat->state, state | EPOCH_BUSY);
+        atomic_store(&seat->state, epoch << 2 | EPOCH_BUSY);
+        if (word & EPOCH_WANTED) {
+            atomic_store(&seat->ready, epoch + 1);
+            begin_wanted(ctx->epochs, word);
+        }
         SIM_POINT();
         if (atomic_load(&ctx->epochs->word) == word)
             return true;
@@ -96,7 +117,14 @@ void epoch_gate(struct ftmb_ctx *ctx)
 
 void epoch_flip(struct epoch_group *group, bool stop)
 {
-    atomic_store(&group->word, (epoch_open(group) + 1) << 1 | stop);
+    uint64_t epoch = epoch_open(group);
+    if (stop) {
+        atomic_store(&group->word, (epoch + 1) << 1 | 1);
+        SIM_FLIPPED(group);
+    } else {
+        atomic_store(&group->word, EPOCH_WANTED | epoch << 1);
+        begin_wanted(group, EPOCH_WANTED | epoch << 1);
+    }
 }
 
 void epoch_release(struct epoch_group *group)
@@ -126,6 +154,12 @@ static bool words_at_cut(const struct epoch_seat *seat, uint64_t word, uint64_t 
 bool epoch_complete(struct epoch_group *group, const struct arena *arena, struct arena *header)
 {
     uint64_t word = atomic_load(&group->word);
+    if (word & EPOCH_WANTED) {
+        begin_wanted(group, word);
+        word = atomic_load(&group->word);
+    }
+    if (word & EPOCH_WANTED)
+        return false;
     uint64_t words[FTMB_MAX_WORKERS][EPOCH_WORDS];
     for (uint32_t w = 0; w < group->workers; w++) {
         if (!words_at_cut(&group->seat[w], word, words[w]))

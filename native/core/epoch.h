@@ -12,7 +12,13 @@
  * without its cause. It looks at the others' states itself, so that the wait ends as soon as they
  * are there, and not only when the thread that flipped the epoch is next scheduled.
  *
- * With `stop` everybody parks as well, until epoch_release(). */
+ * Whoever wants a cut is a thread that may have interrupted a worker in the middle of a packet, and
+ * the others would wait for that one until the thread sleeps again. So it only says what it wants.
+ * Each worker that comes to a boundary says that it was there, and goes on in the old epoch; the
+ * last one stores the number. By then all are running, and the wait at the gate is the rest of one
+ * packet. (It is only a wait that this spares: the number may be stored at any time by anybody.)
+ *
+ * With `stop` everybody parks as well, until epoch_release(). The number is stored at once then. */
 #ifndef FTMB_CORE_EPOCH_H
 #define FTMB_CORE_EPOCH_H
 
@@ -26,12 +32,16 @@ enum { EPOCH_IDLE, EPOCH_BUSY, EPOCH_PARKED };
 struct epoch_seat {
     CACHE_ALIGNED _Atomic uint64_t state;                /* epoch joined << 2 | what it is doing */
     _Atomic uint64_t waited_ns;                          /* at the gate of that epoch */
+    _Atomic uint64_t ready;                              /* epoch that it knows to be wanted */
     CACHE_ALIGNED _Atomic uint64_t joined[EPOCH_WORDS];  /* when it joined */
     CACHE_ALIGNED _Atomic uint64_t stopped[EPOCH_WORDS]; /* when it last became idle, or parked */
 };
 
+#define EPOCH_WANTED (1ull << 63)
+
 struct epoch_group {
-    CACHE_ALIGNED _Atomic uint64_t word; /* epoch << 1 | stop: read by all, stored at a flip */
+    /* Is the next one wanted, the open epoch << 1, stop: read by all, stored at a flip. */
+    CACHE_ALIGNED _Atomic uint64_t word;
     uint32_t workers;
     struct epoch_seat seat[FTMB_MAX_WORKERS];
 };
@@ -41,7 +51,8 @@ struct epoch_group {
 /* Take a seat, idle, in the present epoch. No flip is under way. */
 void epoch_sit(struct ftmb_ctx *ctx);
 
-/* Join a new epoch and park, if that is wanted. True: go on; false: parked, call again. */
+/* Say that this worker is at a boundary, join a new epoch, park: what is wanted. True: go on;
+ * false: parked, call again. */
 bool epoch_turn(struct ftmb_ctx *ctx);
 
 /* Before a burst. False: epoch_turn() first. */
@@ -51,21 +62,21 @@ static inline bool epoch_enter(struct ftmb_ctx *ctx)
     _Atomic uint64_t *state = &group->seat[ctx->worker].state;
     uint64_t busy = (ctx->epoch_seen >> 1) << 2 | EPOCH_BUSY;
     if (PLANTED(P_STOP_BEFORE_BUSY)) {
-        bool same = atomic_load(&group->word) == ctx->epoch_seen;
+        bool same = atomic_load(&group->word) == ctx->epoch_looked;
         SIM_POINT();
         atomic_store(state, busy);
         return same;
     }
     atomic_store(state, busy);
     SIM_POINT();
-    return atomic_load(&group->word) == ctx->epoch_seen;
+    return atomic_load(&group->word) == ctx->epoch_looked;
 }
 
 /* Between two packets of a burst. False: epoch_turn() first. */
 static inline bool epoch_same(const struct ftmb_ctx *ctx)
 {
     return likely(atomic_load_explicit(&ctx->epochs->word, memory_order_acquire) ==
-                  ctx->epoch_seen);
+                  ctx->epoch_looked);
 }
 
 /* After a burst. */
@@ -75,15 +86,16 @@ void epoch_leave(struct ftmb_ctx *ctx);
 
 static inline uint64_t epoch_open(const struct epoch_group *group)
 {
-    return atomic_load(&group->word) >> 1;
+    return (atomic_load(&group->word) & ~EPOCH_WANTED) >> 1;
 }
 
-/* Begin the next epoch. The one before must have been joined by all. */
+/* Begin the next epoch, as soon as every worker has been at a boundary or, with `stop`, at once.
+ * The one before must have been joined by all. */
 void epoch_flip(struct epoch_group *group, bool stop);
 void epoch_release(struct epoch_group *group);
 
-/* Is every worker in the open epoch, or idle; with a stop: does every worker stand? If so, and
- * `header` is given, it becomes the arena's header at the cut. */
+/* Has the epoch that was wanted begun, and is every worker in it, or idle; with a stop: does every
+ * worker stand? If so, and `header` is given, it becomes the arena's header at the cut. */
 bool epoch_complete(struct epoch_group *group, const struct arena *arena, struct arena *header);
 
 /* The longest wait of a worker at the gate of the open epoch, so far. */

@@ -295,6 +295,24 @@ bool marks_give_up(struct marks *marks, struct marks_scan *scan, uint64_t budget
     return true;
 }
 
+/* The map stays: a worker that finds its chunk there leaves it as it is. */
+bool marks_forget(struct marks *marks, struct marks_scan *scan, uint64_t budget)
+{
+    uint64_t open = atomic_load(&marks->epoch);
+    const _Atomic uint8_t *map = marks->map[open & 1];
+    while ((scan->chunk = next_chunk(marks, map, scan->chunk)) < marks->chunks) {
+        if (budget-- == 0)
+            return false;
+        uint64_t first = scan->chunk++ * MARK_CHUNK;
+        for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
+            uint8_t seen = mark_tag(open);
+            (void)atomic_compare_exchange_strong_explicit(
+                &marks->stamp[line], &seen, MARK_CLEAN, memory_order_acq_rel, memory_order_relaxed);
+        }
+    }
+    return true;
+}
+
 void marks_again(struct marks *marks, uint64_t offset, uint64_t length)
 {
     uint64_t open = atomic_load(&marks->epoch);

@@ -102,6 +102,12 @@ enum marks_progress marks_collect(struct marks *marks, struct marks_scan *scan, 
  * chunks at a time. True: done. (What was handed over already is for marks_again().) */
 bool marks_give_up(struct marks *marks, struct marks_scan *scan, uint64_t budget);
 
+/* Nobody will need what has been marked in the open epoch so far (each line will be marked again,
+ * with marks_again(), after this): up to `budget` chunks at a time. True: done. Not while lines of
+ * a closing epoch are left. A worker that has just marked a line may store into it afterwards; it
+ * does so before the cut that comes next. */
+bool marks_forget(struct marks *marks, struct marks_scan *scan, uint64_t budget);
+
 /* These lines belong into the next delta, whether or not anybody changes them: parts of a slice,
  * lines of a delta that will never be committed. Not while lines of a closing epoch are left. */
 void marks_again(struct marks *marks, uint64_t offset, uint64_t length);

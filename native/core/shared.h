@@ -92,7 +92,8 @@ struct ftmb_ctx {
     struct replay *replay;             /* not NULL while any worker has logged accesses left */
     struct marks *marks;               /* NULL: the snapshot engine needs none */
     struct epoch_group *epochs;
-    uint64_t epoch_seen; /* the group's word when it last looked */
+    uint64_t epoch_seen;   /* the epoch that it has joined << 1 */
+    uint64_t epoch_looked; /* the group's word when it last looked */
     const struct ctx_env *env;
 
     /* Outputs of the packet in hand, filled by ftmb_emit(). */

@@ -18,6 +18,9 @@ void sim_read(struct ftmb_ctx *ctx, uint32_t id);
 void sim_section_ends(struct ftmb_ctx *ctx);
 /* A PAL was appended, or taken from the log; it is number ctx->cursor->pals. */
 void sim_pal(struct ftmb_ctx *ctx, uint64_t pal);
+/* The number of the next epoch has been stored. */
+struct epoch_group;
+void sim_flipped(struct epoch_group *group);
 
 /* What happens inside of core only, counted to know that schedules come there. */
 enum sim_seen {
@@ -34,6 +37,7 @@ void sim_seen(enum sim_seen what);
 #define SIM_READ(ctx, id) sim_read(ctx, id)
 #define SIM_SECTION_ENDS(ctx) sim_section_ends(ctx)
 #define SIM_PAL(ctx, pal) sim_pal(ctx, pal)
+#define SIM_FLIPPED(group) sim_flipped(group)
 
 #else
 
@@ -43,6 +47,7 @@ void sim_seen(enum sim_seen what);
 #define SIM_READ(ctx, id) ((void)0)
 #define SIM_SECTION_ENDS(ctx) ((void)0)
 #define SIM_PAL(ctx, pal) ((void)0)
+#define SIM_FLIPPED(group) ((void)0)
 
 #endif
 

@@ -7,7 +7,7 @@
 
 void engine_flip(struct proc *proc, struct snapshot_name name, bool stop)
 {
-    oracle_flip(proc, name.view, name.epoch);
+    proc->flipping = name;
     epoch_flip(&proc->epochs, stop);
     while (!epoch_complete(&proc->epochs, proc->arena, proc->header)) {
         cover(COVER_FLIP_WAITS);

@@ -48,7 +48,6 @@ void oracle_report(struct arena *image);
  * state; the master counts all as joined; a standby prepared a snapshot; the OL committed one; a
  * new master starts from one. */
 void oracle_cuts_reset(void);
-void oracle_flip(struct proc *proc, uint32_t view, uint64_t epoch);
 void oracle_begins(struct worker *worker);
 void oracle_ends(struct worker *worker);
 void oracle_shared(struct worker *worker);

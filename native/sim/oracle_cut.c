@@ -86,15 +86,17 @@ static void complete(struct cut *cut, struct proc *proc)
     oracle_report(cut->image);
 }
 
-void oracle_flip(struct proc *proc, uint32_t view, uint64_t epoch)
+/* Whoever stored the number: a worker, or the one who wanted it. */
+void sim_flipped(struct epoch_group *group)
 {
+    struct proc *proc = (struct proc *)((uint8_t *)group - offsetof(struct proc, epochs));
     struct cut *cut = &cuts[proc->slot][++next_cut[proc->slot] % CUTS];
     cut->uid = proc->uid;
-    cut->name = (struct base_name){view, epoch};
+    cut->name = (struct base_name){proc->flipping.view, proc->flipping.epoch};
     cut->taken = 0;
     cut->complete = false;
     memcpy(cut->image, proc->arena, sizeof(struct arena));
-    TRACE("r%u    flips to epoch %llu", proc->slot, (unsigned long long)epoch);
+    TRACE("r%u    epoch %llu begins", proc->slot, (unsigned long long)cut->name.epoch);
     complete(cut, proc);
 }
 

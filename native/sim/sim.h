@@ -103,6 +103,7 @@ struct proc {
     struct marks marks;       /* engine `cow` */
     uint8_t *marks_memory;
     struct epoch_group epochs;
+    struct snapshot_name flipping; /* the snapshot whose cut is being made */
     struct delta delta;
     struct snapshots snapshots;
     struct backup backup[SIM_SLOTS];

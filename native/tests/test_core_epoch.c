@@ -60,12 +60,20 @@ static bool throw_away(void *self, uint64_t offset, const uint8_t *content, uint
     return true;
 }
 
-/* The next epoch, once the one before has been collected. */
-static void flip(struct marks_world *w, bool stop)
+/* The next epoch is wanted, the one before has been collected. */
+static void want(struct marks_world *w, bool stop)
 {
     struct marks_scan scan = {0};
     CHECK(marks_collect(&w->marks, &scan, UINT64_MAX, throw_away, NULL) == MARKS_DONE);
     marks_world_flip(w, stop);
+}
+
+/* And it begins, wherever the workers are just then. */
+static void flip(struct marks_world *w, bool stop)
+{
+    want(w, stop);
+    if (w->group.word & EPOCH_WANTED)
+        w->group.word = (epoch_open(&w->group) + 1) << 1;
 }
 
 static void packet(struct marks_world *w, uint32_t worker)
@@ -199,6 +207,64 @@ static void test_sit(void)
     memcpy(&expected, w->arena, sizeof(expected));
     check_header(w, &expected);
     CHECK(!begin(w, 1));
+    marks_world_close(w);
+}
+
+/* ---- wanted -------------------------------------------------------------------------------- */
+
+/* It begins when the last worker has come to a boundary, and not before; the others have gone on in
+ * the old epoch meanwhile. */
+static void test_wanted(void)
+{
+    struct marks_world *w = open_world();
+    begin(w, 0);
+    begin(w, 1);
+    want(w, false); /* worker 2 is idle */
+    CHECK(epoch_open(&w->group) == 0 && !complete(w));
+    CHECK(!epoch_same(&w->ctx[0]) && epoch_turn(&w->ctx[0]));
+    CHECK(epoch_same(&w->ctx[0]) && w->ctx[0].tag == MARK_EVEN && !w->ctx[0].gate);
+    CHECK(epoch_open(&w->group) == 0 && !complete(w));
+    packet(w, 0);
+    epoch_leave(&w->ctx[0]);
+    CHECK(!begin(w, 0)); /* a burst later: it has said so already */
+    CHECK(epoch_turn(&w->ctx[1]));
+    CHECK(epoch_open(&w->group) == 1 && w->ctx[1].tag == MARK_ODD && w->ctx[1].gate);
+    CHECK(!complete(w) && !epoch_same(&w->ctx[0]));
+    CHECK(epoch_turn(&w->ctx[0]) && complete(w));
+    want(w, false); /* what they said then does not count for the next one */
+    CHECK(epoch_turn(&w->ctx[0]) && epoch_open(&w->group) == 1);
+    epoch_leave(&w->ctx[1]);
+    CHECK(complete(w) == false && epoch_open(&w->group) == 2); /* idle: whoever looks begins it */
+    CHECK(epoch_turn(&w->ctx[0]) && complete(w));
+    marks_world_close(w);
+}
+
+/* All idle: at once. One that wakes up while it is wanted and others are busy says so like them. */
+static void test_wanted_and_idle(void)
+{
+    struct marks_world *w = open_world();
+    want(w, false);
+    CHECK(epoch_open(&w->group) == 1 && complete(w));
+    begin(w, 0);
+    want(w, false);
+    CHECK(epoch_open(&w->group) == 1);
+    CHECK(begin(w, 1) && w->ctx[1].tag == mark_tag(1) && !epoch_enter(&w->ctx[2]));
+    CHECK(epoch_turn(&w->ctx[2]) && epoch_open(&w->group) == 1);
+    CHECK(epoch_turn(&w->ctx[0]) && epoch_open(&w->group) == 2 && w->ctx[0].tag == mark_tag(2));
+    marks_world_close(w);
+}
+
+/* A stop does not wait for that, also if it comes in between. */
+static void test_wanted_and_stop(void)
+{
+    struct marks_world *w = open_world();
+    begin(w, 0);
+    begin(w, 1);
+    want(w, false);
+    CHECK(epoch_turn(&w->ctx[0]));
+    epoch_flip(&w->group, true);
+    CHECK(epoch_open(&w->group) == 1 && !complete(w));
+    CHECK(!epoch_turn(&w->ctx[0]) && !epoch_turn(&w->ctx[1]) && complete(w));
     marks_world_close(w);
 }
 
@@ -378,6 +444,9 @@ int main(void)
     test_idle();
     test_waking();
     test_sit();
+    test_wanted();
+    test_wanted_and_idle();
+    test_wanted_and_stop();
     test_gate(false, false);
     test_gate(true, false);
     test_gate(true, true);

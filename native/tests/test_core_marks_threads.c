@@ -64,6 +64,11 @@ void sim_read(struct ftmb_ctx *ctx, uint32_t id)
     (void)id;
 }
 
+void sim_flipped(struct epoch_group *group)
+{
+    (void)group;
+}
+
 void sim_section_ends(struct ftmb_ctx *ctx)
 {
     (void)ctx;
