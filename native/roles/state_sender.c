@@ -141,7 +141,7 @@ static bool only_built_on(const struct state_sender *sender, uint64_t now)
         const struct backup *backup = &sender->backup[slot];
         if (!backup->present || !base_same(backup->name, sender->pending))
             continue;
-        if (backup->receiving && backup->building && now - backup->moved_ns >= SENDER_PATIENCE_NS)
+        if (backup->receiving && backup->building && now - backup->moved_ns >= backup->patience_ns)
             continue;
         if (backup->receiving || backup->prepared)
             return false;
@@ -198,6 +198,9 @@ static void look_at_news(struct replica *replica, uint64_t now)
     sender->asked |= sender->told_asked;
     sender->told_wanted = sender->told_asked = false;
     pthread_mutex_unlock(&replica->state_lock);
+    /* Whoever prepared it has acknowledged it before: that comes first. */
+    for (int slot = 0; slot < VIEW_SLOTS; slot++)
+        state_serve_hear(&sender->backup[slot], now);
     settle(sender, told, now);
 }
 
@@ -279,7 +282,7 @@ static bool snapshot_due(const struct replica *replica, uint64_t now)
         const struct backup *backup = &sender->backup[slot];
         full |= wants_full(sender, backup, now);
         present |= holds_image(sender, backup) && backup->present;
-        busy |= backup->receiving && now - backup->moved_ns < SENDER_PATIENCE_NS;
+        busy |= backup->receiving && now - backup->moved_ns < backup->patience_ns;
     }
     return !busy && ((full && now >= sender->slice_due_ns) || (present && timely(replica, now)));
 }
