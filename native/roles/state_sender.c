@@ -77,9 +77,10 @@ void state_sender_asked(struct replica *replica)
     state_sender_wanted(replica);
 }
 
-static void take_news(struct backup *backup)
+static void take_news(struct state_sender *sender, struct backup *backup)
 {
     const struct msg_backup *told = &backup->told;
+    struct base_name base = {told->base_view, told->base_epoch};
     bool fresh = told->present && (!backup->present || backup->incarnation != told->incarnation);
     if (backup->refused)
         backup->declined = backup->name;
@@ -87,10 +88,13 @@ static void take_news(struct backup *backup)
         state_serve_anew(backup);
     if (fresh) {
         backup->declined = (struct base_name){0};
-        backup->base = (struct base_name){told->base_view, told->base_epoch};
+        backup->base = base;
         backup->full_after_ns = 0;
         backup->full_pause_ns = STATE_FULL_PAUSE_NS;
     }
+    /* It prepared late, maybe what an earlier process was sent. */
+    if (base.epoch && base_same(base, sender->committed) && !backup->receiving)
+        backup->base = base;
     backup->present = told->present;
     backup->incarnation = told->incarnation;
     backup->news = backup->refused = false;
@@ -187,7 +191,7 @@ static void look_at_news(struct replica *replica, uint64_t now)
     pthread_mutex_lock(&replica->state_lock);
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         if (sender->backup[slot].news)
-            take_news(&sender->backup[slot]);
+            take_news(sender, &sender->backup[slot]);
     }
     struct base_name told = sender->told_committed;
     sender->wanted |= sender->told_wanted;
