@@ -144,7 +144,10 @@ def stop_by_size(table: pd.DataFrame) -> Figure:
                           ha="center", color=COLOURS["muted"])  # fmt: skip
     for axes in all_axes:
         axes.set_xscale("log")
-        sizes = sorted({float(f"{size:.2g}") for size in table["state_mb"].dropna()})
+        sizes: list[float] = []
+        for size in sorted({float(f"{size:.2g}") for size in table["state_mb"].dropna()}):
+            if not sizes or size > 1.2 * sizes[-1]:
+                sizes.append(size)
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axes.set_xlim(min(sizes, default=1) / 1.5, max(sizes, default=1) * 2)
         axes.minorticks_off()
