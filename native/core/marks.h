@@ -43,6 +43,7 @@ struct undo_log {
 };
 
 struct marks {
+    uintptr_t stamps_at; /* where the stamp of address 0 would be: arenas begin with a line */
     uint64_t lines;
     uint64_t chunks;
     struct arena *arena;
@@ -66,10 +67,15 @@ uint64_t marks_bytes(uint64_t arena_size, uint32_t workers, uint64_t undo_entrie
 /* All lines clean. `memory` is zeroed, of marks_bytes(), aligned to a page. */
 void marks_create(struct marks *marks, struct arena *arena, void *memory, uint64_t undo_entries);
 
-/* The slow path of ftmb_mark(): the worker is about to store into `line`, whose stamp is not its
- * tag. */
+static inline _Atomic uint8_t *mark_stamp(const struct marks *marks, const void *address)
+{
+    return (_Atomic uint8_t *)(marks->stamps_at + (uintptr_t)address / ARENA_LINE);
+}
+
+/* The slow path of ftmb_mark(): the worker is about to store into the line of this stamp, which is
+ * not its tag. */
 struct ftmb_ctx;
-void marks_claim(struct ftmb_ctx *ctx, uint64_t line);
+void marks_claim(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp);
 
 /* ---- making a snapshot; one thread ---------------------------------------------------------- */
 
@@ -101,6 +107,12 @@ enum marks_progress marks_collect(struct marks *marks, struct marks_scan *scan, 
 /* The closing epoch will not be completed: what it has left goes into the open one, up to `budget`
  * chunks at a time. True: done. (What was handed over already is for marks_again().) */
 bool marks_give_up(struct marks *marks, struct marks_scan *scan, uint64_t budget);
+
+/* Nobody will need what has been marked in the open epoch so far (each line will be marked again,
+ * with marks_again(), after this): up to `budget` chunks at a time. True: done. Not while lines of
+ * a closing epoch are left. A worker that has just marked a line may store into it afterwards; it
+ * does so before the cut that comes next. */
+bool marks_forget(struct marks *marks, struct marks_scan *scan, uint64_t budget);
 
 /* These lines belong into the next delta, whether or not anybody changes them: parts of a slice,
  * lines of a delta that will never be committed. Not while lines of a closing epoch are left. */

@@ -279,8 +279,10 @@ bool delta_build(struct delta *delta, const struct arena *image, const struct ar
     if (!delta_begin(delta, name, image))
         return false;
     struct line_walk walk = {.piece = 1};
-    uint64_t offset, length;
+    uint64_t offset, length, since = 0;
     while (next_line(image, &walk, &offset, &length)) {
+        if (++since % (SNAPSHOT_PIECE / ARENA_LINE) == 0)
+            breathe();
         const uint8_t *now = (const uint8_t *)image + offset;
         bool take = !previous || in_slice(name.slice, offset) ||
                     memcmp(now, (const uint8_t *)previous + offset, length) != 0;

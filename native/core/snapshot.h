@@ -33,7 +33,7 @@ struct snapshot_name {
     uint64_t epoch;
     uint32_t base_view; /* the committed snapshot that it builds on; epoch 0: none */
     uint64_t base_epoch;
-    uint64_t previous_epoch; /* of the delta before it in this view, 0: it is the first */
+    uint64_t previous_epoch; /* of the delta before it in this view, 0: no build goes on with it */
     struct snapshot_slice slice;
 };
 

@@ -56,16 +56,30 @@ void standby_create(struct standby *standby, struct arena *working, void *memory
     standby->head->magic = STANDBY_MAGIC;
 }
 
-/* For each run of a delta: the base's bytes into the working copy. */
+/* The base's bytes into the working copy. */
+static void restore(struct standby *standby, uint64_t offset, uint64_t length, uint64_t *since)
+{
+    for (uint64_t done = 0, piece; done < length; done += piece) {
+        piece = u64_min(SNAPSHOT_PIECE, length - done);
+        memcpy((uint8_t *)standby->working + offset + done,
+               (const uint8_t *)standby->image + offset + done, piece);
+        *since += piece;
+        if (*since < SNAPSHOT_PIECE)
+            continue;
+        breathe();
+        *since = 0;
+    }
+}
+
+/* ... for each run of a delta. */
 static void restore_lines(struct standby *standby)
 {
     const struct delta_head *head = standby_delta(standby);
-    uint64_t at = sizeof(*head);
+    uint64_t at = sizeof(*head), since = 0;
     for (uint64_t r = 0; r < head->runs; r++) {
         struct delta_run run;
         memcpy(&run, standby->delta + at, sizeof(run));
-        memcpy((uint8_t *)standby->working + run.offset,
-               (const uint8_t *)standby->image + run.offset, run.length);
+        restore(standby, run.offset, run.length, &since);
         at += sizeof(run) + align_up(run.length, 8);
     }
 }
@@ -77,7 +91,8 @@ static const char *verify(struct standby *standby)
 {
     standby->differs_at = 0;
     uint64_t size = standby->head->arena_size;
-    if (!arena_valid(standby->working, size) || standby->working->size != size)
+    if (!arena_valid(standby->working, size) || standby->working->size != size ||
+        standby->working->config_digest != standby->config_digest)
         return "describes another arena";
     standby->differs_at = delta_compare(standby->delta, standby->working);
     return standby->differs_at == UINT64_MAX ? NULL : standby_wrong_line;
@@ -94,11 +109,12 @@ static const char *prepare_on_base(struct standby *standby)
 
 static void give_up_build(struct standby *standby)
 {
+    uint64_t since = 0;
     if (!standby->build.epoch)
         return;
     standby->build = (struct standby_build){0};
     if (!PLANTED(P_BUILD_NOT_UNDONE))
-        memcpy(standby->working, standby->image, standby->head->arena_size);
+        restore(standby, 0, standby->head->arena_size, &since);
 }
 
 /* The working copy as one whole delta, in the place of the last one of the build. */
@@ -113,11 +129,10 @@ static const char *write_whole(struct standby *standby)
     return fits ? NULL : "does not fit";
 }
 
-/* Does this slice go on where those before it ended? */
-static bool slice_follows(const struct standby *standby, struct snapshot_slice slice)
+/* Does this slice go on where those of the build ended? */
+static bool slice_follows(const struct standby_build *build, struct snapshot_slice slice,
+                          uint64_t all)
 {
-    const struct standby_build *build = &standby->build;
-    uint64_t all = snapshot_lines(standby->head->arena_size);
     return slice.lines <= all && slice.first <= all - slice.lines &&
            (!slice.lines || !build->lines || (build->first + build->lines) % all == slice.first);
 }
@@ -128,23 +143,25 @@ static bool gone_round(const struct standby *standby)
     return standby->build.lines + missing >= snapshot_lines(standby->head->arena_size);
 }
 
-/* One delta more for the build. What is prepared when it ends is whole, so it needs no base. */
+/* One delta more for the build, or the first of another one. What is prepared when it ends is
+ * whole, so it needs no base. */
 static const char *build_on(struct standby *standby)
 {
     const struct delta_head *delta = standby_delta(standby);
-    struct standby_build *build = &standby->build;
-    if (!build->epoch && !delta->slice.lines)
+    if (!delta->previous_epoch && delta->slice.lines)
+        give_up_build(standby); /* else what its master had allocated meanwhile would stay */
+    struct standby_build build = standby->build;
+    if (!build.epoch && !delta->slice.lines)
         return "does not follow the base held here";
-    if (build->epoch && (delta->view != build->view || delta->previous_epoch != build->epoch) &&
+    if (build.epoch && (delta->view != build.view || delta->previous_epoch != build.epoch) &&
         !PLANTED(P_BUILD_TAKES_GAP))
         return "does not follow the one before";
-    if (!slice_follows(standby, delta->slice))
+    if (!slice_follows(&build, delta->slice, snapshot_lines(standby->head->arena_size)))
         return "its slice does not follow the one before";
-    if (!build->lines)
-        build->first = delta->slice.first;
-    build->view = delta->view;
-    build->epoch = delta->epoch;
-    build->lines += delta->slice.lines;
+    standby->build = (struct standby_build){.view = delta->view,
+                                            .epoch = delta->epoch,
+                                            .first = build.lines ? build.first : delta->slice.first,
+                                            .lines = build.lines + delta->slice.lines};
     delta_apply(standby->delta, standby->working);
     if (!gone_round(standby))
         return NULL;

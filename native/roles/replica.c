@@ -186,7 +186,7 @@ static int map_arena(struct replica *replica)
                 strerror(errno));
         return -ENOMEM;
     }
-    madvise(memory, size, MADV_HUGEPAGE);
+    madvise(memory, size, config->engine == ENGINE_PAGE ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
     replica->arena = arena_create(memory, size, needs->shared_bytes, needs->worker_bytes,
                                   config->workers, needs->variables, config->config_digest);
     void *root = replica->arena ? config->nf->init(replica->arena, config->params) : NULL;

@@ -124,9 +124,13 @@ void replica_stage(struct replica *replica, uint64_t bytes)
     bool ready = false, builds;
     pthread_mutex_lock(&replica->state_lock);
     const struct delta_head *head = standby_delta(standby);
-    /* The view may have ended since the last piece came: then it is void, not wrong. */
-    bool dropped = replica->promoting || standby_prepared(standby).epoch ||
-                   (bytes >= sizeof(*head) && head->view != atomic_load(&replica->view));
+    /* The view may have ended since the last piece came: then it is void, not wrong. Or the process
+     * before this one left it here, and it was committed meanwhile. */
+    bool dropped =
+        replica->promoting || standby_prepared(standby).epoch ||
+        (bytes >= sizeof(*head) &&
+         (head->view != atomic_load(&replica->view) ||
+          base_same(standby_base(standby), (struct base_name){head->view, head->epoch})));
     if (!dropped) {
         wrong = standby_prepare(standby, bytes);
         ready = standby_prepared(standby).epoch != 0;

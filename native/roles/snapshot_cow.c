@@ -36,6 +36,13 @@ static void mark_slice(struct snapshotter *s)
     }
 }
 
+static void forget(struct snapshotter *s)
+{
+    struct marks_scan scan = {0};
+    while (!marks_forget(&s->marks, &scan, CHUNKS_A_STEP))
+        breathe();
+}
+
 static int begin(struct snapshotter *s)
 {
     mark_slice(s);
@@ -118,6 +125,7 @@ static bool start_from(struct snapshotter *s, const struct arena *base)
 const struct snapshot_engine snapshot_cow = {.name = "cow",
                                              .slice_bytes = 4u << 20,
                                              .init = init,
+                                             .forget = forget,
                                              .begin = begin,
                                              .step = step,
                                              .settle = settle,

@@ -17,16 +17,22 @@
 
 #define CHILD_NO_ROOM 1
 
+/* Shared: fork() copies no page tables of it. */
+static void *map_shared(uint64_t bytes)
+{
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                0);
+}
+
 static int init(struct snapshotter *s)
 {
     uint64_t bytes = standby_delta_bytes(s->arena->size);
-    void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    s->image[0] = snapshotter_map(s->arena->size, "an image of the state");
-    if (shared == MAP_FAILED || !s->image[0]) {
-        fprintf(stderr, "ftmb-node: no memory for the delta of a forked child\n");
+    void *shared = map_shared(bytes), *image = map_shared(s->arena->size);
+    if (shared == MAP_FAILED || image == MAP_FAILED) {
+        fprintf(stderr, "ftmb-node: no memory for the image and the delta of a forked child\n");
         return -ENOMEM;
     }
+    s->image[0] = image;
     s->delta = (struct delta){.bytes = shared, .capacity = bytes, .fixed = true};
     return 0;
 }
@@ -53,12 +59,14 @@ static int begin(struct snapshotter *s)
         child_main(s, parent);
     s->fork_ns = clock_ns() - begun;
     snapshotter_go(s);
-    return s->child < 0 ? -errno : 0;
+    return 0;
 }
 
 static enum snapshot_step step(struct snapshotter *s)
 {
     int status;
+    if (s->child < 0) /* there was no room for another process, now */
+        return STEP_LOST;
     pid_t ended = waitpid(s->child, &status, WNOHANG);
     if (ended == 0)
         return STEP_WAIT;
@@ -79,7 +87,7 @@ static void settle(struct snapshotter *s, bool committed)
 
 static bool start_from(struct snapshotter *s, const struct arena *base)
 {
-    snapshot_copy(base, s->image[0]);
+    snapshotter_copy(base, s->image[0]);
     s->committed = 0;
     return true;
 }

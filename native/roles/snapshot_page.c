@@ -109,35 +109,58 @@ static void want_pages(struct snapshotter *s, uint64_t offset, uint64_t length)
         s->again[page] = 1;
 }
 
-/* Also protects them, so that the next scan tells what was written to after this cut. */
-static int find_written(struct snapshotter *s)
+/* Also protects them, so that the next scan tells what was written to after this one. Only what is
+ * allocated: extents begin and end with a page. */
+static int find_written(struct snapshotter *s, bool wanted)
 {
     struct scan_region regions[REGIONS];
-    uint64_t base = (uint64_t)s->arena, at = base, end = base + align_up(s->arena->size, PAGE);
-    while (at < end) {
-        int found = scan(s->pagemap_fd, &at, end, regions);
-        if (found < 0)
-            return found;
-        for (int i = 0; i < found; i++)
-            want_pages(s, regions[i].start - base, regions[i].end - regions[i].start);
+    struct snapshot_slice all = {0, snapshot_lines(s->arena->size)};
+    uint64_t base = (uint64_t)s->arena, next = 0, offset, length;
+    while (snapshot_range(s->arena, all, &next, &offset, &length)) {
+        uint64_t at = base + offset, end = align_up(at + length, PAGE);
+        while (at < end) {
+            int found = scan(s->pagemap_fd, &at, end, regions);
+            if (found < 0)
+                return found;
+            for (int i = 0; i < found && wanted; i++)
+                want_pages(s, regions[i].start - base, regions[i].end - regions[i].start);
+        }
     }
     return 0;
 }
 
-static bool copy_pages(struct snapshotter *s)
+static bool copy_page(struct snapshotter *s, uint64_t page)
 {
-    for (uint64_t page = 0; page * PAGE < s->arena->size; page++) {
-        if (!s->again[page])
-            continue;
-        struct snapshot_slice lines = {page * LINES_A_PAGE, LINES_A_PAGE};
-        uint64_t at = 0, offset, length;
-        while (snapshot_range(s->arena, lines, &at, &offset, &length)) {
-            if (!delta_add(&s->delta, offset, (const uint8_t *)s->arena + offset, length))
-                return false;
-        }
-        s->again[page] = 0;
+    struct snapshot_slice lines = {page * LINES_A_PAGE, LINES_A_PAGE};
+    uint64_t at = 0, offset, length;
+    s->again[page] = 0;
+    while (snapshot_range(s->arena, lines, &at, &offset, &length)) {
+        if (!delta_add(&s->delta, offset, (const uint8_t *)s->arena + offset, length))
+            return false;
     }
     return true;
+}
+
+static bool copy_pages(struct snapshotter *s)
+{
+    uint64_t pages = s->arena->size / PAGE;
+    for (uint64_t page = 0; page < pages; page++) {
+        const uint8_t *next = memchr(s->again + page, 1, pages - page);
+        if (!next)
+            break;
+        page = (uint64_t)(next - s->again);
+        if (!copy_page(s, page))
+            return false;
+    }
+    return true;
+}
+
+/* What was written to since then is found at the cut; what was before, slices bring. Workers go on
+ * meanwhile: the first time this protects everything. */
+static void forget(struct snapshotter *s)
+{
+    (void)find_written(s, false); /* an error comes again at the cut */
+    memset(s->again, 0, s->arena->size / PAGE);
 }
 
 static int begin(struct snapshotter *s)
@@ -146,7 +169,7 @@ static int begin(struct snapshotter *s)
     while (snapshot_range(s->arena, s->name.slice, &at, &offset, &length))
         want_pages(s, offset, length);
     snapshotter_stop(s);
-    int error = find_written(s);
+    int error = find_written(s, true);
     bool copied = delta_begin(&s->delta, s->name, s->header) && copy_pages(s) &&
                   (!s->check || delta_hash(&s->delta, s->arena));
     snapshotter_go(s);
@@ -183,6 +206,7 @@ static bool start_from(struct snapshotter *s, const struct arena *base)
 const struct snapshot_engine snapshot_page = {.name = "page",
                                               .slice_bytes = 512u << 10,
                                               .init = init,
+                                              .forget = forget,
                                               .begin = begin,
                                               .step = step,
                                               .settle = settle,

@@ -72,7 +72,7 @@ static void settle(struct snapshotter *s, bool committed)
 
 static bool start_from(struct snapshotter *s, const struct arena *base)
 {
-    snapshot_copy(base, s->image[0]);
+    snapshotter_copy(base, s->image[0]);
     s->committed = 0;
     return true;
 }

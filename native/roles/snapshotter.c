@@ -42,6 +42,20 @@ void *snapshotter_map(uint64_t bytes, const char *what)
     return memory;
 }
 
+void snapshotter_copy(const struct arena *from, struct arena *image)
+{
+    struct snapshot_slice all = {0, snapshot_lines(from->size)};
+    uint64_t at = 0, offset, length;
+    memcpy(image, from, sizeof(*from));
+    while (snapshot_range(from, all, &at, &offset, &length)) {
+        for (uint64_t done = 0; done < length; done += SNAPSHOT_PIECE) {
+            memcpy((uint8_t *)image + offset + done, (const uint8_t *)from + offset + done,
+                   u64_min(SNAPSHOT_PIECE, length - done));
+            breathe();
+        }
+    }
+}
+
 int snapshotter_init(struct snapshotter *snapshotter, const struct snapshot_engine *engine,
                      const struct node_config *config, struct arena *arena,
                      struct worker_group *group, struct worker *workers)

@@ -29,6 +29,8 @@ struct snapshot_engine {
     uint64_t slice_bytes; /* else: of the largest slice */
     /* Set up, once the arena is built. 0 or a negative errno after one line on stderr. */
     int (*init)(struct snapshotter *snapshotter);
+    /* Nobody needs what has changed so far: slices will bring all of it. NULL: nothing to do. */
+    void (*forget)(struct snapshotter *snapshotter);
     /* Make the cut, and begin the delta that snapshotter->name names. 0 or a negative errno. */
     int (*begin)(struct snapshotter *snapshotter);
     enum snapshot_step (*step)(struct snapshotter *snapshotter);
@@ -111,6 +113,8 @@ void snapshotter_await(struct snapshotter *snapshotter);
 /* Stop everybody between two packets; let everybody go on, and note the pause. */
 void snapshotter_stop(struct snapshotter *snapshotter);
 void snapshotter_go(struct snapshotter *snapshotter);
+/* As snapshot_copy(), in pieces. */
+void snapshotter_copy(const struct arena *from, struct arena *image);
 void *snapshotter_map(uint64_t bytes, const char *what);
 
 #endif

@@ -113,17 +113,37 @@ static bool anybody_has(const struct state_sender *sender, struct base_name name
     return false;
 }
 
-/* Has it been delivered to all that it was sent to, while none of them says that it is prepared?
- * Then it is one of those that a build consists of, and was never meant to be committed. */
-static bool only_built_on(const struct state_sender *sender)
+static bool anybody_holds(const struct state_sender *sender)
 {
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
-        const struct backup *backup = &sender->backup[slot];
-        if (backup->present && base_same(backup->name, sender->pending) &&
-            (backup->prepared || backup->receiving))
-            return false;
+        if (sender->backup[slot].present && holds_image(sender, &sender->backup[slot]))
+            return true;
     }
-    return true;
+    return false;
+}
+
+static bool follows(const struct backup *backup, uint64_t previous_epoch)
+{
+    return backup->present && backup->building && backup->built_epoch == previous_epoch;
+}
+
+/* Have builds gone on with the snapshot under way, and has nobody anything else to say of it? Then
+ * it is one of those that a build consists of, and was never meant to be committed. A build that
+ * does not move holds up no other one. */
+static bool only_built_on(const struct state_sender *sender, uint64_t now)
+{
+    bool built = false;
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
+        const struct backup *backup = &sender->backup[slot];
+        if (!backup->present || !base_same(backup->name, sender->pending))
+            continue;
+        if (backup->receiving && backup->building && now - backup->moved_ns >= SENDER_PATIENCE_NS)
+            continue;
+        if (backup->receiving || backup->prepared)
+            return false;
+        built = true;
+    }
+    return built;
 }
 
 static void committed(struct state_sender *sender)
@@ -139,7 +159,7 @@ static void committed(struct state_sender *sender)
 }
 
 /* What became of the snapshot that was sent. */
-static void settle(struct state_sender *sender, struct base_name told)
+static void settle(struct state_sender *sender, struct base_name told, uint64_t now)
 {
     struct snapshotter *snapshotter = &sender->snapshotter;
     if (!sender->pending.epoch || snapshotter->making)
@@ -152,7 +172,7 @@ static void settle(struct state_sender *sender, struct base_name told)
         snapshotter->abandoned++;
         event_emit("snapshot_abandoned", "{s:I,s:s}", "epoch", (json_int_t)sender->pending.epoch,
                    "why", "nobody_has_it");
-    } else if (only_built_on(sender)) {
+    } else if (only_built_on(sender, now)) {
         /* Whoever held what it builds on has gone, and may come again. */
         snapshotter->engine->settle(snapshotter, !sender->committed.epoch);
     } else {
@@ -161,7 +181,7 @@ static void settle(struct state_sender *sender, struct base_name told)
     sender->pending.epoch = 0;
 }
 
-static void look_at_news(struct replica *replica)
+static void look_at_news(struct replica *replica, uint64_t now)
 {
     struct state_sender *sender = &replica->sender;
     pthread_mutex_lock(&replica->state_lock);
@@ -174,7 +194,7 @@ static void look_at_news(struct replica *replica)
     sender->asked |= sender->told_asked;
     sender->told_wanted = sender->told_asked = false;
     pthread_mutex_unlock(&replica->state_lock);
-    settle(sender, told);
+    settle(sender, told, now);
 }
 
 /* ---- when --------------------------------------------------------------------------------- */
@@ -289,23 +309,37 @@ static struct snapshot_slice next_slice(struct replica *replica, uint64_t now)
     return slice;
 }
 
+/* No catching up on periods that were missed. */
+static void set_due(struct state_sender *sender, uint64_t period, uint64_t now)
+{
+    if (now >= sender->due_ns)
+        sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
+}
+
+/* Nobody holds or builds anything: what has changed so far is of no use, builds begin anew. */
+static void forget(struct state_sender *sender, struct snapshot_name *name)
+{
+    name->previous_epoch = 0;
+    if (sender->snapshotter.engine->forget)
+        sender->snapshotter.engine->forget(&sender->snapshotter);
+}
+
 static void begin_snapshot(struct replica *replica, uint64_t now)
 {
     struct state_sender *sender = &replica->sender;
-    uint64_t period = replica->config->period_us * NS_PER_US;
-    bool full = false, holders = false;
+    bool slice = false, follow = false;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         struct backup *backup = &sender->backup[slot];
         if (backup->receiving) /* what it was being sent will be overwritten */
             state_serve_anew(backup);
-        full |= wants_full(sender, backup, now);
-        holders |= backup->present && holds_image(sender, backup);
+        slice |= wants_full(sender, backup, now) && now >= sender->slice_due_ns;
+        follow |= follows(backup, sender->sent_epoch);
     }
-    if (!holders) /* what changed since then is not kept apart any longer */
+    if (!anybody_holds(sender)) /* what changed since then is not kept apart any longer */
         sender->committed = (struct base_name){0};
-    /* No catching up on periods that were missed. */
-    if (now >= sender->due_ns)
-        sender->due_ns = now - sender->due_ns < period ? sender->due_ns + period : now + period;
+    if (!sender->committed.epoch && !slice)
+        return; /* it would be for nobody */
+    set_due(sender, replica->config->period_us * NS_PER_US, now);
     sender->wanted = sender->asked = false;
     sender->pending = (struct base_name){atomic_load(&replica->view), ++sender->epoch};
     struct snapshot_name name = {.view = sender->pending.view,
@@ -313,11 +347,23 @@ static void begin_snapshot(struct replica *replica, uint64_t now)
                                  .base_view = sender->committed.view,
                                  .base_epoch = sender->committed.epoch,
                                  .previous_epoch = sender->sent_epoch};
-    if (full)
+    if (slice)
         name.slice = next_slice(replica, now);
+    if (!sender->committed.epoch && !follow)
+        forget(sender, &name);
     int error = snapshotter_begin(&sender->snapshotter, name);
     if (error)
         die(3, "cannot take a snapshot: %s", strerror(-error));
+}
+
+/* Is the snapshot that was made of use to this backup? */
+static bool is_for(const struct state_sender *sender, const struct backup *backup, uint64_t now)
+{
+    const struct snapshot_name *name = &sender->snapshotter.name;
+    if (backup->present && holds_image(sender, backup))
+        return name->base_epoch != 0;
+    return follows(backup, name->previous_epoch) ||
+           (name->slice.lines && wants_full(sender, backup, now));
 }
 
 static void send_snapshot(struct replica *replica, uint64_t now)
@@ -327,8 +373,7 @@ static void send_snapshot(struct replica *replica, uint64_t now)
     report(sender);
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         struct backup *backup = &sender->backup[slot];
-        if ((name->slice.lines && wants_full(sender, backup, now)) ||
-            (backup->present && holds_image(sender, backup)))
+        if (is_for(sender, backup, now))
             state_serve_begin(replica, backup, now);
     }
     sender->sent_epoch = name->epoch;
@@ -357,7 +402,6 @@ static enum snapshot_step make_snapshot(struct replica *replica)
 static void catch_up(struct replica *replica, uint64_t now)
 {
     struct state_sender *sender = &replica->sender;
-    const struct snapshot_name *name = &sender->snapshotter.name;
     if (!sender->pending.epoch || sender->snapshotter.making)
         return;
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
@@ -365,8 +409,7 @@ static void catch_up(struct replica *replica, uint64_t now)
         if (!backup->present || base_same(backup->name, sender->pending) ||
             base_same(backup->declined, sender->pending))
             continue; /* what it declined it would not look at again, whatever it acknowledges */
-        if ((name->base_epoch && holds_image(sender, backup)) ||
-            (name->slice.lines && wants_full(sender, backup, now)))
+        if (is_for(sender, backup, now))
             state_serve_begin(replica, backup, now);
     }
 }
@@ -410,7 +453,7 @@ static void turn(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
     uint64_t now = clock_ns();
-    look_at_news(replica);
+    look_at_news(replica, now);
     free_logs(replica);
     take_up_base(replica);
     catch_up(replica, now);

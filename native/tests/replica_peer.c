@@ -16,6 +16,8 @@
 #include "roles/replica.h"
 
 char peer_dir[64];
+void (*peer_adjust)(struct node_config *config);
+void (*peer_run)(struct replica *replica);
 
 void peer_begin(void)
 {
@@ -44,8 +46,6 @@ static void fill_config(struct node_config *config, uint32_t slot)
     config->nf = nf_find("monitor");
     for (unsigned i = 0; config->nf->params[i].name; i++)
         config->params[i] = config->nf->params[i].value;
-    char why[160];
-    CHECK(config->nf->needs(config->params, config->workers, &config->needs, why));
     config->config_digest = peer_config_digest();
     config->pal_batch = true;
     config->check = true;
@@ -57,6 +57,10 @@ static void fill_config(struct node_config *config, uint32_t slot)
     config->peer_ms = 5000;
     config->pals = 4096;
     config->yield = true;
+    if (peer_adjust)
+        peer_adjust(config);
+    char why[160];
+    CHECK(config->nf->needs(config->params, config->workers, &config->needs, why));
 }
 
 uint64_t peer_config_digest(void)
@@ -79,6 +83,8 @@ pid_t peer_start(uint32_t slot)
     event_process("replica");
     fill_config(&config, slot);
     CHECK(replica_create(&replica, &config, lanes, lanes, pools) == 0);
+    if (peer_run)
+        peer_run(&replica);
     for (;;)
         pause();
 }

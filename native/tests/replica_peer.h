@@ -18,6 +18,14 @@ struct peer {
 
 extern char peer_dir[64];
 
+struct node_config;
+struct replica;
+
+/* What a test wants to be otherwise; NULL: as it is. Set before anything else. */
+extern void (*peer_adjust)(struct node_config *config);
+/* What the replica's main thread does, for ever; NULL: it sleeps. */
+extern void (*peer_run)(struct replica *replica);
+
 /* Make the runtime directory; remove it with all that is in it. */
 void peer_begin(void);
 void peer_end(void);

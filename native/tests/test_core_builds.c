@@ -263,10 +263,10 @@ static void test_gaps(uint64_t seed)
             take(&w, next, false);
             why = follows_not;
             break;
-        case 3: /* its first delta says that there is none before it */
+        case 3: /* it says that no build goes on with it, and has no slice */
             w.name.view++;
             w.name.epoch = 0;
-            take(&w, next, false);
+            take(&w, (struct snapshot_slice){0}, false);
             why = follows_not;
             break;
         case 4:
@@ -291,6 +291,28 @@ static void test_gaps(uint64_t seed)
         follow(&w, true);
         close_world(&w);
     }
+}
+
+/* A delta that says that no build goes on with it begins another one; nothing is left of the one
+ * before, also not where its master had allocated memory that the new one has not. */
+static void test_begun_anew(uint64_t seed)
+{
+    struct world w = open_building(seed);
+    const struct arena_extent *own = &w.master->extents[1];
+    uint64_t room = own->limit - own->used;
+    memset(arena_alloc(w.master, 1, room, 1), 0x5a, room);
+    take(&w, next_slice(&w, 20), false);
+    CHECK(!receive(&w));
+    memcpy(w.master, w.committed, w.size);
+    w.name.view++;
+    w.name.epoch = 0;
+    w.name.slice.first += 7;
+    take(&w, next_slice(&w, 20), false);
+    CHECK(!receive(&w) && w.standby.build.lines == 20 && w.standby.build.first >= 7);
+    others_commit(&w);
+    build(&w, true);
+    follow(&w, true);
+    close_world(&w);
 }
 
 /* No slice, and no base for it either; or a slice of an older state than the one that is held. */
@@ -443,6 +465,7 @@ int main(int argc, char **argv)
     test_round(seed_next(&seed));
     for (unsigned i = 0; i < 20; i++) {
         test_gaps(seed_next(&seed));
+        test_begun_anew(seed_next(&seed));
         test_refused(seed_next(&seed));
         test_roll_back(seed_next(&seed));
         test_restart(seed_next(&seed));

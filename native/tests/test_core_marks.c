@@ -363,6 +363,30 @@ static void test_memory(void)
     }
 }
 
+/* What nobody needs any more: clean, until somebody marks it again, in as many steps as one likes.
+ */
+static void test_forget(void)
+{
+    struct marks_world *w = open_world(10);
+    for (uint64_t line = 0; line < 100; line += 3)
+        store(w, 0, own(w, line), 8, 1);
+    unsigned steps = 1;
+    for (struct marks_scan scan = {0}; !marks_forget(&w->marks, &scan, 1); steps++)
+        CHECK(steps < 10);
+    CHECK(steps >= 2);
+    for (uint64_t line = 0; line < 100; line++)
+        CHECK(*stamp_at(w, own(w, line)) == MARK_CLEAN);
+    store(w, 0, own(w, 6), 8, 2);
+    marks_again(&w->marks, (uint64_t)(own(w, 9) - (uint8_t *)w->arena), 1);
+    flip_all(w);
+    struct taken taken = collect_all(w);
+    CHECK(taken.lines == 2 && taken.first[0] == 2 && taken.first[1] == 1);
+    store(w, 0, own(w, 7), 8, 3);
+    flip_all(w);
+    CHECK(collect_all(w).lines == 1);
+    marks_world_close(w);
+}
+
 int main(void)
 {
     test_transitions();
@@ -374,6 +398,7 @@ int main(void)
     test_undo_full();
     test_no_room();
     test_again();
+    test_forget();
     test_memory();
     return 0;
 }
