@@ -127,9 +127,10 @@ def stop_by_size(table: pd.DataFrame) -> Figure:
     titles = {"stopped": "wait of the workers", "fork": "fork(2) alone"}
     for axes, (what, title) in zip(all_axes, titles.items(), strict=True):
         mine = table[table["what"] == what]
-        for shift, engine in enumerate(e for e in ENGINES if e in set(mine["engine"])):
+        engines = [engine for engine in ENGINES if engine in set(mine["engine"])]
+        for shift, engine in enumerate(engines):
             part = mine[mine["engine"] == engine]
-            part = part.assign(state_mb=part["state_mb"] * 1.07 ** (shift - 1.5))
+            part = part.assign(state_mb=part["state_mb"] * 1.07 ** (shift - (len(engines) - 1) / 2))
             colour = engine_colour(engine)
             axes.scatter(part["state_mb"], _us(part["p50_ns"]), s=26, marker=MARKERS[engine],
                          color=colour, linewidth=0, alpha=0.75,
