@@ -52,7 +52,10 @@ def test_schedule_demand_takes_one_for_each_asked(trial: RunFtmb, tmp_path: Path
     asked = {"schedule": "demand", "at_s": [0.2, 0.5, 0.8]}
     record = sound(trial, spec(ft={"snapshot": asked}))
     assert len(events_of(tmp_path / "trial", "snapshot_asked")) == 3
-    assert record["snapshot"]["taken"] == 3
+    start_ns = record["window"]["start_ns"]
+    taken = [e for e in events_of(tmp_path / "trial", "snapshot") if e["t_ns"] >= start_ns]
+    # A backup that is slow to take one on a crowded machine may be given all of the state anew.
+    assert len([event for event in taken if not event["full"]]) == 3
 
 
 def test_schedule_log_takes_one_for_so_much_input(trial: RunFtmb) -> None:
