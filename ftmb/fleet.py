@@ -28,10 +28,9 @@ from ftmb.spec import TrialSpec
 SETTLE_S = 0.3
 # ftmb-node's exit code for "my peer is gone": a follower, never the cause.
 PEER_GONE = 5
-# After the drain: how long a failover, and then protection, may still take; after `finish`: how
-# long stopping may.
+# After the drain: how long a failover may still take (and then protection as long as at the start:
+# setup_timeout_s); after `finish`: how long stopping may.
 RESUME_S = 5.0
-PROTECT_S = 20.0
 FINISH_S = 20.0
 # The run ends with these events: orderly, or because an input kills every master.
 ENDS = ("drained", "poison")
@@ -319,7 +318,7 @@ class Fleet:
         if trouble or not self.schedule.happened:
             return trouble
         # Left unprotected, a record is still good: what the fault was to show is judged there.
-        self.pump(self._protected, time.monotonic() + PROTECT_S)
+        self.pump(self._protected, time.monotonic() + self.spec.setup_timeout_s)
         return trouble
 
     def _protected(self) -> bool:

@@ -5,7 +5,7 @@ $FAKE_NODE is a JSON object of misbehaviours, by process name:
   any process:  never-ready  ignore-finish  bad-setup  chatty  segfault
   loggers:      never-protected  die-in-window  no-resume  lose-one  no-samples  late  poison
                 no-room
-  replicas:     poisoned
+  replicas:     poisoned  never-prepared
 A replica may also die by itself ("poisoned"), at the start of a replay.
 Replicas hold a file lock for life; the loggers take its release for a death, like the real ones.
 """

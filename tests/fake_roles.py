@@ -48,7 +48,10 @@ class Replica:
     def command(self, word):
         verb, _, link = word.partition(" ")
         if verb == "snapshot":
-            emit("snapshot", epoch=9, pause_ns=8000, copy_ns=70_000, bytes=256, lines=2, full=False)
+            emit("snapshot", epoch=9, pause_ns=8000, copy_ns=700, bytes=256, lines=2, full=False)
+            if base.MISBEHAVE != "never-prepared":
+                emit("digest_match", view=1, epoch=9)
+                emit("commit", view=1, epoch=9)
         if verb in ("cut", "restore"):
             self.cut = verb == "cut" and link.startswith("ctl-")
             put(f"cut{self.slot}", since=time.monotonic() if self.cut else None)

@@ -12,15 +12,16 @@ class Traffic:
         self.plan = []
 
     def command(self, word):
-        if word == "start":
-            fill_pps = self.traffic["fill_pps"]
-            full = time.monotonic() + (self.traffic["flows"] / fill_pps if fill_pps else 0)
-            start = full + self.traffic["warmup_ms"] / 1e3
+        fill_pps = self.traffic["fill_pps"]
+        now = time.monotonic()
+        if word == "start" and fill_pps:
+            full = now + self.traffic["flows"] / fill_pps
+            self.plan = [(full - 0.05, "filling"), (full, "filled")]
+        elif word in ("start", "run"):
+            start = now + self.traffic["warmup_ms"] / 1e3
             end = start + self.traffic["duration_ms"] / 1e3
             drained = end + self.traffic["drain_ms"] / 1e3
             self.plan = [(start, "window_start"), (end, "window_end"), (drained, "drained")]
-            if fill_pps:
-                self.plan = [(full - 0.05, "filling"), (full, "filled"), *self.plan]
 
     def step(self):
         while self.plan and time.monotonic() >= self.plan[0][0]:

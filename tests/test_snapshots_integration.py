@@ -52,7 +52,10 @@ def test_schedule_demand_takes_one_for_each_asked(trial: RunFtmb, tmp_path: Path
     asked = {"schedule": "demand", "at_s": [0.2, 0.5, 0.8]}
     record = sound(trial, spec(ft={"snapshot": asked}))
     assert len(events_of(tmp_path / "trial", "snapshot_asked")) == 3
-    assert record["snapshot"]["taken"] == 3
+    start_ns = record["window"]["start_ns"]
+    taken = [e for e in events_of(tmp_path / "trial", "snapshot") if e["t_ns"] >= start_ns]
+    # A backup that is slow to take one on a crowded machine may be given all of the state anew.
+    assert len([event for event in taken if not event["full"]]) == 3
 
 
 def test_schedule_log_takes_one_for_so_much_input(trial: RunFtmb) -> None:
@@ -75,3 +78,24 @@ def test_schedule_adaptive_takes_more_where_more_is_to_be_replayed(trial: RunFtm
     slow = sound(trial, spec(ft={"snapshot": target}, traffic={"rate_pps": 20_000}))
     fast = sound(trial, spec(ft={"snapshot": target}, traffic={"rate_pps": 150_000}))
     assert 0 < slow["snapshot"]["taken"] < fast["snapshot"]["taken"]
+
+
+FORGETS: dict[str, Any] = {"name": "mortal", "forgets": True}
+
+
+def test_a_function_that_forgets_a_mark_is_found_and_named(trial: RunFtmb, tmp_path: Path) -> None:
+    """Its counters are behind what it never changes: the second line of the shared memory."""
+    ran = trial(spec(nf=FORGETS, ft={"snapshot": {"engine": "cow"}}), out="trial")
+    assert ran.record is not None, ran.err
+    digests = check_of(ran.record, "state_digest")
+    assert digests["verdict"] == "fail"
+    assert ran.code == 0  # it ran, and its record says what it shows
+    found = events_of(tmp_path / "trial", "digest_mismatch")
+    assert found
+    assert {event["where"] for event in found} == {"shared memory"}
+    assert len({event["offset"] for event in found}) == 1
+
+
+def test_an_engine_without_marks_does_not_mind_one_that_forgets(trial: RunFtmb) -> None:
+    record = sound(trial, spec(nf=FORGETS, ft={"snapshot": {"engine": "stop-copy"}}))
+    assert record["snapshot"]["taken"] >= 5

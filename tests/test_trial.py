@@ -71,6 +71,17 @@ def test_a_function_without_room_for_the_fill(run: Run) -> None:
     assert "has monitor room for them?" in one_line(err)
 
 
+def test_what_was_filled_in_is_committed_before_the_warm_up(run: Run, tmp_path: Path) -> None:
+    code, _, err = run(FILLED)
+    assert code == 0, err
+    names = [event.name for event in events.read(tmp_path / "out" / "events.jsonl")]
+    between = names[names.index("filled") : names.index("window_start")]
+    assert {"snapshot", "commit"} <= set(between)
+    code, _, err = run(FILLED, {"r0": "never-prepared"}, "--set", "setup_timeout_s=2")
+    assert code == 4
+    assert "no snapshot of what was filled in was committed within 2 s" in one_line(err)
+
+
 def test_a_fill_that_says_nothing_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "SILENCE_S", 0.05)
     code, _, err = run(FILLED, None, "--set", "traffic.fill_pps=1000")

@@ -32,11 +32,13 @@ uint64_t marks_bytes(uint64_t arena_size, uint32_t workers, uint64_t undo_entrie
 void marks_create(struct marks *marks, struct arena *arena, void *memory, uint64_t undo_entries)
 {
     memset(marks, 0, sizeof(*marks));
+    FTMB_ASSERT((uintptr_t)arena % ARENA_LINE == 0);
     marks->arena = arena;
     marks->lines = lines_of(arena->size);
     marks->chunks = chunks_of(arena->size);
     uint8_t *at = memory;
     marks->stamp = (_Atomic uint8_t *)at;
+    marks->stamps_at = (uintptr_t)at - (uintptr_t)arena / ARENA_LINE;
     at += align_up(marks->chunks * MARK_CHUNK, CACHE_LINE);
     for (int parity = 0; parity < 2; parity++) {
         marks->map[parity] = (_Atomic uint8_t *)at;
@@ -74,10 +76,29 @@ static void enter_in_map(_Atomic uint8_t *chunk)
         atomic_store_explicit(chunk, 1, memory_order_relaxed);
 }
 
-void marks_claim(struct ftmb_ctx *ctx, uint64_t line)
+/* The line bears the closing epoch's tag: it is saved, unless somebody else is first. */
+static bool claim_closing(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp, uint64_t line)
 {
     struct marks *marks = ctx->marks;
-    _Atomic uint8_t *stamp = &marks->stamp[line];
+    uint8_t seen = mark_tag(atomic_load(&marks->epoch) - 1);
+    bool stamp_first = PLANTED(P_LINE_STAMP_FIRST) || PLANTED(P_LINE_APPEND_FIRST);
+    if (PLANTED(P_LINE_APPEND_FIRST))
+        save(marks, ctx->worker, line);
+    if (!atomic_compare_exchange_strong_explicit(stamp, &seen, stamp_first ? ctx->tag : MARK_BUSY,
+                                                 memory_order_acq_rel, memory_order_relaxed))
+        return false;
+    SIM_POINT();
+    if (!PLANTED(P_LINE_APPEND_FIRST))
+        save(marks, ctx->worker, line);
+    SIM_POINT();
+    atomic_store_explicit(stamp, ctx->tag, memory_order_release);
+    return true;
+}
+
+void marks_claim(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp)
+{
+    struct marks *marks = ctx->marks;
+    uint64_t line = (uint64_t)(stamp - marks->stamp);
     FTMB_ASSERT(line < marks->lines);
     for (uint64_t rounds = 0;; rounds++) {
         SIM_POINT();
@@ -89,28 +110,20 @@ void marks_claim(struct ftmb_ctx *ctx, uint64_t line)
             ctx->env->relax(ctx->env->env, ctx->worker, rounds);
             continue;
         }
-        bool clean = seen == MARK_CLEAN;
-        /* A line of an epoch that this worker has not joined: the gate was passed too early, or
-         * shared memory was changed outside a section. */
-        FTMB_ASSERT(clean || ctx->tag == mark_tag(atomic_load(&marks->epoch)));
-        uint8_t next = clean || PLANTED(P_LINE_STAMP_FIRST) || PLANTED(P_LINE_APPEND_FIRST)
-                           ? ctx->tag
-                           : MARK_BUSY;
-        if (PLANTED(P_LINE_APPEND_FIRST) && !clean)
-            save(marks, ctx->worker, line);
-        if (!atomic_compare_exchange_strong_explicit(stamp, &seen, next, memory_order_acq_rel,
-                                                     memory_order_relaxed))
-            continue;
-        if (!clean) {
-            SIM_POINT();
-            if (!PLANTED(P_LINE_APPEND_FIRST))
-                save(marks, ctx->worker, line);
+        if (seen == MARK_CLEAN) {
+            /* A plain store, since whoever else finds it clean stores the same: all who may touch
+             * this line are in one epoch. */
             SIM_POINT();
             atomic_store_explicit(stamp, ctx->tag, memory_order_release);
+            break;
         }
-        enter_in_map(&marks->map[ctx->tag == MARK_ODD][line / MARK_CHUNK]);
-        return;
+        /* A line of an epoch that this worker has not joined: the gate was passed too early, or
+         * shared memory was changed outside a section. */
+        FTMB_ASSERT(ctx->tag == mark_tag(atomic_load(&marks->epoch)));
+        if (claim_closing(ctx, stamp, line))
+            break;
     }
+    enter_in_map(&marks->map[ctx->tag == MARK_ODD][line / MARK_CHUNK]);
 }
 
 /* ---- the snapshot's thread ------------------------------------------------------------------ */

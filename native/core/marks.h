@@ -43,6 +43,7 @@ struct undo_log {
 };
 
 struct marks {
+    uintptr_t stamps_at; /* where the stamp of address 0 would be: arenas begin with a line */
     uint64_t lines;
     uint64_t chunks;
     struct arena *arena;
@@ -66,10 +67,15 @@ uint64_t marks_bytes(uint64_t arena_size, uint32_t workers, uint64_t undo_entrie
 /* All lines clean. `memory` is zeroed, of marks_bytes(), aligned to a page. */
 void marks_create(struct marks *marks, struct arena *arena, void *memory, uint64_t undo_entries);
 
-/* The slow path of ftmb_mark(): the worker is about to store into `line`, whose stamp is not its
- * tag. */
+static inline _Atomic uint8_t *mark_stamp(const struct marks *marks, const void *address)
+{
+    return (_Atomic uint8_t *)(marks->stamps_at + (uintptr_t)address / ARENA_LINE);
+}
+
+/* The slow path of ftmb_mark(): the worker is about to store into the line of this stamp, which is
+ * not its tag. */
 struct ftmb_ctx;
-void marks_claim(struct ftmb_ctx *ctx, uint64_t line);
+void marks_claim(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp);
 
 /* ---- making a snapshot; one thread ---------------------------------------------------------- */
 

@@ -86,6 +86,8 @@ enum plant_id {
     P_IDLE_SEEN_ONCE = 63,
     P_PARKED_STALE = 64,
     P_NEW_VIEW_UNDOES = 65,
+    P_LATE_UNTOLD = 66,
+    P_SUPERSEDED_UNTOLD = 67,
     P_COUNT
 };
 

@@ -164,19 +164,33 @@ static inline void shared_append(struct ftmb_ctx *ctx, bool write, uint32_t id, 
     SIM_PAL(ctx, ctx->pals[ctx->pal_count - 1]);
 }
 
+static inline void mark_line(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp)
+{
+    if (unlikely(atomic_load_explicit(stamp, memory_order_acquire) != ctx->tag))
+        marks_claim(ctx, stamp);
+}
+
 /* Before storing into the arena: `bytes` from `address` on will change (core/marks.h). Once for
- * each line and packet is enough. Shared memory is changed in sections only; a worker's own, at any
- * time. The core marks cursors and sequence words itself. */
+ * each line and packet is enough; `bytes` is not 0. Shared memory is changed in sections only; a
+ * worker's own, at any time. The core marks cursors and sequence words itself. */
 static inline void ftmb_mark(struct ftmb_ctx *ctx, const void *address, uint64_t bytes)
 {
     if (!ctx->marks)
         return;
-    uint64_t at = (uint64_t)((const uint8_t *)address - (const uint8_t *)ctx->arena);
-    for (uint64_t line = at / ARENA_LINE; line <= (at + bytes - 1) / ARENA_LINE; line++) {
-        if (unlikely(atomic_load_explicit(&ctx->marks->stamp[line], memory_order_acquire) !=
-                     ctx->tag))
-            marks_claim(ctx, line);
-    }
+    _Atomic uint8_t *stamp = mark_stamp(ctx->marks, address);
+    _Atomic uint8_t *last = mark_stamp(ctx->marks, (const uint8_t *)address + bytes - 1);
+    do
+        mark_line(ctx, stamp);
+    while (unlikely(stamp++ != last));
+}
+
+/* For the hints of a network function (nf.h): what will be read, or stored into, with the stamp
+ * that ftmb_mark() will look at. */
+static inline void ftmb_prefetch(const struct ftmb_ctx *ctx, const void *address)
+{
+    __builtin_prefetch(address, 1);
+    if (ctx->marks)
+        __builtin_prefetch((const void *)mark_stamp(ctx->marks, address), 1);
 }
 
 /* Begin an exclusive access to variable `id`, opening a section or extending the open one. */
@@ -189,7 +203,8 @@ static inline void ftmb_write(struct ftmb_ctx *ctx, uint32_t id)
     SIM_POINT();
     if (unlikely(ctx->gate))
         epoch_gate(ctx);
-    ftmb_mark(ctx, (const void *)&ctx->seq[id], sizeof(ctx->seq[id]));
+    if (ctx->marks)
+        mark_line(ctx, mark_stamp(ctx->marks, (const void *)&ctx->seq[id]));
     if (PLANTED(P_EARLY_UNLOCK) && ctx->held_count)
         shared_unlock_early(ctx);
     if (likely(!ctx->replay) || !replay_write(ctx, id)) {

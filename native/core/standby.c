@@ -91,7 +91,8 @@ static const char *verify(struct standby *standby)
 {
     standby->differs_at = 0;
     uint64_t size = standby->head->arena_size;
-    if (!arena_valid(standby->working, size) || standby->working->size != size)
+    if (!arena_valid(standby->working, size) || standby->working->size != size ||
+        standby->working->config_digest != standby->config_digest)
         return "describes another arena";
     standby->differs_at = delta_compare(standby->delta, standby->working);
     return standby->differs_at == UINT64_MAX ? NULL : standby_wrong_line;
@@ -147,9 +148,9 @@ static bool gone_round(const struct standby *standby)
 static const char *build_on(struct standby *standby)
 {
     const struct delta_head *delta = standby_delta(standby);
-    struct standby_build build = standby->build;
     if (!delta->previous_epoch && delta->slice.lines)
-        build = (struct standby_build){0};
+        give_up_build(standby); /* else what its master had allocated meanwhile would stay */
+    struct standby_build build = standby->build;
     if (!build.epoch && !delta->slice.lines)
         return "does not follow the base held here";
     if (build.epoch && (delta->view != build.view || delta->previous_epoch != build.epoch) &&

@@ -79,6 +79,17 @@ enum view_prepare view_prepared(struct view_state *view, uint32_t slot, uint32_t
     return VIEW_PENDING;
 }
 
+bool view_superseded(const struct view_state *view, uint32_t slot)
+{
+    const struct view_member *member = &view->member[slot];
+    if (!member->present || (int)slot == view->master || !view->pending.valid ||
+        member->prepared_view != view->pending.view || PLANTED(P_SUPERSEDED_UNTOLD))
+        return false;
+    bool base =
+        view->base_view == member->prepared_view && member->prepared_epoch <= view->base_epoch;
+    return !base && member->prepared_epoch < view->pending.epoch;
+}
+
 void view_refused(struct view_state *view, uint32_t slot)
 {
     FTMB_ASSERT(slot < VIEW_SLOTS);

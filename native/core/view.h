@@ -65,6 +65,10 @@ enum view_prepare {
 enum view_prepare view_prepared(struct view_state *view, uint32_t slot, uint32_t incarnation,
                                 uint32_t of_view, uint64_t epoch, const struct snapshot_cut *cut);
 
+/* Has the backup in `slot` prepared what will never be committed, since another has prepared a
+ * later one? It has to hear that: it takes nothing else before. */
+bool view_superseded(const struct view_state *view, uint32_t slot);
+
 /* The backup in `slot` could not use a delta. */
 void view_refused(struct view_state *view, uint32_t slot);
 

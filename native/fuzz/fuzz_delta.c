@@ -5,6 +5,22 @@
 #define ARENA_BYTES 8192u
 #define DIGEST 0x1234u
 
+/* An arena that is valid is all that these need to be safe. */
+static void look_at(const uint8_t *delta, const struct arena *arena)
+{
+    struct delta_head head;
+    uint64_t at = 0, offset, length;
+    char where[48];
+    memcpy(&head, delta, sizeof(head));
+    snapshot_digest(arena);
+    uint64_t differs = delta_compare(delta, arena);
+    HOLDS(head.hashes || differs == UINT64_MAX);
+    snapshot_where(arena, differs, where);
+    HOLDS(memchr(where, 0, sizeof(where)));
+    for (unsigned n = 0; snapshot_range(arena, head.slice, &at, &offset, &length); n++)
+        HOLDS(n <= ARENA_EXTENTS && offset + length <= ARENA_BYTES);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct input input = {bytes, size};
@@ -19,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     if (!delta_check(delta, length, ARENA_BYTES, DIGEST)) {
         delta_apply(delta, arena);
         if (arena_valid((const struct arena *)arena, ARENA_BYTES))
-            snapshot_digest((const struct arena *)arena);
+            look_at(delta, (const struct arena *)arena);
     }
     free(arena);
     free(delta);

@@ -44,33 +44,64 @@ static bool as_base(const struct standby *standby)
     return snapshot_first_difference(standby->image, standby->working) == UINT64_MAX;
 }
 
-/* A delta arrives: most are sealed, and build on the base that is there. */
+/* Most deltas are of use: they build on the base that is there, or begin a build, or go on with it.
+ */
+static void aim(const struct standby *standby, struct delta_head *head, uint8_t how)
+{
+    const struct standby_build *build = &standby->build;
+    struct base_name base = standby_base(standby);
+    uint64_t all = snapshot_lines(standby->head->arena_size);
+    bool building = build->epoch != 0;
+    head->view = building ? build->view : base.view;
+    head->epoch = building ? build->epoch + 1 : base.epoch + 1;
+    head->previous_epoch = build->epoch;
+    head->base_view = base.view;
+    head->base_epoch = how & 2 ? base.epoch : 0;
+    head->hashes = how & 4 ? 0 : head->hashes;
+    head->slice.first = building ? (build->first + build->lines) % all : head->slice.first % all;
+    head->slice.lines %= all - head->slice.first + 1;
+    if (how & 32)
+        head->slice.lines = 0;
+    else if (how & 64)
+        head->slice.lines = all - head->slice.first;
+}
+
+/* What can be committed, or taken over by another process, is a sound delta. */
+static void check_prepared(const struct world *world)
+{
+    const struct standby *standby = &world->standby;
+    if (!standby_prepared(standby).epoch)
+        return;
+    HOLDS(standby->build.epoch == 0);
+    HOLDS(!delta_check(standby->delta, atomic_load(&standby->head->prepared),
+                       standby->head->arena_size, DIGEST));
+    HOLDS(arena_valid(world->working, standby->head->arena_size));
+    HOLDS(delta_compare(standby->delta, world->working) == UINT64_MAX);
+}
+
 static void receive(struct world *world, struct input *input)
 {
     struct standby *standby = &world->standby;
     uint8_t how = input_u8(input);
     size_t length = sizeof(struct delta_head) + input_u16(input) % 1024;
-    struct base_name base = standby_base(standby);
     uint8_t *delta = input_block(input, &length);
-    if (how & 1 && length >= sizeof(struct delta_head)) {
-        struct delta_head *head = (struct delta_head *)delta;
-        head->view = base.view;
-        head->epoch = base.epoch + 1;
-        head->base_view = base.view;
-        head->base_epoch = how & 2 ? base.epoch : 0;
-        head->hashes = how & 4 ? 0 : head->hashes;
-        head->slice.lines = how & 32 ? 0 : snapshot_lines(standby->head->arena_size);
+    if (standby_prepared(standby).epoch || how & 128) {
+        standby_roll_back(standby);
+        HOLDS(as_base(standby) && standby->build.epoch == 0);
     }
+    struct base_name base = standby_base(standby);
+    if (how & 1 && length >= sizeof(struct delta_head))
+        aim(standby, (struct delta_head *)delta, how);
     if (how & 24)
         seal(delta, length, DIGEST);
-    standby_roll_back(standby);
-    HOLDS(as_base(standby));
     memcpy(standby->delta, delta, length);
     free(delta);
     if (standby_prepare(standby, length)) {
         HOLDS(as_base(standby) && standby_prepared(standby).epoch == 0);
-        HOLDS(base_same(base, standby_base(standby)));
+        HOLDS(standby->build.epoch == 0);
     }
+    HOLDS(base_same(base, standby_base(standby)));
+    check_prepared(world);
 }
 
 static void commit(struct world *world, struct input *input)
@@ -100,6 +131,7 @@ static void restart(struct world *world, struct input *input)
     standby_adopt(&next.standby, world->memory, world->memory_bytes);
     if (standby_prepared(&next.standby).epoch == 0)
         HOLDS(as_base(&next.standby));
+    check_prepared(&next);
     close_world(world);
     *world = next;
 }

@@ -192,7 +192,7 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
     const struct monitor *monitor = arena_root(ctx->arena);
     struct flow key = flow_key(packet);
     uint64_t at = hash_of(&key) >> (64 - monitor->flow_bits);
-    __builtin_prefetch(&flows_of(ctx->arena, monitor, ctx->worker)[at], 1);
+    ftmb_prefetch(ctx, &flows_of(ctx->arena, monitor, ctx->worker)[at]);
 }
 
 static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)

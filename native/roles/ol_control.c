@@ -212,6 +212,18 @@ static void answer_stale(struct output_logger *ol, struct ol_connection *from,
         send_anew(ol, (uint32_t)from->slot);
 }
 
+/* Whoever prepared an earlier one cannot take the one under way before it has rolled back. */
+static void tell_superseded(struct output_logger *ol)
+{
+    for (uint32_t slot = 0; slot < ol->config->replicas; slot++) {
+        const struct view_member *member = &ol->state.view.member[slot];
+        const struct msg_snapshot none = {.view = member->prepared_view,
+                                          .epoch = member->prepared_epoch};
+        if (view_superseded(&ol->state.view, slot))
+            ol_send(ol, ol_replica(ol, (int)slot), MSG_VOID, &none, sizeof(none));
+    }
+}
+
 static void on_prepared(struct output_logger *ol, struct ol_connection *from,
                         const struct control_msg *message)
 {
@@ -225,11 +237,13 @@ static void on_prepared(struct output_logger *ol, struct ol_connection *from,
         answer_stale(ol, from, &prepared);
         break;
     case VIEW_PENDING:
+        tell_superseded(ol);
         try_commit(ol);
         break;
     case VIEW_LATE:
         ol_decided(ol);
         ol_send_committed(ol, from);
+        ol_tell_backup(ol, (uint32_t)from->slot); /* the next commit waits for it */
         ol_tell_protection(ol);
     }
 }

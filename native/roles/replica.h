@@ -64,11 +64,16 @@ int replica_base_open(struct replica *replica);
 void replica_committed(struct replica *replica, const struct msg_snapshot *message);
 void replica_void(struct replica *replica, const struct msg_snapshot *message);
 void replica_new_view(struct replica *replica, uint32_t view);
+/* What the OL is to be told of a delta; type 0: nothing. */
+struct staged {
+    uint16_t type;
+    struct msg_snapshot message;
+};
 /* A whole delta was received. */
-void replica_stage(struct replica *replica, uint64_t bytes);
-/* After a rejoin: what became of the last delta, again. */
+struct staged replica_stage(struct replica *replica, uint64_t bytes);
 /* Is that snapshot its base, or prepared here? */
 bool replica_holds(struct replica *replica, struct base_name name);
+/* After a rejoin: what became of the last delta, again. */
 void replica_tell_staged(struct replica *replica);
 
 /* replica_state.c */

@@ -116,10 +116,10 @@ static struct msg_snapshot prepared_message(const struct standby *standby)
     return (struct msg_snapshot){.view = head->view, .epoch = head->epoch, .cut = head->cut};
 }
 
-void replica_stage(struct replica *replica, uint64_t bytes)
+struct staged replica_stage(struct replica *replica, uint64_t bytes)
 {
     struct standby *standby = &replica->standby;
-    struct msg_snapshot message = {0};
+    struct staged staged = {0};
     const char *wrong = NULL;
     bool ready = false, builds;
     pthread_mutex_lock(&replica->state_lock);
@@ -140,15 +140,16 @@ void replica_stage(struct replica *replica, uint64_t bytes)
         replica->refused_last = wrong != NULL;
     }
     if (ready)
-        message = prepared_message(standby);
+        staged.message = prepared_message(standby);
     builds = standby->build.epoch != 0;
     pthread_mutex_unlock(&replica->state_lock);
     if (wrong)
         event_emit("snapshot_refused", "{s:s}", "why", wrong);
     if (wrong || ready)
-        replica_send(replica, wrong ? MSG_REJECTED : MSG_PREPARED, &message, sizeof(message));
+        staged.type = wrong ? MSG_REJECTED : MSG_PREPARED;
     else if (builds && !dropped)
-        replica_send(replica, MSG_BUILDING, NULL, 0);
+        staged.type = MSG_BUILDING;
+    return staged;
 }
 
 bool replica_holds(struct replica *replica, struct base_name name)

@@ -50,8 +50,9 @@ static void tell_of_full(const struct msg_delta *piece, const uint8_t *bytes, ui
         event_emit("receiving", "{s:I,s:b}", "epoch", (json_int_t)piece->epoch, "full", 1);
 }
 
-/* One piece of a delta. False: not this protocol. */
-static bool take_piece(struct replica *replica, const struct control_msg *message)
+/* One piece of a delta; what came of it, if it was the last one. False: not this protocol. */
+static bool take_piece(struct replica *replica, const struct control_msg *message,
+                       struct staged *staged)
 {
     struct transfer_rx *rx = &replica->receiver.rx;
     struct standby *standby = &replica->standby;
@@ -78,7 +79,7 @@ static bool take_piece(struct replica *replica, const struct control_msg *messag
     tell_of_full(&piece, bytes, length);
     memcpy(standby->delta + piece.offset, bytes, length);
     if (transfer_rx_whole(rx))
-        replica_stage(replica, rx->total);
+        *staged = replica_stage(replica, rx->total);
     return true;
 }
 
@@ -103,10 +104,16 @@ static int receive(struct replica *replica, struct state_channel *channel)
     struct control_msg *message;
     int result;
     while ((result = state_channel_recv(channel, &message)) == 1) {
-        if (!take_piece(replica, message))
+        struct staged staged = {0};
+        if (!take_piece(replica, message, &staged))
             return -EPROTO;
-        if (transfer_rx_ack_due(&replica->receiver.rx, false))
+        if (staged.type || transfer_rx_ack_due(&replica->receiver.rx, false))
             result = acknowledge(replica, channel);
+        /* Afterwards: the master must not hear of the commit of what it does not know to be here,
+         * or it would send all of the state anew. */
+        if (staged.type)
+            replica_send(replica, staged.type, &staged.message,
+                         staged.type == MSG_BUILDING ? 0 : sizeof(staged.message));
         if (result < 0)
             return result;
     }

@@ -80,9 +80,10 @@ void state_sender_asked(struct replica *replica)
     state_sender_wanted(replica);
 }
 
-static void take_news(struct backup *backup)
+static void take_news(struct state_sender *sender, struct backup *backup)
 {
     const struct msg_backup *told = &backup->told;
+    struct base_name base = {told->base_view, told->base_epoch};
     bool fresh = told->present && (!backup->present || backup->incarnation != told->incarnation);
     if (backup->refused)
         backup->declined = backup->name;
@@ -90,10 +91,13 @@ static void take_news(struct backup *backup)
         state_serve_anew(backup);
     if (fresh) {
         backup->declined = (struct base_name){0};
-        backup->base = (struct base_name){told->base_view, told->base_epoch};
+        backup->base = base;
         backup->full_after_ns = 0;
         backup->full_pause_ns = STATE_FULL_PAUSE_NS;
     }
+    /* It prepared late, maybe what an earlier process was sent. */
+    if (base.epoch && base_same(base, sender->committed) && !backup->receiving)
+        backup->base = base;
     backup->present = told->present;
     backup->incarnation = told->incarnation;
     backup->news = backup->refused = false;
@@ -140,7 +144,7 @@ static bool only_built_on(const struct state_sender *sender, uint64_t now)
         const struct backup *backup = &sender->backup[slot];
         if (!backup->present || !base_same(backup->name, sender->pending))
             continue;
-        if (backup->receiving && backup->building && now - backup->moved_ns >= SENDER_PATIENCE_NS)
+        if (backup->receiving && backup->building && now - backup->moved_ns >= backup->patience_ns)
             continue;
         if (backup->receiving || backup->prepared)
             return false;
@@ -205,12 +209,15 @@ static void look_at_news(struct replica *replica, uint64_t now)
     pthread_mutex_lock(&replica->state_lock);
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
         if (sender->backup[slot].news)
-            take_news(&sender->backup[slot]);
+            take_news(sender, &sender->backup[slot]);
     }
     struct base_name told = sender->told_committed;
     bool wanted = sender->told_wanted, asked = sender->told_asked;
     sender->told_wanted = sender->told_asked = false;
     pthread_mutex_unlock(&replica->state_lock);
+    /* Whoever prepared it has acknowledged it before: that comes first. */
+    for (int slot = 0; slot < VIEW_SLOTS; slot++)
+        state_serve_hear(&sender->backup[slot], now);
     settle(sender, told, now);
     sender->wanted |= wanted || asked;
     sender->asked |= asked;
@@ -294,7 +301,7 @@ static bool snapshot_due(const struct replica *replica, uint64_t now)
         const struct backup *backup = &sender->backup[slot];
         full |= wants_full(sender, backup, now);
         present |= holds_image(sender, backup) && backup->present;
-        busy |= backup->receiving && now - backup->moved_ns < SENDER_PATIENCE_NS;
+        busy |= backup->receiving && now - backup->moved_ns < backup->patience_ns;
     }
     return !busy && ((full && now >= sender->slice_due_ns) || (present && timely(replica, now)));
 }

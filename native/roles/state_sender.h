@@ -4,7 +4,8 @@
  * does not *builds*: each delta has a slice of the state as well, and when it has had slices from
  * all round it holds everything. Each backup's transfer goes on at its own pace. One that has
  * everything is not waited for; one that moves on is, so that it can catch up; one that does not
- * holds up nobody for longer than SENDER_PATIENCE_NS. */
+ * holds up nobody for longer than SENDER_PATIENCE_NS, and the time that it may need for what it was
+ * sent before: what is committed is applied before anything new is taken. */
 #ifndef FTMB_ROLES_STATE_SENDER_H
 #define FTMB_ROLES_STATE_SENDER_H
 
@@ -18,6 +19,7 @@
 struct replica;
 
 #define SENDER_PATIENCE_NS 100000000ull
+#define SENDER_PATIENCE_NS_PER_BYTE 10u /* a slow machine on which others want the CPU as well */
 #define SENDER_LOST_IN_A_ROW 3
 #define STATE_FULL_PAUSE_NS 50000000ull /* before another build for a backup that refused one */
 
@@ -38,7 +40,9 @@ struct backup {
     bool building;
     uint64_t built_epoch; /* of the last delta that it was sent for that */
     struct transfer_tx tx;
-    uint64_t moved_ns; /* when it last acknowledged something new */
+    uint64_t moved_ns;    /* when it last acknowledged something new */
+    uint64_t patience_ns; /* for so long it may not */
+    uint64_t work;        /* bytes that it may have to store for what it was sent last */
     uint64_t full_after_ns;
     uint64_t full_pause_ns;
     uint64_t connect_after_ns;
@@ -85,11 +89,12 @@ void state_sender_asked(struct replica *replica);
 void state_sender_main(struct replica *replica);
 
 /* state_serve.c: begin to send the delta to a backup; what it was sent before is void; it holds
- * what it was sent; one backup's turn, returns whether there is more to send at once; sleep until
- * something is to be read, can be written, or `until`. */
+ * what it was sent; take in what it acknowledges; one backup's turn, returns whether there is more
+ * to send at once; sleep until something is to be read, can be written, or `until`. */
 void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t now);
 void state_serve_anew(struct backup *backup);
 void state_serve_held(struct backup *backup);
+void state_serve_hear(struct backup *backup, uint64_t now);
 bool state_serve(struct replica *replica, struct backup *backup, uint64_t now);
 void state_serve_sleep(struct replica *replica, uint64_t now, uint64_t until);
 

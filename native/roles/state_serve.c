@@ -51,6 +51,10 @@ void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t 
     backup->name = sender->pending;
     backup->receiving = true;
     backup->moved_ns = now;
+    uint64_t work = holds ? snapshotter->delta.size : replica->arena->size;
+    backup->patience_ns =
+        SENDER_PATIENCE_NS + u64_max(work, backup->work) * SENDER_PATIENCE_NS_PER_BYTE;
+    backup->work = work;
     backup->connect_after_ns = 0;
     transfer_tx_begin(&backup->tx, snapshotter->delta.size, MSG_DELTA_PIECE, now);
 }
@@ -123,14 +127,8 @@ static int send_some(struct replica *replica, struct backup *backup, uint64_t no
     return 1;
 }
 
-bool state_serve(struct replica *replica, struct backup *backup, uint64_t now)
+static int hear(struct backup *backup, uint64_t now)
 {
-    if (!backup->present)
-        return false;
-    if (backup->receiving && backup->channel.fd < 0)
-        connect_to(replica, backup, now);
-    if (backup->channel.fd < 0)
-        return false;
     int result = read_acks(backup, now);
     if (result >= 0 && backup->receiving && transfer_tx_done(&backup->tx)) {
         backup->receiving = false;
@@ -139,6 +137,26 @@ bool state_serve(struct replica *replica, struct backup *backup, uint64_t now)
         else if (!backup->building) /* it should have been able to prepare it */
             backup->base = (struct base_name){0};
     }
+    if (result < 0)
+        state_channel_close(&backup->channel);
+    return result;
+}
+
+void state_serve_hear(struct backup *backup, uint64_t now)
+{
+    if (backup->present && backup->channel.fd >= 0)
+        hear(backup, now);
+}
+
+bool state_serve(struct replica *replica, struct backup *backup, uint64_t now)
+{
+    if (!backup->present)
+        return false;
+    if (backup->receiving && backup->channel.fd < 0)
+        connect_to(replica, backup, now);
+    if (backup->channel.fd < 0)
+        return false;
+    int result = hear(backup, now);
     if (result >= 0 && backup->receiving)
         result = send_some(replica, backup, now);
     if (result < 0)

@@ -17,6 +17,8 @@ static void traffic_command(void *self, const char *verb)
     struct traffic *t = self;
     if (strcmp(verb, "start") == 0)
         atomic_store_explicit(&t->start_asked, true, memory_order_release);
+    else if (strcmp(verb, "run") == 0)
+        atomic_store_explicit(&t->run_asked, true, memory_order_relaxed);
     else if (strcmp(verb, "stop") == 0)
         atomic_store_explicit(&t->stop_asked, true, memory_order_relaxed);
 }

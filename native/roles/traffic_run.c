@@ -208,7 +208,6 @@ static void tell_fill(const struct traffic *t, const char *event)
                (int)fill_complete(&t->fill));
 }
 
-/* The run begins when the fill is over: its clock starts at 0. */
 static void advance_fill(struct traffic *t)
 {
     uint64_t now = clock_ns() - t->start_ns;
@@ -220,9 +219,19 @@ static void advance_fill(struct traffic *t)
         return;
     }
     t->fill.took_ns = now;
+    t->phase = PHASE_FILLED;
     tell_fill(t, "filled");
-    t->start_ns += now;
+}
+
+/* The clock of the run starts at 0 when the fill is over and what came of it. */
+static bool begin_run(struct traffic *t)
+{
+    if (!atomic_load_explicit(&t->run_asked, memory_order_relaxed) &&
+        !atomic_load_explicit(&t->stop_asked, memory_order_relaxed))
+        return false;
+    t->start_ns = clock_ns();
     t->phase = PHASE_RUNNING;
+    return true;
 }
 
 static void open_window(struct traffic *t)
@@ -294,6 +303,8 @@ unsigned traffic_poll(void *self)
         return work;
     if (unlikely(t->phase == PHASE_FILLING))
         advance_fill(t);
+    if (unlikely(t->phase == PHASE_FILLED) && !begin_run(t))
+        return work;
     uint64_t now = clock_ns() - t->start_ns;
     advance_phase(t, now);
     return work + generate(t, now);

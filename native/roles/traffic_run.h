@@ -15,7 +15,14 @@
 #define TRAFFIC_QUEUE (2 * FTMB_BURST)
 #define TRAFFIC_LANES FTMB_MAX_WORKERS
 
-enum phase { PHASE_IDLE, PHASE_FILLING, PHASE_RUNNING, PHASE_DRAINING, PHASE_DONE };
+enum phase {
+    PHASE_IDLE,
+    PHASE_FILLING,
+    PHASE_FILLED, /* until told to go on: what was filled in may be on its way to a backup */
+    PHASE_RUNNING,
+    PHASE_DRAINING,
+    PHASE_DONE,
+};
 
 struct out_lane {
     struct io_lane lane;
@@ -51,7 +58,7 @@ struct traffic {
     struct capture capture;
     struct tally tally;
     struct hiccup *hiccup;
-    _Atomic bool start_asked, stop_asked;
+    _Atomic bool start_asked, run_asked, stop_asked;
 };
 
 /* A bounded piece of work: receive, then send what is due (`self` is a struct traffic). */

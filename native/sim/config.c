@@ -7,11 +7,12 @@ const char *const config_engine_names[SIM_ENGINES] = {
 static enum fault_kind draw_fault(struct rng *rng)
 {
     static const uint8_t weight[FAULT_KINDS] = {
-        [FAULT_KILL_MASTER] = 8,   [FAULT_KILL_AGAIN] = 4,  [FAULT_STOP_MASTER] = 2,
-        [FAULT_STALL_MASTER] = 2,  [FAULT_STALL_ALONE] = 1, [FAULT_KILL_BACKUP] = 2,
-        [FAULT_KILL_NEWCOMER] = 2, [FAULT_STOP_BACKUP] = 1, [FAULT_KILL_OL] = 4,
-        [FAULT_KILL_IL] = 3,       [FAULT_STOP_OL] = 1,     [FAULT_KILL_OL_PROMOTING] = 2,
-        [FAULT_CUT_IL] = 1,        [FAULT_CUT_OL] = 1,      [FAULT_CUT_CONTROL] = 1,
+        [FAULT_KILL_MASTER] = 8,   [FAULT_KILL_AGAIN] = 4,        [FAULT_STOP_MASTER] = 2,
+        [FAULT_STALL_MASTER] = 2,  [FAULT_STALL_ALONE] = 1,       [FAULT_KILL_BACKUP] = 2,
+        [FAULT_KILL_NEWCOMER] = 2, [FAULT_KILL_HOLDER] = 2,       [FAULT_STOP_NEWCOMER] = 2,
+        [FAULT_STOP_BACKUP] = 1,   [FAULT_KILL_OL] = 4,           [FAULT_KILL_IL] = 3,
+        [FAULT_STOP_OL] = 1,       [FAULT_KILL_OL_PROMOTING] = 2, [FAULT_CUT_IL] = 1,
+        [FAULT_CUT_OL] = 1,        [FAULT_CUT_CONTROL] = 1,
     };
     uint32_t total = 0;
     for (uint32_t i = 0; i < FAULT_KINDS; i++)
@@ -33,7 +34,7 @@ static void draw_engine(struct sim_config *config, struct rng *rng)
     config->engine = (enum engine_kind)kind[rng_below(rng, 8)];
     config->check = rng_below(rng, config->engine == SIM_COW ? 6 : 2) == 0;
     config->undo = undo[rng_below(rng, 8)];
-    config->slice = 1024u << rng_below(rng, 8);
+    config->slice = 512u << rng_below(rng, 8);
     config->budget = rng_below(rng, 3) ? 1 : 1000;
     config->no_room = rng_below(rng, 8) ? 0 : rng_below(rng, 20);
 }

@@ -24,7 +24,9 @@ enum fault_kind {
     FAULT_STALL_ALONE,  /* likewise, while nobody could take over */
     FAULT_KILL_BACKUP,
     FAULT_KILL_NEWCOMER, /* a backup while it receives its first snapshot */
+    FAULT_KILL_HOLDER,   /* a backup with the base, while another builds */
     FAULT_STOP_BACKUP,
+    FAULT_STOP_NEWCOMER, /* a backup that builds, not for long */
     FAULT_KILL_OL,
     FAULT_KILL_OL_PROMOTING, /* during a failover */
     FAULT_KILL_IL,

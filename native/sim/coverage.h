@@ -57,6 +57,8 @@
     X(KILL_PROMOTING, "new master killed before its view began")                                   \
     X(KILL_BACKUP, "backup killed")                                                                \
     X(KILL_NEWCOMER, "backup killed while it receives its first snapshot")                         \
+    X(KILL_HOLDER, "backup with the base killed while another builds")                             \
+    X(STOP_NEWCOMER, "backup stopped while it receives its first snapshot")                        \
     X(KILL_OL, "output logger killed")                                                             \
     X(KILL_OL_HELD, "output logger killed while it holds outputs")                                 \
     X(KILL_OL_IN_HAND, "output logger killed with outputs in hand")                                \
@@ -85,6 +87,7 @@
     X(HEIR_WANTED, "view without master until a process holds the base")                           \
     X(PREPARED_LATE, "backup prepares what was committed meanwhile")                               \
     X(VOID, "backup is told that what it prepared is void")                                        \
+    X(SUPERSEDED, "another backup prepared a later snapshot")                                      \
     X(JOINED_PENDING, "backup comes with the base while a snapshot is under way")                  \
     X(BACKUP_SILENT, "silent backup dropped")                                                      \
     X(FORGOTTEN, "base given up: logs full, no backup")                                            \

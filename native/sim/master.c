@@ -216,12 +216,15 @@ void master_backup(struct proc *proc, const struct message *message)
     if (!proc->active)
         return;
     bool same = backup->present && message->present && backup->incarnation == message->incarnation;
-    if (same && !message->refused)
+    bool holds = message->present && s->committed.epoch && base_same(message->name, s->committed);
+    if (same && !message->refused && (backup->sent || backup->holds || !holds))
         return;
+    TRACE("r%u    hears of r%u: %s, base %llu%s", proc->slot, message->slot,
+          message->present ? "present" : "gone", (unsigned long long)message->name.epoch,
+          message->refused ? ", it refused" : "");
     bool sent = same && backup->sent;
     *backup = (struct backup){.present = message->present, .incarnation = message->incarnation};
-    backup->holds =
-        message->present && s->committed.epoch && base_same(message->name, s->committed);
+    backup->holds = holds;
     cover_if(message->present && message->name.epoch && !backup->holds, COVER_HOLDER_BUILDS);
     if (sent) { /* it does not want that one again */
         backup->sent = backup->refused = true;

@@ -13,6 +13,7 @@ void ol_control_start(void);
 void ol_send(int slot, const struct message *message);
 void ol_send_type(int slot, enum message_type type);
 void ol_send_il(const struct message *message);
+void ol_tell_backup(uint32_t slot, bool anew);
 struct message ol_committed_message(void);
 
 /* ol_commit.c */

@@ -38,6 +38,20 @@ void ol_try_commit(void)
     ol_send_il(&committed);
 }
 
+/* Whoever prepared an earlier one cannot take the one under way before it has rolled back. */
+static void tell_superseded(void)
+{
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        const struct view_member *member = &sim.ol.state.member[slot];
+        const struct message none = {.type = MSG_VOID,
+                                     .name = {member->prepared_view, member->prepared_epoch}};
+        if (!view_superseded(&sim.ol.state, slot))
+            continue;
+        cover(COVER_SUPERSEDED);
+        ol_send((int)slot, &none);
+    }
+}
+
 void ol_on_prepared(uint32_t slot, const struct message *message)
 {
     const struct message committed = ol_committed_message();
@@ -58,6 +72,8 @@ void ol_on_prepared(uint32_t slot, const struct message *message)
     case VIEW_LATE:
         cover(COVER_PREPARED_LATE);
         ol_send((int)slot, &committed);
+        if (!PLANTED(P_LATE_UNTOLD))
+            ol_tell_backup(slot, false); /* the next commit waits for it */
         break;
     case VIEW_PENDING:
         if (PLANTED(P_IL_TRIMS_ON_PREPARED) || PLANTED(P_COMMIT_WITHOUT_OL)) {
@@ -65,6 +81,7 @@ void ol_on_prepared(uint32_t slot, const struct message *message)
                 .type = MSG_COMMITTED, .name = message->name, .cut = message->cut};
             ol_send_il(&early);
         }
+        tell_superseded();
         ol_try_commit();
     }
 }

@@ -47,7 +47,7 @@ static void tell_view(void)
     ol_send_il(&message);
 }
 
-static void tell_backup(uint32_t slot, bool anew)
+void ol_tell_backup(uint32_t slot, bool anew)
 {
     struct ol *ol = &sim.ol;
     const struct view_member *member = &ol->state.member[slot];
@@ -68,7 +68,7 @@ static void tell_all_backups(void)
 {
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
         if ((int)slot != sim.ol.state.master)
-            tell_backup(slot, false);
+            ol_tell_backup(slot, false);
     }
 }
 
@@ -155,7 +155,7 @@ static void member_gone(uint32_t slot)
     view_leave(&ol->state, slot);
     ol->member[slot].connected = false;
     SIM_POINT();
-    tell_backup(slot, false);
+    ol_tell_backup(slot, false);
 }
 
 static void cut_arrived(const struct message *message)
@@ -175,7 +175,7 @@ static void cut_arrived(const struct message *message)
         if (!ol_present(slot) || (int)slot == view->master)
             continue;
         ol_send_type((int)slot, MSG_NEW_VIEW);
-        tell_backup(slot, false);
+        ol_tell_backup(slot, false);
     }
 }
 
@@ -212,7 +212,7 @@ static void admit(uint32_t slot, const struct message *hello)
         begin_first_view(slot);
         tell_all_backups();
     } else if (!view->promoting) {
-        tell_backup(slot, false);
+        ol_tell_backup(slot, false);
     }
 }
 
@@ -236,7 +236,7 @@ static void rejoin(uint32_t slot, const struct message *hello)
     if (!master) {
         if (hello->view != view->view && !view->promoting)
             ol_send_type((int)slot, MSG_NEW_VIEW);
-        tell_backup(slot, false);
+        ol_tell_backup(slot, false);
         return;
     }
     if (hello->view != view->view || !hello->active)
@@ -305,7 +305,7 @@ static void on_message(uint32_t slot, const struct message *message)
         if (ol_present(slot) && (int)slot != sim.ol.state.master &&
             message->incarnation == sim.ol.state.member[slot].incarnation) {
             view_refused(&sim.ol.state, slot);
-            tell_backup(slot, true);
+            ol_tell_backup(slot, true);
             ol_try_commit();
         }
         break;

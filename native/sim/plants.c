@@ -122,6 +122,12 @@ static const struct plant plants[] = {
      "found by the simulator: a parked worker that the next flip finds asleep", ANY, NULL, false},
     {P_NEW_VIEW_UNDOES, "new-view-undoes",
      "found by the simulator: late news of a view ends a build of that view", ANY, NULL, true},
+    {P_LATE_UNTOLD, "late-untold",
+     "found by the simulator: the master does not hear of a backup that came to hold the base", ANY,
+     NULL, true},
+    {P_SUPERSEDED_UNTOLD, "superseded-untold",
+     "found by the simulator: a backup keeps what it prepared though another prepared a later one",
+     ANY, NULL, true},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

@@ -61,7 +61,8 @@ static void run_job(const struct plan *plan, uint32_t job, struct totals *totals
     memcpy(totals->coverage, coverage_count, sizeof(coverage_count));
     totals->crashes = coverage_count[COVER_KILL_MASTER] + coverage_count[COVER_KILL_AGAIN] +
                       coverage_count[COVER_KILL_BACKUP] + coverage_count[COVER_KILL_NEWCOMER] +
-                      coverage_count[COVER_KILL_OL] + coverage_count[COVER_KILL_IL];
+                      coverage_count[COVER_KILL_HOLDER] + coverage_count[COVER_KILL_OL] +
+                      coverage_count[COVER_KILL_IL];
 }
 
 static void add(struct totals *to, const struct totals *from)

@@ -124,6 +124,9 @@ static bool may_strike(enum fault_kind kind)
                view_eligible(&sim.ol.state) < 0;
     case FAULT_KILL_OL_PROMOTING:
         return loggers_up() && sim.ol.state.promoting;
+    case FAULT_KILL_HOLDER:
+        return is_protected() && find_backup(false);
+    case FAULT_STOP_NEWCOMER:
     case FAULT_KILL_NEWCOMER:
         return loggers_up() && m && m->active && sim.ol.state.base_epoch && find_backup(false);
     default:
@@ -191,7 +194,9 @@ static const char *const fault_names[FAULT_KINDS] = {
     [FAULT_STALL_ALONE] = "the master falls silent, nobody could take over",
     [FAULT_KILL_BACKUP] = "kill a backup",
     [FAULT_KILL_NEWCOMER] = "kill a backup without a base",
+    [FAULT_KILL_HOLDER] = "kill the backup with the base while another builds",
     [FAULT_STOP_BACKUP] = "stop a backup",
+    [FAULT_STOP_NEWCOMER] = "stop a backup without a base",
     [FAULT_KILL_OL] = "kill the OL",
     [FAULT_KILL_OL_PROMOTING] = "kill the OL in a failover",
     [FAULT_KILL_IL] = "kill the IL",
@@ -221,15 +226,22 @@ static void strike(enum fault_kind kind)
         cover(COVER_STOP_BACKUP);
         stop(find_backup(true), 30);
         break;
+    case FAULT_STOP_NEWCOMER:
+        cover(COVER_STOP_NEWCOMER);
+        stop(find_backup(false), 8);
+        break;
     case FAULT_STALL_MASTER:
     case FAULT_STALL_ALONE:
         m->mute_until_ns = until_ns + 3 * SIM_MS;
         cover(kind == FAULT_STALL_ALONE ? COVER_STALL_ALONE : COVER_STALL);
         break;
     case FAULT_KILL_BACKUP:
+    case FAULT_KILL_HOLDER:
     case FAULT_KILL_NEWCOMER:
-        cover(kind == FAULT_KILL_BACKUP ? COVER_KILL_BACKUP : COVER_KILL_NEWCOMER);
-        proc_kill(find_backup(kind == FAULT_KILL_BACKUP));
+        cover(kind == FAULT_KILL_BACKUP   ? COVER_KILL_BACKUP
+              : kind == FAULT_KILL_HOLDER ? COVER_KILL_HOLDER
+                                          : COVER_KILL_NEWCOMER);
+        proc_kill(find_backup(kind != FAULT_KILL_NEWCOMER));
         break;
     case FAULT_CUT_IL:
         cover(COVER_CUT_LINK);
@@ -351,8 +363,19 @@ static bool all_done(void)
     return sim.ol.leaving_count == 0;
 }
 
+/* No snapshot hangs, and every backup has come to hold the base. */
+static bool all_hold(void)
+{
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        const struct view_member *member = &sim.ol.state.member[slot];
+        if (member->present && (int)slot != sim.ol.state.master && !member->eligible)
+            return false;
+    }
+    return !master()->snapshots.pending.epoch;
+}
+
 bool world_finished(void)
 {
     return world_drained() && memory.next_fault == sim.config.faults && is_protected() &&
-           all_done();
+           all_done() && all_hold();
 }

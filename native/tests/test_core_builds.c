@@ -293,10 +293,17 @@ static void test_gaps(uint64_t seed)
     }
 }
 
-/* A delta that says that no build goes on with it begins another one. */
+/* A delta that says that no build goes on with it begins another one; nothing is left of the one
+ * before, also not where its master had allocated memory that the new one has not. */
 static void test_begun_anew(uint64_t seed)
 {
     struct world w = open_building(seed);
+    const struct arena_extent *own = &w.master->extents[1];
+    uint64_t room = own->limit - own->used;
+    memset(arena_alloc(w.master, 1, room, 1), 0x5a, room);
+    take(&w, next_slice(&w, 20), false);
+    CHECK(!receive(&w));
+    memcpy(w.master, w.committed, w.size);
     w.name.view++;
     w.name.epoch = 0;
     w.name.slice.first += 7;

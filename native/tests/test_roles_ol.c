@@ -302,6 +302,8 @@ static void test_overtaken(void)
     expect_committed(&r2, 2);
     const struct msg_snapshot *committed = peer_expect(&r2, MSG_COMMITTED);
     CHECK(committed->view == 3 && committed->epoch == 2);
+    const struct msg_snapshot *none = peer_expect(&r0, MSG_VOID);
+    CHECK(none->view == 3 && none->epoch == 1);
     committed = peer_expect(&r0, MSG_COMMITTED);
     CHECK(committed->view == 3 && committed->epoch == 2);
     /* Of what came too late the master hears too: it would wait for the commit. */

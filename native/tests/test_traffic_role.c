@@ -137,6 +137,7 @@ static json_t *run(json_t *spec, struct box *box, uint64_t run_ms)
         box->still_to += start;
     }
     role.command(role.self, "start");
+    role.command(role.self, "run"); /* after a fill, if there is one */
     while ((now = clock_ns()) < start + run_ms * 1000000) {
         role.poll(role.self);
         if (box)
