@@ -88,6 +88,9 @@ void state_sender_asked(struct replica *replica);
 /* While the replica is the master. */
 void state_sender_main(struct replica *replica);
 
+/* state_schedule.c: does the schedule, or a full log, want a snapshot now? */
+bool state_timely(const struct replica *replica, uint64_t now);
+
 /* state_serve.c: begin to send the delta to a backup; what it was sent before is void; it holds
  * what it was sent; take in what it acknowledges; one backup's turn, returns whether there is more
  * to send at once; sleep until something is to be read, can be written, or `until`. */
