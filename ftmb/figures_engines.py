@@ -163,7 +163,7 @@ def sent_data(results: Results) -> pd.DataFrame:
     rows = []
     for group, _, trials, labels in _kinds(results):
         taken = series(trials)
-        if taken.empty:
+        if taken.empty or (taken := taken[taken["full"] == 0]).empty:
             continue
         low, half, high = taken["bytes"].quantile([0.05, 0.5, 0.95])
         rows.append({**labels, "bytes": half, "bytes_p5": low, "bytes_p95": high,
