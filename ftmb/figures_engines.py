@@ -127,9 +127,10 @@ def stop_by_size(table: pd.DataFrame) -> Figure:
     titles = {"stopped": "wait of the workers", "fork": "fork(2) alone"}
     for axes, (what, title) in zip(all_axes, titles.items(), strict=True):
         mine = table[table["what"] == what]
-        for shift, engine in enumerate(e for e in ENGINES if e in set(mine["engine"])):
+        engines = [engine for engine in ENGINES if engine in set(mine["engine"])]
+        for shift, engine in enumerate(engines):
             part = mine[mine["engine"] == engine]
-            part = part.assign(state_mb=part["state_mb"] * 1.07 ** (shift - 1.5))
+            part = part.assign(state_mb=part["state_mb"] * 1.07 ** (shift - (len(engines) - 1) / 2))
             colour = engine_colour(engine)
             axes.scatter(part["state_mb"], _us(part["p50_ns"]), s=26, marker=MARKERS[engine],
                          color=colour, linewidth=0, alpha=0.75,
@@ -144,7 +145,10 @@ def stop_by_size(table: pd.DataFrame) -> Figure:
                           ha="center", color=COLOURS["muted"])  # fmt: skip
     for axes in all_axes:
         axes.set_xscale("log")
-        sizes = sorted({float(f"{size:.2g}") for size in table["state_mb"].dropna()})
+        sizes: list[float] = []
+        for size in sorted({float(f"{size:.2g}") for size in table["state_mb"].dropna()}):
+            if not sizes or size > 1.2 * sizes[-1]:
+                sizes.append(size)
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axes.set_xlim(min(sizes, default=1) / 1.5, max(sizes, default=1) * 2)
         axes.minorticks_off()
@@ -159,7 +163,7 @@ def sent_data(results: Results) -> pd.DataFrame:
     rows = []
     for group, _, trials, labels in _kinds(results):
         taken = series(trials)
-        if taken.empty:
+        if taken.empty or (taken := taken[taken["full"] == 0]).empty:
             continue
         low, half, high = taken["bytes"].quantile([0.05, 0.5, 0.95])
         rows.append({**labels, "bytes": half, "bytes_p5": low, "bytes_p95": high,

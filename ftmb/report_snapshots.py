@@ -162,13 +162,14 @@ def snapshot_benches(results: Results) -> Table:
     """The benches of the flip and of the marks, as they printed it."""
     rows: list[Sequence[str]] = []
     for name in BENCHES:
-        command = f"results/build/release/tests/bench_{name} | tee results/bench/{name}.txt"
-        lines = results.benches.get(name) or [f"not made: {command}"]
+        program = f"results/build/release/tests/bench_{name}"
+        lines = results.benches.get(name) or [f"not made: {program} > results/bench/{name}.txt"]
         rows += [(name, line.strip()) for line in lines if line.strip()]
     note = (
         "As printed. flip: how long a worker waits at the flip of an epoch; cow: what marks and "
         "saved lines cost per packet. Workers are fed from memory on a CPU each, and nothing else "
-        "runs, so they are run by hand."
+        "runs, so they are run by hand. Again: ninja -C results/build/release tests/bench_flip "
+        "tests/bench_cow, then each into results/bench."
     )
     return Table(("bench", ""), _once(rows), note, 2, title="Benches without links and loggers")
 

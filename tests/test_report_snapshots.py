@@ -153,6 +153,14 @@ def test_recovery_names_the_tolerance_where_it_is_judged(results: records.Result
     assert sorted(table["period_ms"].unique()) == [5, 10, 20, 50, 100, 200]
 
 
+def test_runs_of_one_configuration_have_one_size(results: records.Results) -> None:
+    name = next(t.id for t in results.of("recovery_cow") if t.labels["load"] == "200k")
+    table = snapshots.crashes(change(results, name, lambda r: r.update(state_bytes=63_000_000)))
+    at_64 = table[table["experiment"] == "recovery_cow"]
+    assert at_64["state_mb"].unique().tolist() == [66]
+    assert sorted(table["state_mb"].unique()) == [2, 9.2, 66, 520]
+
+
 def test_the_time_of_a_fork_is_that_of_the_engine_fork(results: records.Results) -> None:
     name = next(t.id for t in results.of("tail") if t.labels["snapshots"] == "cow-20")
 

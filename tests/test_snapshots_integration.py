@@ -78,3 +78,24 @@ def test_schedule_adaptive_takes_more_where_more_is_to_be_replayed(trial: RunFtm
     slow = sound(trial, spec(ft={"snapshot": target}, traffic={"rate_pps": 20_000}))
     fast = sound(trial, spec(ft={"snapshot": target}, traffic={"rate_pps": 150_000}))
     assert 0 < slow["snapshot"]["taken"] < fast["snapshot"]["taken"]
+
+
+FORGETS: dict[str, Any] = {"name": "mortal", "forgets": True}
+
+
+def test_a_function_that_forgets_a_mark_is_found_and_named(trial: RunFtmb, tmp_path: Path) -> None:
+    """Its counters are behind what it never changes: the second line of the shared memory."""
+    ran = trial(spec(nf=FORGETS, ft={"snapshot": {"engine": "cow"}}), out="trial")
+    assert ran.record is not None, ran.err
+    digests = check_of(ran.record, "state_digest")
+    assert digests["verdict"] == "fail"
+    assert ran.code == 0  # it ran, and its record says what it shows
+    found = events_of(tmp_path / "trial", "digest_mismatch")
+    assert found
+    assert {event["where"] for event in found} == {"shared memory"}
+    assert len({event["offset"] for event in found}) == 1
+
+
+def test_an_engine_without_marks_does_not_mind_one_that_forgets(trial: RunFtmb) -> None:
+    record = sound(trial, spec(nf=FORGETS, ft={"snapshot": {"engine": "stop-copy"}}))
+    assert record["snapshot"]["taken"] >= 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -179,15 +180,30 @@ def crashes(results: Results, *experiments: str) -> pd.DataFrame:
     trials = [by_id[name] for name in frame["trial"]]
     columns = ["trial", "experiment", "nf", "period_ms", *PHASES, "total_ms", "replay_span_ms",
                "packets_replayed", "detect_kind"]  # fmt: skip
-    sizes = [state_mb([trial]) for trial in trials]
+    sizes = _sizes(trials)
     added = {
         "rate": [rate_words(trial) for trial in trials],
         "load": ["given" if trial.rate_share is None else "share" for trial in trials],
         "rate_pps": [float(trial.record["spec"]["traffic"]["rate_pps"]) for trial in trials],
-        "state_mb": [None if size is None else float(f"{size:.2g}") for size in sizes],
+        "state_mb": [sizes[_filled(trial)] for trial in trials],
         "bound": _recovery_bounds(results, trials),
     }
     return frame[columns].assign(**added).reset_index(drop=True)
+
+
+def _filled(trial: Trial) -> str:
+    """What decides how large the state is."""
+    spec = trial.record["spec"]
+    return json.dumps([spec["nf"], spec["traffic"]["flows"]], sort_keys=True)
+
+
+def _sizes(trials: Sequence[Trial]) -> dict[str, float | None]:
+    """The size of the state (MB, two digits) by what decides it: it differs a little by run."""
+    by_cause: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_cause.setdefault(_filled(trial), []).append(trial)
+    found = {cause: state_mb(part) for cause, part in by_cause.items()}
+    return {c: None if size is None else float(f"{size:.2g}") for c, size in found.items()}
 
 
 def _recovery_bounds(results: Results, trials: Sequence[Trial]) -> list[float | None]:
