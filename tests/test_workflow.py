@@ -98,6 +98,14 @@ def test_every_spec_of_both_tiers_is_accepted(config: dict[str, Any]) -> None:
             spec.parse(experiments.resolve(trial, rates), trial.id)
 
 
+def test_a_fill_counts_towards_the_time_of_a_trial() -> None:
+    traffic = {"flows": 12_000_000, "fill": True}
+    tree = {"duration_s": 2, "traffic": traffic}
+    assert experiments.Trial("t", "t", 0, tree).expected_s == 26
+    traffic["fill"] = False
+    assert experiments.Trial("t", "t", 0, tree).expected_s == 2
+
+
 def test_quick_tier_fits_its_time(config: dict[str, Any]) -> None:
     trials = experiments.plan(config, "quick")
     measured = sum(trial.expected_s + PER_JOB_S for trial in trials)

@@ -76,17 +76,21 @@ static void enter_in_map(_Atomic uint8_t *chunk)
         atomic_store_explicit(chunk, 1, memory_order_relaxed);
 }
 
-/* The line bears the closing epoch's tag: it is saved, unless somebody else is first. */
-static bool claim_closing(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp, uint64_t line)
+/* The line was seen with the closing epoch's tag: it is saved, unless somebody else is first, or
+ * the snapshot is done with it by now. (Then the next epoch may be open already.) */
+static bool claim_closing(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp, uint8_t seen, uint64_t line)
 {
     struct marks *marks = ctx->marks;
-    uint8_t seen = mark_tag(atomic_load(&marks->epoch) - 1);
+    SIM_POINT();
     bool stamp_first = PLANTED(P_LINE_STAMP_FIRST) || PLANTED(P_LINE_APPEND_FIRST);
     if (PLANTED(P_LINE_APPEND_FIRST))
         save(marks, ctx->worker, line);
     if (!atomic_compare_exchange_strong_explicit(stamp, &seen, stamp_first ? ctx->tag : MARK_BUSY,
                                                  memory_order_acq_rel, memory_order_relaxed))
         return false;
+    /* Else it is a line of an epoch that this worker has not joined: the gate was passed too early,
+     * or shared memory was changed outside a section. */
+    FTMB_ASSERT(ctx->tag == mark_tag(atomic_load(&marks->epoch)));
     SIM_POINT();
     if (!PLANTED(P_LINE_APPEND_FIRST))
         save(marks, ctx->worker, line);
@@ -117,10 +121,11 @@ void marks_claim(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp)
             atomic_store_explicit(stamp, ctx->tag, memory_order_release);
             break;
         }
-        /* A line of an epoch that this worker has not joined: the gate was passed too early, or
-         * shared memory was changed outside a section. */
-        FTMB_ASSERT(ctx->tag == mark_tag(atomic_load(&marks->epoch)));
-        if (claim_closing(ctx, stamp, line))
+        if (PLANTED(P_CHECK_UNCLAIMED)) {
+            SIM_POINT();
+            FTMB_ASSERT(ctx->tag == mark_tag(atomic_load(&marks->epoch)));
+        }
+        if (claim_closing(ctx, stamp, seen, line))
             break;
     }
     enter_in_map(&marks->map[ctx->tag == MARK_ODD][line / MARK_CHUNK]);
@@ -212,11 +217,38 @@ static enum marks_progress collect_line(struct marks *marks, uint64_t line, uint
 }
 
 /* Not DONE: begin the chunk again. */
+/* The stamps of eight lines, of which the first is `line`. */
+static uint64_t eight_stamps(const struct marks *marks, uint64_t line)
+{
+    const _Atomic uint64_t *word = (const _Atomic uint64_t *)&marks->stamp[line];
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+/* Ask for the lines of a chunk that comes next: it is one here and one there, and none is cached.
+ */
+static void ask_for(const struct marks *marks, uint64_t chunk)
+{
+    const uint8_t *content = (const uint8_t *)marks->arena + chunk * MARK_CHUNK * ARENA_LINE;
+    for (uint64_t i = 0; chunk < marks->chunks && i < MARK_CHUNK; i++) {
+        if (i % 8 == 0 && !eight_stamps(marks, chunk * MARK_CHUNK + i)) {
+            i += 7;
+        } else if (atomic_load_explicit(&marks->stamp[chunk * MARK_CHUNK + i],
+                                        memory_order_relaxed)) {
+            __builtin_prefetch(content + i * ARENA_LINE);
+            __builtin_prefetch(content + i * ARENA_LINE + CACHE_LINE);
+        }
+    }
+}
+
 static enum marks_progress collect_chunk(struct marks *marks, uint64_t chunk, uint64_t open,
                                          uint64_t *spent, marks_sink sink, void *self)
 {
     uint64_t first = chunk * MARK_CHUNK;
     for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
+        if (line % 8 == 0 && !eight_stamps(marks, line)) {
+            line += 7;
+            continue;
+        }
         enum marks_progress progress = collect_line(marks, line, open, spent, sink, self);
         if (progress != MARKS_DONE)
             return progress;
@@ -270,13 +302,20 @@ enum marks_progress marks_collect(struct marks *marks, struct marks_scan *scan, 
     _Atomic uint8_t *map = marks->map[(open - 1) & 1];
     if (unlikely(atomic_load_explicit(&marks->lost, memory_order_acquire)))
         return MARKS_LOST;
-    while ((scan->chunk = next_chunk(marks, map, scan->chunk)) < marks->chunks) {
+    scan->chunk = next_chunk(marks, map, scan->chunk);
+    uint64_t next = next_chunk(marks, map, scan->chunk + 1);
+    while (scan->chunk < marks->chunks) {
         if (spent >= budget)
             return MARKS_MORE;
+        uint64_t after = next_chunk(marks, map, next + 1);
+        __builtin_prefetch((const uint8_t *)marks->stamp + after * MARK_CHUNK);
+        ask_for(marks, next);
         enum marks_progress progress = collect_chunk(marks, scan->chunk, open, &spent, sink, self);
         if (progress != MARKS_DONE)
             return progress;
         atomic_store_explicit(&map[scan->chunk], 0, memory_order_relaxed);
+        scan->chunk = next;
+        next = after;
     }
     if (atomic_load_explicit(&marks->lost, memory_order_acquire))
         return MARKS_LOST;
