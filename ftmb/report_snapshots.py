@@ -71,7 +71,7 @@ def snapshot_engines(results: Results) -> Table:
                     number(pd.to_numeric(part["staging_peak_bytes"]).max(), ",.1f", 1e-6),
                 )
             )
-    head = ("load", "snapshots", "taken", "skipped", "abandoned", "reached (ms)", "wait p50 (µs)",
+    head = ("load", "snapshots", "taken / skipped / abandoned", "reached (ms)", "wait p50 (µs)",
             "p99", "p99.9", "longest", "MB each", "lines each", "undo peak of bound (MB)",
             "staging peak (MB)")  # fmt: skip
     note = (
@@ -93,7 +93,8 @@ def _once(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
 
 def _counts(part: pd.DataFrame) -> list[str]:
     keys = ("snapshots", "snapshots_skipped", "snapshots_abandoned")
-    return [number(part[key].sum()) for key in keys] + [_median(part, "period_reached_ms", 1)]
+    counts = " / ".join(number(part[key].sum()) for key in keys)
+    return [counts, _median(part, "period_reached_ms", 1)]
 
 
 def _median(part: pd.DataFrame, key: str, scale: float) -> str:
@@ -135,8 +136,8 @@ def snapshot_recovery(results: Results) -> Table:
     rows = []
     table = crashes(results)
     if not table.empty:
-        keys = ["rate", "state_mb", "period_ms"]
-        for (rate, size, period), part in table.groupby(keys, sort=False, dropna=False):
+        keys = ["rate", "period_ms", "state_mb"]
+        for (rate, period, size), part in table.groupby(keys, dropna=False):
             rows.append((str(rate), number(size, ",.3g"), f"{period:g}", *_recovery(part)))
     head = ("load", "state (MB)", "period (ms)", "p50", "p90", "longest", "replay p50", "replayed",
             "times as fast", "noticed by", "n")  # fmt: skip

@@ -145,7 +145,7 @@ def test_recovery_is_judged_by_all_crashes(chosen: list[experiments.Trial], root
     judged = verdict(results, "recovery-200k", root)
     assert judged.parts[0].value == 4.0
     assert judged.verdict == claims.OPEN  # one crash in each here, and 100 are wanted
-    assert judged.reason.startswith(f"needs 100 runs, has 10")
+    assert judged.reason.startswith("needs 100 runs, has 10")
     assert verdict(results, "replay-speed", root).parts[0].value == pytest.approx(3, rel=0.01)
     state = verdict(results, "recovery-state", root)
     assert state.parts[0].value == 1

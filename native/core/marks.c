@@ -76,17 +76,21 @@ static void enter_in_map(_Atomic uint8_t *chunk)
         atomic_store_explicit(chunk, 1, memory_order_relaxed);
 }
 
-/* The line bears the closing epoch's tag: it is saved, unless somebody else is first. */
-static bool claim_closing(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp, uint64_t line)
+/* The line was seen with the closing epoch's tag: it is saved, unless somebody else is first, or
+ * the snapshot is done with it by now. (Then the next epoch may be open already.) */
+static bool claim_closing(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp, uint8_t seen, uint64_t line)
 {
     struct marks *marks = ctx->marks;
-    uint8_t seen = mark_tag(atomic_load(&marks->epoch) - 1);
+    SIM_POINT();
     bool stamp_first = PLANTED(P_LINE_STAMP_FIRST) || PLANTED(P_LINE_APPEND_FIRST);
     if (PLANTED(P_LINE_APPEND_FIRST))
         save(marks, ctx->worker, line);
     if (!atomic_compare_exchange_strong_explicit(stamp, &seen, stamp_first ? ctx->tag : MARK_BUSY,
                                                  memory_order_acq_rel, memory_order_relaxed))
         return false;
+    /* Else it is a line of an epoch that this worker has not joined: the gate was passed too early,
+     * or shared memory was changed outside a section. */
+    FTMB_ASSERT(ctx->tag == mark_tag(atomic_load(&marks->epoch)));
     SIM_POINT();
     if (!PLANTED(P_LINE_APPEND_FIRST))
         save(marks, ctx->worker, line);
@@ -117,10 +121,11 @@ void marks_claim(struct ftmb_ctx *ctx, _Atomic uint8_t *stamp)
             atomic_store_explicit(stamp, ctx->tag, memory_order_release);
             break;
         }
-        /* A line of an epoch that this worker has not joined: the gate was passed too early, or
-         * shared memory was changed outside a section. */
-        FTMB_ASSERT(ctx->tag == mark_tag(atomic_load(&marks->epoch)));
-        if (claim_closing(ctx, stamp, line))
+        if (PLANTED(P_CHECK_UNCLAIMED)) {
+            SIM_POINT();
+            FTMB_ASSERT(ctx->tag == mark_tag(atomic_load(&marks->epoch)));
+        }
+        if (claim_closing(ctx, stamp, seen, line))
             break;
     }
     enter_in_map(&marks->map[ctx->tag == MARK_ODD][line / MARK_CHUNK]);

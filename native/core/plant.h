@@ -88,6 +88,7 @@ enum plant_id {
     P_NEW_VIEW_UNDOES = 65,
     P_LATE_UNTOLD = 66,
     P_SUPERSEDED_UNTOLD = 67,
+    P_CHECK_UNCLAIMED = 68,
     P_COUNT
 };
 

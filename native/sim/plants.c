@@ -128,6 +128,8 @@ static const struct plant plants[] = {
     {P_SUPERSEDED_UNTOLD, "superseded-untold",
      "found by the simulator: a backup keeps what it prepared though another prepared a later one",
      ANY, NULL, true},
+    {P_CHECK_UNCLAIMED, "check-unclaimed",
+     "found by the model: a stamp is checked that may be out of date by then", ANY, NULL, true},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

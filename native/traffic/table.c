@@ -2,6 +2,8 @@
 #include "traffic/table.h"
 
 #include <stdio.h>
+#include <string.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #define PAGE 4096u
@@ -25,13 +27,14 @@ void table_free(void *table, size_t bytes)
 
 uint64_t table_room(void)
 {
+    static const char key[] = "MemAvailable:";
     char line[128];
-    unsigned long long kilobytes;
     uint64_t room = UINT64_MAX;
     FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof(line), file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
-            room = kilobytes * 1024;
+    while (file && fgets(line, sizeof(line), file)) {
+        if (strncmp(line, key, sizeof(key) - 1) == 0)
+            room = strtoull(line + sizeof(key) - 1, NULL, 10) * 1024; /* it is in kB */
+    }
     if (file)
         fclose(file);
     return room;
