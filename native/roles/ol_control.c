@@ -69,6 +69,7 @@ static void try_commit(struct output_logger *ol)
     ol->state.commits++;
     ol_decided(ol);
     ol_run_job(ol, OL_JOB_TRIM);
+    ol->asked_ns = clock_ns(); /* who pressed, pressed for this one */
     /* All of them: who holds an older one as prepared takes nothing until it hears that it is void.
      */
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
@@ -186,8 +187,15 @@ static void tick(struct output_logger *ol)
 
 /* ---- messages ----------------------------------------------------------------------------- */
 
-/* It waits to hear what becomes of what it holds, and takes nothing until it does. While a view is
- * to begin that is not known. */
+/* It has to be sent a full one. */
+static void send_anew(struct output_logger *ol, uint32_t slot)
+{
+    view_refused(&ol->state.view, slot);
+    ol_tell_backup(ol, slot);
+}
+
+/* It waits to hear what becomes of what it holds, and takes nothing until it does. So does the
+ * master, which may have sent it. While a view is to begin that is not known. */
 static void answer_stale(struct output_logger *ol, struct ol_connection *from,
                          const struct msg_snapshot *prepared)
 {
@@ -195,10 +203,13 @@ static void answer_stale(struct output_logger *ol, struct ol_connection *from,
     if (from->slot == view->master || view->promoting || view->heir)
         return;
     if (view->base_epoch && prepared->view == view->base_view &&
-        prepared->epoch == view->base_epoch)
+        prepared->epoch == view->base_epoch) {
         ol_send_committed(ol, from);
-    else
-        ol_send(ol, from, MSG_VOID, prepared, sizeof(*prepared));
+        return;
+    }
+    ol_send(ol, from, MSG_VOID, prepared, sizeof(*prepared));
+    if (prepared->view == view->view && !view->member[from->slot].eligible)
+        send_anew(ol, (uint32_t)from->slot);
 }
 
 /* Whoever prepared an earlier one cannot take the one under way before it has rolled back. */
@@ -242,8 +253,7 @@ static void on_rejected(struct output_logger *ol, const struct ol_connection *fr
 {
     if (from->slot < 0 || from->slot == ol->state.view.master)
         return;
-    view_refused(&ol->state.view, (uint32_t)from->slot);
-    ol_tell_backup(ol, (uint32_t)from->slot);
+    send_anew(ol, (uint32_t)from->slot);
     try_commit(ol);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ static int init(struct snapshotter *s)
         fprintf(stderr, "ftmb-node: no memory for the image and the delta of a forked child\n");
         return -ENOMEM;
     }
+    signal(SIGCHLD, SIG_DFL); /* whoever started this process may have had it ignored */
     s->image[0] = image;
     s->delta = (struct delta){.bytes = shared, .capacity = bytes, .fixed = true};
     return 0;
@@ -45,6 +47,7 @@ static _Noreturn void child_main(struct snapshotter *s, pid_t parent)
     if (getppid() != parent)
         _exit(CHILD_NO_ROOM);
     close_range(3, ~0u, 0);
+    (void)setpriority(PRIO_PROCESS, 0, s->own_niceness);
     const struct arena *before = s->committed < 0 ? NULL : s->image[0];
     _exit(delta_build(&s->delta, s->arena, before, s->name, s->check) ? 0 : CHILD_NO_ROOM);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "io/clock.h"
@@ -68,6 +69,7 @@ int snapshotter_init(struct snapshotter *snapshotter, const struct snapshot_engi
     snapshotter->group = group;
     snapshotter->workers = workers;
     snapshotter->committed = -1;
+    snapshotter->niceness = getpriority(PRIO_PROCESS, 0);
     snapshotter->page_fd = snapshotter->pagemap_fd = -1;
     snapshotter->header = aligned_alloc(CACHE_LINE, align_up(sizeof(struct arena), CACHE_LINE));
     return snapshotter->header ? engine->init(snapshotter) : -ENOMEM;
@@ -120,9 +122,12 @@ void snapshotter_await(struct snapshotter *snapshotter)
         nanosleep(&shortly, NULL);
 }
 
-/* The pause counts from the wish to stop. While others stand nobody sleeps longer than need be. */
+/* The pause counts from the wish to stop. While others stand nobody sleeps longer than need be, nor
+ * does this thread step back behind anybody (where it may come forward again). */
 void snapshotter_stop(struct snapshotter *snapshotter)
 {
+    snapshotter->own_niceness = getpriority(PRIO_PROCESS, 0);
+    (void)setpriority(PRIO_PROCESS, 0, snapshotter->niceness);
     snapshotter->pause_ns = clock_ns();
     epoch_flip(&snapshotter->group->epochs, true);
     for (uint64_t rounds = 0;
@@ -135,4 +140,5 @@ void snapshotter_go(struct snapshotter *snapshotter)
 {
     epoch_release(&snapshotter->group->epochs);
     snapshotter->pause_ns = clock_ns() - snapshotter->pause_ns;
+    (void)setpriority(PRIO_PROCESS, 0, snapshotter->own_niceness);
 }

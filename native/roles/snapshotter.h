@@ -79,6 +79,8 @@ struct snapshotter {
     int page_fd, pagemap_fd;
     uint8_t *again; /* page: a byte per page that is wanted whether or not it was written to */
 
+    int niceness;      /* of the workers, which stand while this thread has it too */
+    int own_niceness;  /* of this thread otherwise */
     uint64_t pause_ns; /* of the latest: the longest that a worker stood still */
     uint64_t make_ns;  /* from the cut until the delta was complete */
     uint64_t fork_ns;

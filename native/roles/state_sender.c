@@ -13,7 +13,6 @@
 
 #define NS_PER_US 1000ull
 #define NS_PER_MS 1000000ull
-#define LEAST_PERIOD_NS NS_PER_MS /* of the schedule `adaptive` */
 #define POLL_NS (10 * NS_PER_MS)
 #define LOOK_NS (NS_PER_MS / 2) /* between two predictions of the schedule `adaptive` */
 #define WAIT_NS 30000ull        /* for a worker that is just saving a line, for a child */
@@ -55,8 +54,11 @@ void state_sender_backup(struct replica *replica, const struct msg_backup *told)
 
 void state_sender_committed(struct replica *replica, struct base_name name)
 {
+    struct state_sender *sender = &replica->sender;
     pthread_mutex_lock(&replica->state_lock);
-    replica->sender.told_committed = name;
+    if (!base_same(sender->told_committed, name))
+        sender->told_wanted = false;
+    sender->told_committed = name;
     pthread_mutex_unlock(&replica->state_lock);
     replica_state_wake(replica);
 }
@@ -150,9 +152,24 @@ static bool only_built_on(const struct state_sender *sender, uint64_t now)
     return built;
 }
 
+/* Somebody has prepared what is committed. If nobody has acknowledged it yet, then those that have
+ * not done so: preparing a large state takes long, and so does committing it. */
+static void take_as_held(struct state_sender *sender)
+{
+    if (anybody_holds(sender))
+        return;
+    for (int slot = 0; slot < VIEW_SLOTS; slot++) {
+        struct backup *backup = &sender->backup[slot];
+        if (backup->present && backup->receiving && base_same(backup->name, sender->committed))
+            state_serve_held(backup);
+    }
+}
+
 static void committed(struct state_sender *sender)
 {
     sender->committed = sender->pending;
+    sender->wanted = sender->asked; /* whoever pressed until now, pressed for this one */
+    take_as_held(sender);
     sender->cut = ((const struct delta_head *)sender->snapshotter.delta.bytes)->cut;
     sender->cut_ns = sender->snapshotter.begun_ns;
     sender->commit_ns = clock_ns() - sender->cut_ns;
@@ -194,14 +211,15 @@ static void look_at_news(struct replica *replica, uint64_t now)
             take_news(sender, &sender->backup[slot]);
     }
     struct base_name told = sender->told_committed;
-    sender->wanted |= sender->told_wanted;
-    sender->asked |= sender->told_asked;
+    bool wanted = sender->told_wanted, asked = sender->told_asked;
     sender->told_wanted = sender->told_asked = false;
     pthread_mutex_unlock(&replica->state_lock);
     /* Whoever prepared it has acknowledged it before: that comes first. */
     for (int slot = 0; slot < VIEW_SLOTS; slot++)
         state_serve_hear(&sender->backup[slot], now);
     settle(sender, told, now);
+    sender->wanted |= wanted || asked;
+    sender->asked |= asked;
 }
 
 /* ---- when --------------------------------------------------------------------------------- */
@@ -230,47 +248,6 @@ static void take_up_base(struct replica *replica)
     }
 }
 
-/* How long would a replay take that began now, in all likelihood? The inputs since the base, of the
- * worker that has most, at what a packet costs; and those that come until the next one is
- * committed, if that takes as long as the last one did. */
-static uint64_t predicted_replay_ns(const struct replica *replica, uint64_t now)
-{
-    const struct state_sender *sender = &replica->sender;
-    uint64_t inputs = 0, ns = 0, packets = 0;
-    for (uint32_t w = 0; w < replica->config->workers; w++) {
-        const struct worker *worker = &replica->workers[w];
-        uint64_t next = __atomic_load_n(&replica->arena->cursors[w].next_input, __ATOMIC_RELAXED);
-        inputs = u64_max(inputs, next - u64_min(next, sender->cut.next_input[w]));
-        ns += atomic_load_explicit(&worker->timed_ns, memory_order_relaxed);
-        packets += atomic_load_explicit(&worker->timed_packets, memory_order_relaxed);
-    }
-    if (!packets || now <= sender->cut_ns)
-        return 0;
-    double replay = (double)inputs * (double)ns / (double)packets;
-    double age = (double)(now - sender->cut_ns);
-    return (uint64_t)(replay * (1 + (double)sender->commit_ns / age));
-}
-
-static bool timely(const struct replica *replica, uint64_t now)
-{
-    const struct state_sender *sender = &replica->sender;
-    const struct node_config *config = replica->config;
-    if (config->engine == ENGINE_NONE)
-        return sender->asked;
-    switch (config->schedule) {
-    case SCHEDULE_PERIOD:
-        return sender->wanted || now >= sender->due_ns;
-    case SCHEDULE_LOG: /* the loggers ask */
-    case SCHEDULE_DEMAND:
-        return sender->wanted;
-    case SCHEDULE_ADAPTIVE:
-        break;
-    }
-    return sender->wanted ||
-           (now - sender->snapshotter.begun_ns >= LEAST_PERIOD_NS &&
-            predicted_replay_ns(replica, now) >= config->replay_target_us * NS_PER_US);
-}
-
 /* With engine `none` only a backup without a base gets one, or whoever asks. */
 static bool snapshot_due(const struct replica *replica, uint64_t now)
 {
@@ -284,7 +261,8 @@ static bool snapshot_due(const struct replica *replica, uint64_t now)
         present |= holds_image(sender, backup) && backup->present;
         busy |= backup->receiving && now - backup->moved_ns < backup->patience_ns;
     }
-    return !busy && ((full && now >= sender->slice_due_ns) || (present && timely(replica, now)));
+    return !busy &&
+           ((full && now >= sender->slice_due_ns) || (present && state_timely(replica, now)));
 }
 
 /* ---- taking a snapshot -------------------------------------------------------------------- */
@@ -389,18 +367,34 @@ static void send_snapshot(struct replica *replica, uint64_t now)
         sender->slice_at = 0;
 }
 
+/* More changes while the lines of a snapshot are read than the undo logs take: one that was lost
+ * leaves all of its lines to the next, so it would be lost for ever. Slices are smaller: everybody
+ * builds.
+ */
+static void begin_anew(struct state_sender *sender)
+{
+    sender->lost = 0;
+    sender->committed = (struct base_name){0};
+    for (int slot = 0; slot < VIEW_SLOTS; slot++)
+        state_serve_anew(&sender->backup[slot]);
+}
+
 /* Go on with the snapshot that is being made, for a few microseconds. */
 static enum snapshot_step make_snapshot(struct replica *replica)
 {
     struct state_sender *sender = &replica->sender;
     enum snapshot_step step = snapshotter_step(&sender->snapshotter);
-    if (step == STEP_DONE)
+    if (step == STEP_DONE) {
+        sender->lost = 0;
         send_snapshot(replica, clock_ns());
+    }
     if (step != STEP_LOST)
         return step;
     event_emit("snapshot_abandoned", "{s:I,s:s}", "epoch", (json_int_t)sender->pending.epoch, "why",
                replica->config->engine == ENGINE_COW ? "undo_full" : "failed");
     sender->pending.epoch = 0;
+    if (++sender->lost >= SENDER_LOST_IN_A_ROW)
+        begin_anew(sender);
     return step;
 }
 

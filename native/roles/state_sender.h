@@ -20,6 +20,7 @@ struct replica;
 
 #define SENDER_PATIENCE_NS 100000000ull
 #define SENDER_PATIENCE_NS_PER_BYTE 10u /* a slow machine on which others want the CPU as well */
+#define SENDER_LOST_IN_A_ROW 3
 #define STATE_FULL_PAUSE_NS 50000000ull /* before another build for a backup that refused one */
 
 struct backup {
@@ -65,6 +66,7 @@ struct state_sender {
     uint64_t commit_ns;       /* how long its making, sending and commit took */
     uint64_t epoch;           /* of the latest snapshot of this view */
     struct base_name pending; /* under way; epoch 0: none */
+    unsigned lost;            /* snapshots in a row that could not be completed */
     uint64_t sent_epoch;      /* of the last delta that was sent in this view */
     uint64_t slice_at;        /* line that the next slice begins at */
     uint64_t slice_due_ns;    /* before that the bandwidth limit allows none */
@@ -86,11 +88,15 @@ void state_sender_asked(struct replica *replica);
 /* While the replica is the master. */
 void state_sender_main(struct replica *replica);
 
-/* state_serve.c: begin to send the delta to a backup; what it was sent before is void; take in
- * what it acknowledges; one backup's turn, returns whether there is more to send at once; sleep
- * until something is to be read, can be written, or `until`. */
+/* state_schedule.c: does the schedule, or a full log, want a snapshot now? */
+bool state_timely(const struct replica *replica, uint64_t now);
+
+/* state_serve.c: begin to send the delta to a backup; what it was sent before is void; it holds
+ * what it was sent; take in what it acknowledges; one backup's turn, returns whether there is more
+ * to send at once; sleep until something is to be read, can be written, or `until`. */
 void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t now);
 void state_serve_anew(struct backup *backup);
+void state_serve_held(struct backup *backup);
 void state_serve_hear(struct backup *backup, uint64_t now);
 bool state_serve(struct replica *replica, struct backup *backup, uint64_t now);
 void state_serve_sleep(struct replica *replica, uint64_t now, uint64_t until);

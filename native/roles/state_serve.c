@@ -19,6 +19,13 @@ void state_serve_anew(struct backup *backup)
     backup->base = backup->name = (struct base_name){0};
 }
 
+void state_serve_held(struct backup *backup)
+{
+    backup->receiving = backup->building = false;
+    backup->prepared = true;
+    backup->base = backup->name;
+}
+
 /* A build goes on with the delta that follows the last one, or begins. */
 static void go_on_building(const struct state_sender *sender, struct backup *backup, uint64_t now)
 {
@@ -125,10 +132,10 @@ static int hear(struct backup *backup, uint64_t now)
     int result = read_acks(backup, now);
     if (result >= 0 && backup->receiving && transfer_tx_done(&backup->tx)) {
         backup->receiving = false;
-        if (backup->prepared) {
-            backup->base = backup->name;
-            backup->building = false;
-        }
+        if (backup->prepared)
+            state_serve_held(backup);
+        else if (!backup->building) /* it should have been able to prepare it */
+            backup->base = (struct base_name){0};
     }
     if (result < 0)
         state_channel_close(&backup->channel);

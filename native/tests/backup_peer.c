@@ -49,7 +49,7 @@ void backup_tell(struct peer *ol, const struct backup_peer *backup, bool present
 static void acknowledge(struct backup_peer *backup)
 {
     struct transfer_rx *rx = &backup->rx;
-    if (backup->mute)
+    if (backup->mute && transfer_rx_whole(rx))
         return;
     struct msg_delta_ack ack = {
         .view = rx->view, .resend = rx->gap, .epoch = rx->epoch, .have = rx->have};

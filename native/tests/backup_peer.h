@@ -14,7 +14,7 @@ struct backup_peer {
     struct standby standby;
     struct transfer_rx rx;
     const char *wrong; /* why the last whole delta was refused; NULL: it was not */
-    bool mute;         /* it acknowledges nothing */
+    bool mute;         /* it does not acknowledge the last of a delta */
 };
 
 /* Listen as the backup in `slot`, holding nothing. */

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "io/clock.h"
@@ -17,39 +18,77 @@
 #define FULL_MB_PER_S 40u
 
 static struct peer ol;
+static enum snapshot_schedule schedule;
 
 static void adjust(struct node_config *config)
 {
     config->engine = ENGINE_COW;
     config->params[2] = 196608; /* flows: 8 MiB a worker */
+    config->schedule = schedule;
     config->full_mb_per_s = FULL_MB_PER_S;
-    config->undo_mb = 16;
+    config->undo_mb = 1;
 }
 
-/* Worker 0: a packet every 200 microseconds, which changes eight lines. */
-static void packet(struct ftmb_ctx *ctx, uint64_t *random)
+static void change(struct ftmb_ctx *ctx, uint64_t offset)
 {
-    const struct arena_extent *mine = &ctx->arena->extents[1];
+    uint64_t *word = (uint64_t *)((uint8_t *)ctx->arena + offset);
+    ftmb_mark(ctx, word, sizeof(*word));
+    ++*word;
+}
+
+static void begin_packet(struct ftmb_ctx *ctx)
+{
     if (!epoch_enter(ctx))
         while (!epoch_turn(ctx))
             sched_yield();
-    for (unsigned i = 0; i < 8; i++) {
-        uint64_t offset = mine->start + seed_below(random, mine->used / 8) * 8;
-        uint64_t *word = (uint64_t *)((uint8_t *)ctx->arena + offset);
-        ftmb_mark(ctx, word, sizeof(*word));
-        ++*word;
-    }
     ctx->cursor->next_input++;
+}
+
+/* Changes eight words of worker 0. */
+static void packet(struct ftmb_ctx *ctx, uint64_t *random)
+{
+    const struct arena_extent *mine = &ctx->arena->extents[1];
+    begin_packet(ctx);
+    for (unsigned i = 0; i < 8; i++)
+        change(ctx, mine->start + seed_below(random, mine->used / 8) * 8);
     epoch_leave(ctx);
 }
 
+/* Changes every line of worker 0, from the last one on: the snapshot under way begins at the other
+ * end. Returns whether it was lost by that. */
+static bool storm_packet(struct ftmb_ctx *ctx)
+{
+    const struct arena_extent *mine = &ctx->arena->extents[1];
+    bool lost = false;
+    begin_packet(ctx);
+    for (uint64_t line = mine->used / ARENA_LINE; line-- > 0;) {
+        change(ctx, mine->start + line * ARENA_LINE);
+        lost |= atomic_load(&ctx->marks->lost) != 0;
+    }
+    epoch_leave(ctx);
+    return lost;
+}
+
+/* Losses in a row that are still to come; shared with the master's process. */
+static _Atomic unsigned *storm;
+
 static _Noreturn void work(struct replica *replica)
 {
-    uint64_t random = 1;
+    struct ftmb_ctx *ctx = &replica->workers[0].ctx;
+    uint64_t random = 1, epoch = 0;
+    unsigned lost = 0;
     for (;;) {
         usleep(200);
-        if (atomic_load(&replica->group.active))
-            packet(&replica->workers[0].ctx, &random);
+        if (!atomic_load(&replica->group.active))
+            continue;
+        if (!atomic_load(storm)) {
+            packet(ctx, &random);
+        } else if (epoch_open(&replica->group.epochs) != epoch) {
+            lost = storm_packet(ctx) ? lost + 1 : 0;
+            epoch = ctx->epoch_seen >> 1;
+            if (lost == atomic_load(storm))
+                atomic_store(storm, 0);
+        }
     }
 }
 
@@ -91,6 +130,8 @@ static void follow(struct backup_peer *backup, unsigned times)
 {
     for (unsigned i = 0; i < times; i++) {
         struct base_name base = standby_base(&backup->standby);
+        if (schedule == SCHEDULE_LOG)
+            peer_send(&ol, MSG_SNAPSHOT, 1, 1, NULL, 0);
         next(backup);
         CHECK(
             base_same(standby_prepared(&backup->standby), (struct base_name){1, backup->rx.epoch}));
@@ -252,6 +293,68 @@ static void test_late(struct backup_peer *one, struct backup_peer *two)
     follow(two, 3);
 }
 
+/* What the only backup has prepared is committed before its acknowledgement comes: it is busy with
+ * the commit, say. It holds what was committed, and need not build again. */
+static void test_commit_before_acknowledgement(struct backup_peer *one, struct backup_peer *two)
+{
+    (void)two;
+    come(one);
+    while (!standby_prepared(&one->standby).epoch) {
+        one->mute =
+            one->standby.build.lines + SLICE_LINES >= snapshot_lines(one->standby.working->size);
+        next(one);
+    }
+    CHECK(one->mute);
+    usleep(150000); /* longer than the master waits for one that does not move */
+    commit(one, NULL);
+    one->mute = false;
+    follow(one, 3);
+}
+
+/* Nothing but repeated pieces for 100 ms. */
+static bool quiet(struct backup_peer *backup)
+{
+    uint64_t epoch = backup->rx.epoch;
+    while (backup_take(backup, 100, false) && backup->rx.epoch == epoch)
+        continue;
+    return backup->rx.epoch == epoch;
+}
+
+/* Loggers that ask while a snapshot is under way have asked for that one. */
+static void test_asked_meanwhile(struct backup_peer *one, struct backup_peer *two)
+{
+    (void)two;
+    have_first(one);
+    CHECK(quiet(one));
+    for (unsigned i = 0; i < 2; i++) {
+        peer_send(&ol, MSG_SNAPSHOT, 1, 1, NULL, 0);
+        next(one);
+        peer_send(&ol, MSG_SNAPSHOT, 1, 1, NULL, 0);
+        usleep(10000);
+        commit(one, NULL);
+        CHECK(quiet(one));
+    }
+}
+
+/* Whatever is changed while a snapshot is read, its lines stay to be read: when several in a row
+ * are lost to full undo logs, it goes on in slices. */
+static void test_undo_full(struct backup_peer *one, struct backup_peer *two)
+{
+    (void)two;
+    have_first(one);
+    atomic_store(storm, SENDER_LOST_IN_A_ROW);
+    while (atomic_load(storm)) {
+        if (backup_take(one, 100, false) && standby_prepared(&one->standby).epoch)
+            commit(one, NULL);
+        CHECK(!one->wrong);
+    }
+    next(one);
+    CHECK(last(one).slice.lines && last(one).base_epoch == 0);
+    until_prepared(one, 12);
+    commit(one, NULL);
+    follow(one, 2);
+}
+
 /* Of two that build one takes nothing: the other one is not held up. */
 static void test_stalled(struct backup_peer *one, struct backup_peer *two)
 {
@@ -293,11 +396,17 @@ int main(int argc, char **argv)
                  {"base_comes_back", test_base_comes_back},
                  {"told_again", test_told_again},
                  {"late", test_late},
-                 {"stalled", test_stalled}};
+                 {"stalled", test_stalled},
+                 {"commit_before_acknowledgement", test_commit_before_acknowledgement},
+                 {"asked_meanwhile", test_asked_meanwhile},
+                 {"undo_full", test_undo_full}};
     signal(SIGPIPE, SIG_IGN);
+    storm = mmap(NULL, sizeof(*storm), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(storm != MAP_FAILED);
     peer_adjust = adjust;
     peer_run = work;
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+        schedule = tests[i].test == test_asked_meanwhile ? SCHEDULE_LOG : SCHEDULE_PERIOD;
         if (argc < 2 || strcmp(argv[1], tests[i].name) == 0)
             run(tests[i].test);
     }

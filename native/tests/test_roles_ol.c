@@ -306,6 +306,13 @@ static void test_overtaken(void)
     CHECK(none->view == 3 && none->epoch == 1);
     committed = peer_expect(&r0, MSG_COMMITTED);
     CHECK(committed->view == 3 && committed->epoch == 2);
+    /* Of what came too late the master hears too: it would wait for the commit. */
+    while (peer_recv(&r1, 100))
+        continue;
+    prepared.epoch = 1;
+    peer_send(&r0, MSG_PREPARED, 3, 3, &prepared, sizeof(prepared));
+    CHECK(((const struct msg_snapshot *)peer_expect(&r0, MSG_VOID))->epoch == 1);
+    expect_backup(&r1, 0, true, 0);
     peer_close(&r2);
 }
 
