@@ -2,8 +2,8 @@
 #include "traffic/table.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #define PAGE 4096u
