@@ -156,7 +156,8 @@ static const char *build_on(struct standby *standby)
     if (build.epoch && (delta->view != build.view || delta->previous_epoch != build.epoch) &&
         !PLANTED(P_BUILD_TAKES_GAP))
         return "does not follow the one before";
-    if (!slice_follows(&build, delta->slice, snapshot_lines(standby->head->arena_size)))
+    if (!slice_follows(&build, delta->slice, snapshot_lines(standby->head->arena_size)) &&
+        !PLANTED(P_BUILD_TAKES_GAP))
         return "its slice does not follow the one before";
     standby->build = (struct standby_build){.view = delta->view,
                                             .epoch = delta->epoch,
@@ -243,7 +244,7 @@ void standby_roll_back(struct standby *standby)
 void standby_new_view(struct standby *standby, uint32_t view)
 {
     uint32_t of = standby->build.epoch ? standby->build.view : standby_prepared(standby).view;
-    if (of < view || PLANTED(P_NEW_VIEW_UNDOES))
+    if (of < view)
         standby_roll_back(standby);
 }
 

@@ -1,7 +1,9 @@
 /* The stop handshake of a cut: when may a worker that is not BUSY be counted as stopped?
  *
- * Code: core/barrier.h, used by park() and run_burst() in roles/worker.c and by stop_workers() in
- * roles/snapshotter.c. A store and a load are a step each. Everything runs for
+ * Code: core/epoch.h and core/epoch.c, an epoch with `stop` (epoch_enter(), epoch_turn(),
+ * epoch_complete(), epoch_release()); an epoch without one makes the same handshake, and nobody
+ * parks. Not here: cursors that are handed over, the gate, an epoch that is wanted and not yet
+ * begun (the simulator has those). A store and a load are a step each. Everything runs for
  * ever (the state space is finite), so every end state is a deadlock.
  *
  * Property: while the snapshotter copies, no worker is inside a packet (I3: a cut is an instant at

@@ -1,7 +1,7 @@
 /* Marks of lines and the snapshot of the epoch just closed, epoch after epoch.
  *
  * Code: core/marks.c (marks_claim(), collect_line(), marks_collect(), marks_give_up(),
- * marks_again()), and the engine `cow` in roles/snapshot_cow.c. Two workers, for ever, and the
+ * marks_again()), and the engine `cow` in roles/snapshot_cow.c. Two workers and the
  * thread that makes snapshots. Line 0 is shared: a word of each worker, behind the gate. Line 1 is
  * worker 0's own: it is written before the others have joined, and one that lags behind still marks
  * for the epoch before. Each load, store and compare-and-swap of a stamp is a step, and each word
@@ -18,8 +18,19 @@
 #define EPOCHS 4 /* numbers go round */
 #define NEXT(e) (((e) + 1) % EPOCHS)
 #define LINES 2
+#ifndef PACKETS
+#define PACKETS 2 /* of each worker */
+#endif
+#ifndef FLIPS
+#define FLIPS 3
+#endif
 #ifndef UNDO
-#define UNDO 1 /* entries of a worker's undo log: the second one does not fit */
+#define UNDO 1 /* entries of a worker's undo log */
+#endif
+#if UNDO == 0
+#define SLOTS 1
+#else
+#define SLOTS UNDO
 #endif
 
 byte word[3]; /* line 0: words 0 and 1; line 1: word 2 */
@@ -31,8 +42,8 @@ byte in_epoch[2];
 bool inside[2];
 bool lost;
 byte entries[2];
-byte undo_line[2 * UNDO];
-byte undo_word[4 * UNDO]; /* two for each entry */
+byte undo_line[2 * SLOTS];
+byte undo_word[4 * SLOTS]; /* two for each entry */
 
 byte cut[3]; /* ghost: the state at the cut under way */
 bool cut_made, own_taken;
@@ -76,9 +87,9 @@ inline save(line)
     if
     :: entries[w] < UNDO ->
        atomic {
-           undo_line[w * UNDO + entries[w]] = line;
-           undo_word[2 * (w * UNDO + entries[w])] = copy[0];
-           undo_word[2 * (w * UNDO + entries[w]) + 1] = copy[1]
+           undo_line[w * SLOTS + entries[w]] = line;
+           undo_word[2 * (w * SLOTS + entries[w])] = copy[0];
+           undo_word[2 * (w * SLOTS + entries[w]) + 1] = copy[1]
        };
        entries[w]++
     :: else ->
@@ -108,7 +119,7 @@ inline mark(line)
           break
        :: else ->
           was = seen;
-#ifdef M45 /* the check of what was seen, before the line is its own */
+#ifdef M44 /* the check of what was seen, before the line is its own */
           assert(in_epoch[w] == open);
 #endif
 #if defined(M04) /* appended before the compare-and-swap, and left there by the loser */
@@ -141,10 +152,14 @@ proctype worker(byte w)
 {
     byte seen, was, copy[2];
     bool won;
+    byte left = PACKETS;
     do
-    :: atomic { /* join, and begin a packet */
+    :: left == 0 -> break
+    :: left > 0 ->
+       left--;
+       atomic { /* join, and begin a packet */
            if
-           :: in_epoch[w] != epoch && w == 0 && !own_taken ->
+           :: w == 0 && !own_taken ->
               cut[2] = word[2];
               own_taken = true
            :: else
@@ -193,11 +208,22 @@ proctype snapshots()
     bool has[LINES]; /* lines of the delta */
     byte line, seen, w;
     bool waits, gives_up;
+    byte left = FLIPS;
     do
-    :: assert(entries[0] == 0 && entries[1] == 0);
+    :: left == 0 -> break
+    :: left > 0 ->
+       left--;
+       assert(entries[0] == 0 && entries[1] == 0);
        atomic { lost = false; open = NEXT(epoch) };
        atomic {
            epoch = open;
+           for (w : 0 .. 1) {
+               if
+               :: !inside[w] -> in_epoch[w] = epoch /* it will look before it begins */
+               :: else
+               fi
+           }
+           w = 0;
            cut_made = false;
            own_taken = false;
            note_cut()
@@ -249,9 +275,10 @@ proctype snapshots()
        od;
        line = 0;
        if
-       :: lost -> gives_up = true
 #ifdef M42 /* the next epoch opens while lines of the closing one are left */
-       :: else -> gives_up = true; map[1 - open % 2] = false; goto again
+       :: lost -> gives_up = true; goto again
+#else
+       :: lost -> gives_up = true
 #endif
        :: else
        fi;
@@ -287,10 +314,10 @@ proctype snapshots()
               :: entries[w] > 0 ->
                  atomic {
                      entries[w]--;
-                     line = undo_line[w * UNDO + entries[w]];
-                     got[2 * line] = undo_word[2 * (w * UNDO + entries[w])];
+                     line = undo_line[w * SLOTS + entries[w]];
+                     got[2 * line] = undo_word[2 * (w * SLOTS + entries[w])];
                      if
-                     :: line == 0 -> got[1] = undo_word[2 * (w * UNDO + entries[w]) + 1]
+                     :: line == 0 -> got[1] = undo_word[2 * (w * SLOTS + entries[w]) + 1]
                      :: else
                      fi;
                      has[line] = true;

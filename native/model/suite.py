@@ -53,6 +53,12 @@ ORDER_PROPERTIES = (
     "no deadlock: every run comes to rest with all outputs released",
 )
 
+MARKS_PROPERTIES = (
+    "I3: what a backup holds after a committed delta is the state at its cut",
+    "I5: undo logs are empty when an epoch opens",
+    "no deadlock",
+)
+
 MODELS = (
     Check(
         "join",
@@ -63,21 +69,21 @@ MODELS = (
         properties=("I3: no worker is inside a packet while the state is copied", "no deadlock"),
     ),
     Check(
-        "cow",
-        "cow",
-        "claim of a line: BUSY, save, append, stamp, write",
+        "marks",
+        "marks",
+        "marks of lines, epoch after epoch",
         workers=2,
-        bound="2 writers, one line of 2 words, epochs for ever",
-        properties=("I3: what is streamed is the line at the flip", "no deadlock"),
+        bound="2 packets each, 3 epochs, a shared and a private line, an undo log of 1 entry",
+        properties=MARKS_PROPERTIES,
     ),
     Check(
-        "cow-winner",
-        "cow",
-        "claim of a line: save, claim, winner appends, streamer waits",
-        ("WINNER_APPENDS",),
+        "marks-lost",
+        "marks",
+        "the same without room in the undo logs: every claim loses the snapshot",
+        ("UNDO=0",),
         workers=2,
-        bound="2 writers, one line of 2 words, epochs for ever",
-        properties=("I3: what is streamed is the line at the flip", "no deadlock"),
+        bound="2 packets each, 3 epochs, a shared and a private line",
+        properties=MARKS_PROPERTIES,
     ),
     Check(
         "seq",
@@ -168,11 +174,11 @@ PLANTS = (
     plant("M01", "join", "the flag is looked at before BUSY is stored"),
     plant("M02", "join", "the states are read before the flag is stored"),
     plant("M03", "join", "a parked worker goes on without a second look at the flag"),
-    plant("M04", "cow", "entry appended before the claim and left there by the loser"),
-    plant("M05", "cow", "claimed before the line is saved, without BUSY"),
-    plant("M06", "cow", "the streamer does not wait for the winner's entry"),
-    plant("M07", "cow", "other writers do not wait while BUSY"),
-    plant("M08", "cow", "the streamer reads the stamp before the line"),
+    plant("M04", "marks", "entry appended before the claim and left there by the loser"),
+    plant("M05", "marks", "claimed before the line is saved, without BUSY"),
+    plant("M06", "marks", "the snapshot does not wait for the entry"),
+    plant("M07", "marks", "other writers do not wait while BUSY"),
+    plant("M08", "marks", "the stamp is reset before the line is read"),
     plant("M09", "seq", "version bumped once, then the work"),
     plant("M10", "seq", "the work, then version bumped once"),
     plant("M11", "seq", "count published after the release"),
@@ -205,6 +211,12 @@ PLANTS = (
     plant("M36", "order", "logs forgotten when the OL restarts, nothing held", "RESTARTS=1"),
     plant("M37", "order", "a snapshot of an ended view is committed", *TWO_PACKETS),
     plant("M38", "order", "a section that does not keep the order of ids", "SET=5"),
+    plant("M39", "marks", "a full undo log goes unnoticed", "UNDO=0"),
+    plant("M40", "marks", "no gate before shared memory"),
+    plant("M41", "marks", "lines of a delta that nobody will have are forgotten"),
+    plant("M42", "marks", "an epoch opens while lines of the closing one are left", "UNDO=0"),
+    plant("M43", "marks", "given up without waiting for a line that becomes BUSY", "UNDO=0"),
+    plant("M44", "marks", "a stamp is checked before the line is the worker's"),
 )
 
 REACHES = (
@@ -220,4 +232,6 @@ REACHES = (
     reach(10, "the cut drops the head of a section with its tail"),
     reach(11, "a reader waits at the gate", "GATE", "SNAPS=1"),
     reach(12, "the OL restarts with outputs held", "RESTARTS=1"),
+    Check("R13", "marks", "a snapshot is lost", ("REACH=13", "UNDO=0"), must_fail=True),
+    Check("R14", "marks", "a delta of both lines", ("REACH=14",), must_fail=True),
 )

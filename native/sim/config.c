@@ -9,7 +9,7 @@ static enum fault_kind draw_fault(struct rng *rng)
     static const uint8_t weight[FAULT_KINDS] = {
         [FAULT_KILL_MASTER] = 8,   [FAULT_KILL_AGAIN] = 4,        [FAULT_STOP_MASTER] = 2,
         [FAULT_STALL_MASTER] = 2,  [FAULT_STALL_ALONE] = 1,       [FAULT_KILL_BACKUP] = 2,
-        [FAULT_KILL_NEWCOMER] = 2, [FAULT_KILL_HOLDER] = 2,       [FAULT_STOP_NEWCOMER] = 2,
+        [FAULT_KILL_NEWCOMER] = 2, [FAULT_KILL_HOLDER] = 2,       [FAULT_STOP_NEWCOMER] = 3,
         [FAULT_STOP_BACKUP] = 1,   [FAULT_KILL_OL] = 4,           [FAULT_KILL_IL] = 3,
         [FAULT_STOP_OL] = 1,       [FAULT_KILL_OL_PROMOTING] = 2, [FAULT_CUT_IL] = 1,
         [FAULT_CUT_OL] = 1,        [FAULT_CUT_CONTROL] = 1,

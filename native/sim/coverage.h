@@ -87,7 +87,6 @@
     X(HEIR_WANTED, "view without master until a process holds the base")                           \
     X(PREPARED_LATE, "backup prepares what was committed meanwhile")                               \
     X(VOID, "backup is told that what it prepared is void")                                        \
-    X(SUPERSEDED, "another backup prepared a later snapshot")                                      \
     X(JOINED_PENDING, "backup comes with the base while a snapshot is under way")                  \
     X(BACKUP_SILENT, "silent backup dropped")                                                      \
     X(FORGOTTEN, "base given up: logs full, no backup")                                            \

@@ -15,7 +15,7 @@
 #include "sim/oracle.h"
 
 #define REPEAT_NS SIM_MS
-#define BUILDER_PATIENCE_NS (3 * SIM_MS)
+#define BUILDER_PATIENCE_NS SIM_MS
 
 static uint64_t all_lines(const struct proc *proc)
 {
