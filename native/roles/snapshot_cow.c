@@ -69,12 +69,19 @@ static bool sink(void *self, uint64_t offset, const uint8_t *content, uint64_t l
 static void mark_delta(struct snapshotter *s)
 {
     const struct delta_head *head = (const struct delta_head *)s->delta.bytes;
-    uint64_t at = sizeof(*head);
+    uint64_t at = sizeof(*head), since = 0;
     for (uint64_t r = 0; r < head->runs; r++) {
         const struct delta_run *run = (const struct delta_run *)(s->delta.bytes + at);
-        marks_again(&s->marks, run->offset, run->length);
+        for (uint64_t done = 0, piece; done < run->length; done += piece) {
+            piece = u64_min(SNAPSHOT_PIECE, run->length - done);
+            marks_again(&s->marks, run->offset + done, piece);
+            since += piece;
+            if (since < SNAPSHOT_PIECE)
+                continue;
+            breathe();
+            since = 0;
+        }
         at += sizeof(*run) + align_up(run->length, 8);
-        breathe();
     }
 }
 

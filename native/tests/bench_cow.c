@@ -203,7 +203,7 @@ static unsigned rank_of_bound(unsigned n)
 static void print_arm(enum arm arm, unsigned repetitions, uint64_t flips, uint64_t lines,
                       uint64_t lost)
 {
-    double ratio[MOST_REPETITIONS], ns[MOST_REPETITIONS];
+    double ratio[MOST_REPETITIONS] = {0}, ns[MOST_REPETITIONS] = {0};
     unsigned bound = rank_of_bound(repetitions);
     unsigned low = bound ? bound - 1 : 0, high = repetitions - 1 - low;
     for (unsigned i = 0; i < repetitions; i++) {
