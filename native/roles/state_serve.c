@@ -51,7 +51,9 @@ void state_serve_begin(struct replica *replica, struct backup *backup, uint64_t 
     backup->name = sender->pending;
     backup->receiving = true;
     backup->moved_ns = now;
-    uint64_t work = holds ? snapshotter->delta.size : replica->arena->size;
+    /* A slice may be the one that ends the build. */
+    bool may_end = !holds && snapshotter->name.slice.lines;
+    uint64_t work = may_end ? replica->arena->size : snapshotter->delta.size;
     backup->patience_ns =
         SENDER_PATIENCE_NS + u64_max(work, backup->work) * SENDER_PATIENCE_NS_PER_BYTE;
     backup->work = work;
