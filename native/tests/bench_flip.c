@@ -4,10 +4,12 @@
  *   bench_flip [flips [period_us [nf [megabytes]]]]
  *
  * Two workers, fed from memory, are pinned on a core each; the thread that makes snapshots goes
- * where the kernel puts it. It sleeps at once after its one store that flips the epoch, since it
- * may have interrupted a worker in the middle of a packet, and later collects the lines in pieces,
- * with a yield after each. First the workers run for a while alone: what their bursts take then
- * shows how long the machine itself stalls them. */
+ * where the kernel puts it, and has to share that core: a function that stores into a new line with
+ * every packet (monitor over a large state) dirties lines faster than they are collected then, and
+ * the period is what that takes. It sleeps at once after its one store that flips the epoch, since
+ * it may have interrupted a worker in the middle of a packet, and later collects the lines in
+ * pieces, with a yield after each. First the workers run for a while alone: what their bursts take
+ * then shows how long the machine itself stalls them. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -20,7 +22,7 @@
 #include "traffic/histogram.h"
 
 #define WORKERS 2u
-#define LINES_A_PIECE 64u
+#define LINES_A_PIECE 128u /* some 15 us */
 #define ALONE_S 5u
 
 static struct bench {
