@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/shared.h"
+#include "core/snapshot.h"
 
 /* Reads that race on purpose. */
 #ifdef FTMB_TSAN
@@ -12,14 +13,9 @@
 #define NO_RACE_CHECK
 #endif
 
-static uint64_t lines_of(uint64_t arena_size)
-{
-    return (arena_size + ARENA_LINE - 1) / ARENA_LINE;
-}
-
 static uint64_t chunks_of(uint64_t arena_size)
 {
-    return (lines_of(arena_size) + MARK_CHUNK - 1) / MARK_CHUNK;
+    return (snapshot_lines(arena_size) + MARK_CHUNK - 1) / MARK_CHUNK;
 }
 
 uint64_t marks_bytes(uint64_t arena_size, uint32_t workers, uint64_t undo_entries)
@@ -34,7 +30,7 @@ void marks_create(struct marks *marks, struct arena *arena, void *memory, uint64
     memset(marks, 0, sizeof(*marks));
     FTMB_ASSERT((uintptr_t)arena % ARENA_LINE == 0);
     marks->arena = arena;
-    marks->lines = lines_of(arena->size);
+    marks->lines = snapshot_lines(arena->size);
     marks->chunks = chunks_of(arena->size);
     uint8_t *at = memory;
     marks->stamp = (_Atomic uint8_t *)at;
@@ -216,7 +212,6 @@ static enum marks_progress collect_line(struct marks *marks, uint64_t line, uint
     return seen == MARK_BUSY && !PLANTED(P_LINE_NO_WAIT) ? MARKS_WAIT : MARKS_DONE;
 }
 
-/* Not DONE: begin the chunk again. */
 /* The stamps of eight lines, of which the first is `line`. */
 static uint64_t eight_stamps(const struct marks *marks, uint64_t line)
 {
@@ -240,6 +235,7 @@ static void ask_for(const struct marks *marks, uint64_t chunk)
     }
 }
 
+/* Not DONE: begin the chunk again. */
 static enum marks_progress collect_chunk(struct marks *marks, uint64_t chunk, uint64_t open,
                                          uint64_t *spent, marks_sink sink, void *self)
 {

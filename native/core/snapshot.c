@@ -328,24 +328,35 @@ const char *delta_check(const uint8_t *bytes, uint64_t size, uint64_t arena_size
                                                                     : "bytes after the last run";
 }
 
-void delta_apply(const uint8_t *bytes, void *arena)
+bool delta_next(const uint8_t *bytes, struct delta_walk *walk, struct delta_run *run,
+                const uint8_t **content)
 {
     const struct delta_head *head = (const struct delta_head *)bytes;
-    uint64_t at = sizeof(*head), since = 0;
-    for (uint64_t r = 0; r < head->runs; r++) {
-        struct delta_run run;
-        memcpy(&run, bytes + at, sizeof(run));
-        at += sizeof(run);
+    if (walk->runs == head->runs)
+        return false;
+    walk->at = walk->runs++ ? walk->at : sizeof(*head);
+    memcpy(run, bytes + walk->at, sizeof(*run));
+    *content = bytes + walk->at + sizeof(*run);
+    walk->at += sizeof(*run) + align_up(run->length, 8);
+    return true;
+}
+
+void delta_apply(const uint8_t *bytes, void *arena)
+{
+    struct delta_walk walk = {0};
+    struct delta_run run;
+    const uint8_t *content;
+    uint64_t since = 0;
+    while (delta_next(bytes, &walk, &run, &content)) {
         for (uint64_t done = 0, length; done < run.length; done += length) {
             length = u64_min(SNAPSHOT_PIECE, run.length - done);
-            memcpy((uint8_t *)arena + run.offset + done, bytes + at + done, length);
+            memcpy((uint8_t *)arena + run.offset + done, content + done, length);
             since += length;
             if (since >= SNAPSHOT_PIECE) {
                 breathe();
                 since = 0;
             }
         }
-        at += align_up(run.length, 8);
     }
 }
 

@@ -134,6 +134,17 @@ static inline bool delta_is_whole(const struct delta_head *head, uint64_t arena_
     return head->slice.first == 0 && head->slice.lines >= snapshot_lines(arena_size);
 }
 
+/* Where delta_next() is; begin with zeroes. */
+struct delta_walk {
+    uint64_t runs;
+    uint64_t at;
+};
+
+/* The next run of a delta that passed delta_check(), or of one's own that was begun, and its
+ * content. False: there is no more. */
+bool delta_next(const uint8_t *bytes, struct delta_walk *walk, struct delta_run *run,
+                const uint8_t **content);
+
 /* Apply a delta that passed delta_check() to a mapping of arena_size bytes. */
 void delta_apply(const uint8_t *bytes, void *arena);
 

@@ -74,14 +74,12 @@ static void restore(struct standby *standby, uint64_t offset, uint64_t length, u
 /* ... for each run of a delta. */
 static void restore_lines(struct standby *standby)
 {
-    const struct delta_head *head = standby_delta(standby);
-    uint64_t at = sizeof(*head), since = 0;
-    for (uint64_t r = 0; r < head->runs; r++) {
-        struct delta_run run;
-        memcpy(&run, standby->delta + at, sizeof(run));
+    struct delta_walk walk = {0};
+    struct delta_run run;
+    const uint8_t *content;
+    uint64_t since = 0;
+    while (delta_next(standby->delta, &walk, &run, &content))
         restore(standby, run.offset, run.length, &since);
-        at += sizeof(run) + align_up(run.length, 8);
-    }
 }
 
 const char standby_wrong_line[] = "a line differs from the master's";

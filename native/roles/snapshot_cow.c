@@ -68,20 +68,20 @@ static bool sink(void *self, uint64_t offset, const uint8_t *content, uint64_t l
 /* The lines of a delta that will not be committed belong into the next one. */
 static void mark_delta(struct snapshotter *s)
 {
-    const struct delta_head *head = (const struct delta_head *)s->delta.bytes;
-    uint64_t at = sizeof(*head), since = 0;
-    for (uint64_t r = 0; r < head->runs; r++) {
-        const struct delta_run *run = (const struct delta_run *)(s->delta.bytes + at);
-        for (uint64_t done = 0, piece; done < run->length; done += piece) {
-            piece = u64_min(SNAPSHOT_PIECE, run->length - done);
-            marks_again(&s->marks, run->offset + done, piece);
+    struct delta_walk walk = {0};
+    struct delta_run run;
+    const uint8_t *content;
+    uint64_t since = 0;
+    while (delta_next(s->delta.bytes, &walk, &run, &content)) {
+        for (uint64_t done = 0, piece; done < run.length; done += piece) {
+            piece = u64_min(SNAPSHOT_PIECE, run.length - done);
+            marks_again(&s->marks, run.offset + done, piece);
             since += piece;
             if (since < SNAPSHOT_PIECE)
                 continue;
             breathe();
             since = 0;
         }
-        at += sizeof(*run) + align_up(run->length, 8);
     }
 }
 

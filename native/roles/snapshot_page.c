@@ -98,7 +98,7 @@ static int init(struct snapshotter *s)
     if (s->page_fd < 0 || s->pagemap_fd < 0 || !s->again ||
         ioctl(s->page_fd, UFFDIO_REGISTER, &range) != 0) {
         fprintf(stderr, "ftmb-node: cannot have the state write-protected: %s\n", strerror(errno));
-        return -errno;
+        return -ENOSYS;
     }
     return 0;
 }
@@ -178,13 +178,11 @@ static int begin(struct snapshotter *s)
 
 static void settle(struct snapshotter *s, bool committed)
 {
-    const struct delta_head *head = (const struct delta_head *)s->delta.bytes;
-    uint64_t at = sizeof(*head);
-    for (uint64_t r = 0; !committed && r < head->runs; r++) {
-        const struct delta_run *run = (const struct delta_run *)(s->delta.bytes + at);
-        want_pages(s, run->offset, run->length);
-        at += sizeof(*run) + align_up(run->length, 8);
-    }
+    struct delta_walk walk = {0};
+    struct delta_run run;
+    const uint8_t *content;
+    while (!committed && delta_next(s->delta.bytes, &walk, &run, &content))
+        want_pages(s, run.offset, run.length);
 }
 
 static enum snapshot_step step(struct snapshotter *s)
