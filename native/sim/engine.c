@@ -92,14 +92,11 @@ static void each_run(const struct proc *proc,
                      void (*each)(struct proc *proc, uint64_t offset, uint64_t length),
                      struct proc *self)
 {
-    const struct delta_head *head = (const struct delta_head *)proc->delta.bytes;
-    uint64_t at = sizeof(*head);
-    for (uint64_t r = 0; r < head->runs; r++) {
-        struct delta_run run;
-        memcpy(&run, proc->delta.bytes + at, sizeof(run));
-        at += sizeof(run) + align_up(run.length, 8);
+    struct delta_walk walk = {0};
+    struct delta_run run;
+    const uint8_t *content;
+    while (delta_next(proc->delta.bytes, &walk, &run, &content))
         each(self, run.offset, run.length);
-    }
 }
 
 static void page_again(struct proc *proc, uint64_t offset, uint64_t length)
