@@ -5,13 +5,29 @@
 step=test
 source "$(dirname "$0")/common.sh"
 export PATH="$root/.venv/bin:$PATH"
-status=0
+mkdir -p results/logs
+failed=()
+
+# part NAME COMMAND...: runs one part of the tests; what it says is in results/logs/test-NAME.log too.
+part() {
+    local name=$1
+    shift
+    "$@" 2>&1 | tee "results/logs/test-$name.log" || failed+=("$name")
+}
+
 say "C tests (log: $build/meson-logs/testlog.txt)"
-meson test -C "$build" --no-rebuild --print-errorlogs --num-processes 1 || status=1
-envs/sanitize.sh || status=1
-RUNS=20000 JSON=results/fuzz/slice.json envs/fuzz.sh || status=1
+part native meson test -C "$build" --no-rebuild --print-errorlogs --num-processes 1
+part sanitizers envs/sanitize.sh
+RUNS=20000 JSON=results/fuzz/slice.json part fuzzers envs/fuzz.sh
 say "Python tests"
 # shellcheck disable=SC2086
-python -m pytest ${TESTS:-} || status=1
-((status == 0)) || printf 'test: error: tests failed, see above\n' >&2
-exit $status
+part python python -m pytest ${TESTS:-}
+((${#failed[@]})) || exit 0
+
+# Whoever looks at the end of a long log only must see what it was.
+for name in "${failed[@]}"; do
+    printf '\ntest: error: the part %s failed; the end of results/logs/test-%s.log:\n' "$name" "$name"
+    grep -E 'FAIL|TIMEOUT|ERROR|error|violation|not found' "results/logs/test-$name.log" | tail -n 15
+    tail -n 15 "results/logs/test-$name.log"
+done >&2
+exit 1

@@ -7,6 +7,7 @@ record; how the record is computed has unit tests of its own.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -208,6 +209,14 @@ def children(parent: int) -> list[int]:
         if int(stat.rpartition(")")[2].split()[1]) == parent:
             found.append(pid)
     return sorted(found)
+
+
+def test_processes_that_share_cores_have_no_large_pages(trial: RunFtmb, tmp_path: Path) -> None:
+    """A kernel thread that makes some may hold their memory maps for seconds."""
+    sound(trial, spec(idle="yield"))
+    lines = (tmp_path / "trial" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    ready = [event for event in map(json.loads, lines) if event["event"] == "ready"]
+    assert ready and not any(event["large_pages"] for event in ready)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

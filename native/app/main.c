@@ -70,6 +70,14 @@ static void ask_for_short_slices(void)
     (void)syscall(SYS_sched_setattr, 0, &wish, 0);
 }
 
+/* The kernel's khugepaged, which makes large pages of small ones, holds a process's memory map while
+ * it works, at the least priority. Where pollers have all cores it was seen to hold one for 13 s, in
+ * which no thread of that process could fork, map memory or take a page fault. */
+static void do_without_large_pages(void)
+{
+    (void)prctl(PR_SET_THP_DISABLE, 1ul, 0ul, 0ul, 0ul);
+}
+
 static void give_way(void)
 {
     (void)sched_yield();
@@ -291,6 +299,7 @@ int main(int argc, char **argv)
     /* Every thread inherits it. A data plane that has its cores to itself also has the right of way
      * on them, where that is permitted. */
     if (node.config.yield) {
+        do_without_large_pages();
         ask_for_short_slices();
         ftmb_breathe = give_way;
     } else {
@@ -309,6 +318,7 @@ int main(int argc, char **argv)
      * recover meanwhile. For a logger that comes back all have to wait. */
     if (node.roles.replica)
         (void)setpriority(PRIO_PROCESS, 0, 19);
-    event_emit("ready", "{s:i,s:i}", "pid", (int)getpid(), "niceness", niceness);
+    event_emit("ready", "{s:i,s:i,s:b}", "pid", (int)getpid(), "niceness", niceness, "large_pages",
+               prctl(PR_GET_THP_DISABLE, 0ul, 0ul, 0ul, 0ul) == 0);
     obey();
 }

@@ -8,7 +8,7 @@
 
 /* The planted fault is for the test that the fuzzer finds it (native/fuzz). */
 #ifdef FTMB_PLANT_FUZZ
-#define DELTA_SLACK 1u
+#define DELTA_SLACK ARENA_LINE
 #else
 #define DELTA_SLACK 0u
 #endif

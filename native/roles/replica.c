@@ -187,6 +187,7 @@ static int map_arena(struct replica *replica)
         return -ENOMEM;
     }
     madvise(memory, size, config->engine == ENGINE_PAGE ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    madvise(memory, size, MADV_POPULATE_WRITE); /* no page faults later */
     replica->arena = arena_create(memory, size, needs->shared_bytes, needs->worker_bytes,
                                   config->workers, needs->variables, config->config_digest);
     void *root = replica->arena ? config->nf->init(replica->arena, config->params) : NULL;
