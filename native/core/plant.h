@@ -88,6 +88,7 @@ enum plant_id {
     P_CHECK_UNCLAIMED = 65,
     P_LATE_UNTOLD = 66,
     P_SUPERSEDED_UNTOLD = 67,
+    P_RATELIMIT_LOST_UPDATE = 68, /* a network function */
     P_COUNT
 };
 
