@@ -44,7 +44,7 @@ static void test_bucket(uint64_t *rng, uint64_t kbps, uint64_t depth)
     for (unsigned i = 0; i < 20000; i++) {
         uint64_t r = test_random(rng);
         uint32_t bytes = 60 + (uint32_t)(r >> 8) % 1455;
-        now += r % 400 == 0 ? typical * 100 : (r >> 32) % (typical + 1); /* twice the rate */
+        now += r % 2000 == 0 ? typical * 100 : (r >> 32) % (typical + 1); /* twice the rate */
         bool holds = bucket_holds(&bucket, &rate, now, bytes, &after);
         CHECK(after.fraction <= BUCKET_FRACTION_MASK);
         CHECK(holds == model_takes(&m, now, bytes));
@@ -122,8 +122,7 @@ static void test_spread(void)
     struct sets sets = {.count = sets_for(capacity)};
     const uint64_t steps[] = {1, 2, 256, 1u << 16, 1u << 24, 0x01000001, 1ull << 32, 1ull << 48};
     for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
-        CHECK(without_place(&sets, 0x0a000001, steps[i], capacity < steps[i] ? capacity : 60000) <
-              capacity / 2000);
+        CHECK(without_place(&sets, 0x0a000001, steps[i], 60000) <= 60);
     CHECK(without_place(&sets, 0x0a000001, 1, capacity) < capacity / 4000);
     CHECK(sets_for(1) == 1 && sets_for(2) == 1 && sets_for(3) == 2);
     CHECK(sets_pick(&(struct sets){.count = 1}, UINT64_MAX) == 0);
