@@ -88,7 +88,9 @@ enum plant_id {
     P_CHECK_UNCLAIMED = 65,
     P_LATE_UNTOLD = 66,
     P_SUPERSEDED_UNTOLD = 67,
-    P_RATELIMIT_LOST_UPDATE = 68, /* a network function */
+    /* More network functions. */
+    P_RATELIMIT_LOST_UPDATE = 68,
+    P_FIREWALL_TWO_ENTRIES = 69,
     P_COUNT
 };
 

@@ -130,6 +130,8 @@ static const struct plant plants[] = {
      ANY, NULL, true},
     {P_RATELIMIT_LOST_UPDATE, "ratelimit-lost-update",
      "function: total read outside of its section", PROGRAM_RATELIMIT, NULL, false},
+    {P_FIREWALL_TWO_ENTRIES, "firewall-two-entries",
+     "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 
