@@ -88,6 +88,8 @@ enum plant_id {
     P_CHECK_UNCLAIMED = 65,
     P_LATE_UNTOLD = 66,
     P_SUPERSEDED_UNTOLD = 67,
+    P_FORGET_GOES_ON = 68,
+    P_ANEW_KEEPS_BASE = 69,
     P_COUNT
 };
 
