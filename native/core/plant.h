@@ -88,8 +88,9 @@ enum plant_id {
     P_CHECK_UNCLAIMED = 65,
     P_LATE_UNTOLD = 66,
     P_SUPERSEDED_UNTOLD = 67,
-    P_FORGET_GOES_ON = 68,
-    P_ANEW_KEEPS_BASE = 69,
+    P_RATELIMIT_LOST_UPDATE = 68, /* a network function */
+    P_FORGET_GOES_ON = 69,
+    P_ANEW_KEEPS_BASE = 70,
     P_COUNT
 };
 

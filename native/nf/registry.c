@@ -4,8 +4,9 @@
 extern const struct nf nf_monitor;
 extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
+extern const struct nf nf_ratelimit;
 
-const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat, &nf_mortal, NULL};
+const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat, &nf_ratelimit, &nf_mortal, NULL};
 
 const struct nf *nf_find(const char *name)
 {

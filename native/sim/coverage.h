@@ -107,6 +107,8 @@
     X(DETERMINANT, "determinant logged")                                                           \
     X(NAT_REPLY, "NAT: reply translated back")                                                     \
     X(NAT_EXPIRED, "NAT: mapping expired")                                                         \
+    X(LIMIT_USER, "ratelimit: user over the limit")                                                \
+    X(LIMIT_TOTAL, "ratelimit: all over the limit")                                                \
     X(NAT_EXHAUSTED, "NAT: no port free")                                                          \
     X(DROPPED_BY_NF, "packet without output")
 

@@ -307,6 +307,8 @@ static void on_counter(void *self, const char *name, uint64_t value)
     (void)self;
     cover_if(value && strcmp(name, "mappings_expired") == 0, COVER_NAT_EXPIRED);
     cover_if(value && strcmp(name, "dropped_no_port") == 0, COVER_NAT_EXHAUSTED);
+    cover_if(value && strcmp(name, "dropped_user") == 0, COVER_LIMIT_USER);
+    cover_if(value && strcmp(name, "dropped_total") == 0, COVER_LIMIT_TOTAL);
 }
 
 static void on_check(void *self, const char *name, bool ok, const char *detail)

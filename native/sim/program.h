@@ -31,7 +31,7 @@ struct program {
     void (*delivered)(const uint8_t *bytes, uint32_t length, uint8_t port);
 };
 
-extern const struct program program_random, program_nat, program_monitor;
+extern const struct program program_random, program_nat, program_monitor, program_ratelimit;
 
 /* A section of `ctx` leaves `value` in variable `id`: what was logged must leave the same again. */
 void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value);

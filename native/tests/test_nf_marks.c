@@ -183,9 +183,12 @@ int main(int argc, char **argv)
         {"capacity", 60}, {"addresses", 2}, {"udp_ms", 3000}, {"icmp_ms", 500}, {NULL, 0}};
     static const struct harness_setting small_monitor[] = {
         {"flows", 40}, {"counters_per_packet", 3}, {NULL, 0}};
+    static const struct harness_setting small_ratelimit[] = {
+        {"users", 40}, {"user_kbps", 1000}, {"user_burst", 200}, {"total_burst", 500}, {NULL, 0}};
     for (unsigned i = 0; i < 10; i++) {
         test_marks("nat", small_nat, test_random(&seed));
         test_marks("monitor", small_monitor, test_random(&seed));
+        test_marks("ratelimit", small_ratelimit, test_random(&seed));
         test_marks("mortal", NULL, test_random(&seed));
         test_forgets(test_random(&seed));
     }

@@ -193,6 +193,9 @@ static void test_function(const char *nf, const struct harness_setting *settings
     CHECK(memcmp(runs[0].h.arena, runs[1].h.arena, runs[0].h.arena_size) == 0);
     if (strcmp(nf, "nat") == 0)
         CHECK(harness_counter(&runs[0].h, "mappings_expired") > 1000);
+    if (strcmp(nf, "ratelimit") == 0)
+        CHECK(harness_counter(&runs[0].h, "dropped_user") > 1000 &&
+              harness_counter(&runs[0].h, "dropped_total") > 100);
     replay_free(&replay);
 
     load(&replay, &runs[0], 150, &pals);
@@ -218,9 +221,14 @@ int main(int argc, char **argv)
                                           {"transitory_ms", 10}, {"icmp_ms", 10}, {NULL, 0}};
     const struct harness_setting monitor[] = {
         {"counters_per_packet", 3}, {"workers_per_counter", 2}, {"flows", 64}, {NULL, 0}};
+    /* 0.2 ms between packets of a worker: a user is over the limit as often as not. */
+    const struct harness_setting ratelimit[] = {{"users", 16},        {"user_kbps", 100},
+                                                {"user_burst", 200},  {"total_kbps", 2000},
+                                                {"total_burst", 500}, {NULL, 0}};
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function("nat", nat, seed, locked);
         test_function("monitor", monitor, seed, locked);
+        test_function("ratelimit", ratelimit, seed, locked);
     }
     return 0;
 }

@@ -1,0 +1,33 @@
+"""The network functions beside nat and monitor, each in a trial whose master is killed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import RunFtmb
+from real_trials import KILL, assert_exactly_once, sound, spec
+
+pytestmark = pytest.mark.slow
+
+
+def crashed(trial: RunFtmb, nf: dict[str, Any], **traffic: Any) -> dict[str, Any]:
+    """A trial of the function in which the master is killed, and every check passes."""
+    tree = spec(nf=nf, ft={"snapshot": {"period_ms": 20}}, traffic=traffic, faults=[KILL])
+    record = sound(trial, tree)
+    assert_exactly_once(record)
+    names = {check["name"] for check in record["checks"]}
+    assert {"exactly_once", "equal_replay", "conservation", "outcome"} <= names
+    assert any(name.startswith(f"{nf['name']}.") for name in names)
+    return record
+
+
+def test_ratelimit(trial: RunFtmb) -> None:
+    """2,000 flows are 125 hosts, which offer 24 Mbit/s, 10 of it the first one. Within their limits
+    they offer 9, of which 6 may pass: both limits are met by thousands of packets."""
+    limits = {"user_kbps": 200, "user_burst": 2000, "total_kbps": 6_000, "total_burst": 6_000}
+    record = crashed(trial, {"name": "ratelimit"} | limits, zipf=1.0)
+    function = record["nf"]
+    assert function["dropped_user"] > 1000
+    assert function["dropped_total"] > 1000
+    assert function["dropped_no_room"] == function["dropped_malformed"] == 0
