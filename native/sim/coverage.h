@@ -40,6 +40,8 @@
     X(GIVE_UP_WAITS, "lost snapshot is given up in several steps")                                 \
     X(ABANDONED, "snapshot abandoned, its lines marked again")                                     \
     X(BASE_GIVEN_UP, "only builders: deltas build on the base no more")                            \
+    X(CHANGES_FORGOTTEN, "nobody holds or builds on: what has changed is forgotten")               \
+    X(BEGUN_ANEW, "snapshots lost in a row: everything begins anew")                               \
     X(HOLDER_BUILDS, "backup with a base that was given up builds")                                \
     X(BUILT, "backup built the whole state from several slices")                                   \
     X(BUILD_GIVEN_UP, "build given up")                                                            \

@@ -130,6 +130,10 @@ static const struct plant plants[] = {
      ANY, NULL, true},
     {P_RATELIMIT_LOST_UPDATE, "ratelimit-lost-update",
      "function: total read outside of its section", PROGRAM_RATELIMIT, NULL, false},
+    {P_FORGET_GOES_ON, "forget-goes-on", "changes are forgotten, and builds go on all the same",
+     ANY, NULL, false},
+    {P_ANEW_KEEPS_BASE, "anew-keeps-base",
+     "changes are forgotten, and deltas build on the base all the same", ANY, NULL, false},
     {P_FIREWALL_TWO_ENTRIES, "firewall-two-entries",
      "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
 };
