@@ -40,3 +40,14 @@ def test_firewall(trial: RunFtmb) -> None:
     assert function["opened"] >= function["connections"] >= 2000
     assert function["forwarded"] > 10_000
     assert function["dropped_no_room"] == function["dropped_rule"] == 0
+
+
+@pytest.mark.parametrize("least", [0, 1], ids=["maglev", "least"])
+def test_lb(trial: RunFtmb, least: int) -> None:
+    """The generator's servers are 16 virtual addresses; what answers goes through unchanged."""
+    record = crashed(trial, {"name": "lb", "backends": 5, "least": least})
+    function = record["nf"]
+    assert function["opened"] >= function["connections"] >= 2000
+    assert function["balanced"] > 10_000
+    assert function["passed"] > 1000
+    assert function["fewest_of_a_backend"] > function["most_of_a_backend"] / 2

@@ -93,6 +93,7 @@ enum plant_id {
     P_FORGET_GOES_ON = 69,
     P_ANEW_KEEPS_BASE = 70,
     P_FIREWALL_TWO_ENTRIES = 71,
+    P_LB_LOADS_OUTSIDE = 72,
     P_COUNT
 };
 

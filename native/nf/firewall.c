@@ -42,7 +42,6 @@ enum { RULE_ACTION, RULE_SIDE, RULE_PROTOCOL, RULE_NETWORK, RULE_BITS, RULE_PORT
 
 #define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
-#define SWEEP_SETS 4u /* looked at for an input, at most */
 #define ETHERTYPE_ARP 0x0806u
 #define ICMP_UNREACHABLE 3u
 #define ICMP_TIME_EXCEEDED 11u
@@ -96,7 +95,7 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
                         sets_bytes(values[CAPACITY], sizeof(struct fw_connection)),
         .worker_bytes = sizeof(struct fw_worker) + CACHE_LINE,
         .variables = sets_for(values[CAPACITY]) + 1,
-        .max_pals = (1 + SWEEP_SETS) * (values[HALF_OPEN] ? 2 : 1),
+        .max_pals = (1 + SETS_SWEEP) * (values[HALF_OPEN] ? 2 : 1),
         .max_outputs = 1,
     };
     return true;
@@ -132,12 +131,12 @@ static void init_times(struct firewall *firewall, const uint64_t *values, uint32
         [FW_CLOSING] = values[TRANSITORY_MS],
         [FW_CLOSED] = values[TRANSITORY_MS],
     };
-    uint64_t shortest = UINT64_MAX, share = (firewall->table.count + workers - 1) / workers;
+    uint64_t shortest = UINT64_MAX;
     for (unsigned s = 0; s < FW_STATES; s++) {
         firewall->expire_ns[s] = ms[s] * NS_PER_MS;
         shortest = u64_min(shortest, firewall->expire_ns[s]);
     }
-    firewall->sweep_ns = u64_max(shortest / 8 / share, 1);
+    firewall->sweep_ns = sets_pace(&firewall->table, workers, shortest / 8);
 }
 
 static void *init(struct arena *arena, const uint64_t *values)
@@ -156,7 +155,7 @@ static void *init(struct arena *arena, const uint64_t *values)
         struct fw_worker *worker = arena_alloc(arena, 1 + w, sizeof(*worker), CACHE_LINE);
         if (!worker)
             return NULL;
-        worker->next_set = w;
+        worker->sweep.next = w;
         firewall->worker_at[w] = (uint64_t)((uint8_t *)worker - (uint8_t *)arena);
     }
     return firewall;
@@ -396,22 +395,13 @@ static void sweep_set(struct ftmb_ctx *ctx, const struct firewall *firewall,
     ftmb_section_end(ctx);
 }
 
-/* Each worker sweeps every W-th set. A backlog is not caught up with: the work of one input is
- * bounded. */
 static void sweep(struct ftmb_ctx *ctx, const struct firewall *firewall, struct fw_worker *worker)
 {
-    uint64_t now = ftmb_now(ctx);
-    if (likely(now < worker->next_sweep) || worker->next_set >= firewall->table.count)
-        return;
-    for (unsigned n = 0; n < SWEEP_SETS && now >= worker->next_sweep; n++) {
-        sweep_set(ctx, firewall, worker, worker->next_set);
-        worker->next_set += ctx->workers;
-        if (worker->next_set >= firewall->table.count)
-            worker->next_set = ctx->worker;
-        worker->next_sweep += firewall->sweep_ns;
-    }
-    if (worker->next_sweep <= now)
-        worker->next_sweep = now + firewall->sweep_ns;
+    uint32_t number;
+    for (unsigned n = 0; n < SETS_SWEEP && sets_due(&firewall->table, &worker->sweep, ctx,
+                                                    firewall->sweep_ns, &number);
+         n++)
+        sweep_set(ctx, firewall, worker, number);
 }
 
 static void tick(struct ftmb_ctx *ctx)

@@ -109,8 +109,7 @@ struct fw_half_opens {
 };
 
 struct fw_worker {
-    CACHE_ALIGNED uint64_t next_sweep; /* stamp at which the next set is due */
-    uint32_t next_set;
+    CACHE_ALIGNED struct sets_sweep sweep;
     uint64_t counters[FW_COUNTERS];
 };
 

@@ -2,13 +2,14 @@
 #include "nf/nf.h"
 
 extern const struct nf nf_firewall;
+extern const struct nf nf_lb;
 extern const struct nf nf_monitor;
 extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
 extern const struct nf nf_ratelimit;
 
-const struct nf *const nf_registry[] = {&nf_monitor,  &nf_nat,    &nf_ratelimit,
-                                        &nf_firewall, &nf_mortal, NULL};
+const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat,    &nf_ratelimit, &nf_firewall,
+                                        &nf_lb,      &nf_mortal, NULL};
 
 const struct nf *nf_find(const char *name)
 {

@@ -11,15 +11,22 @@
 #ifndef FTMB_NF_SETS_H
 #define FTMB_NF_SETS_H
 
-#include "core/arena.h"
+#include "nf/nf.h"
 
 #define SETS_WAYS 8u
-#define SETS_MEAN 2u /* entries in a set when the table holds `capacity` */
+#define SETS_SWEEP 4u /* sets that are looked at for an input, at most: see sets_due() */
+#define SETS_MEAN 2u  /* entries in a set when the table holds `capacity` */
 
 struct sets {
     uint64_t at;        /* offset of the first set from the arena's base */
     uint32_t count;     /* sets, and variables */
     uint32_t set_bytes; /* SETS_WAYS entries */
+};
+
+/* A worker's way through the table, to remove what has expired: it looks at every W-th set. */
+struct sets_sweep {
+    uint64_t due; /* stamp */
+    uint32_t next;
 };
 
 /* Spreads a key over 64 bits, of which the upper ones are the better ones. */
@@ -63,6 +70,29 @@ static inline uint32_t sets_pick(const struct sets *sets, uint64_t hash)
 static inline void *sets_at(struct arena *arena, const struct sets *sets, uint32_t number)
 {
     return (uint8_t *)arena + sets->at + (uint64_t)number * sets->set_bytes;
+}
+
+/* Time between two sets of a worker, for a round of `round_ns`. Not for the packet path. */
+static inline uint64_t sets_pace(const struct sets *sets, uint32_t workers, uint64_t round_ns)
+{
+    return u64_max(round_ns / ((sets->count + workers - 1) / workers), 1);
+}
+
+/* True: this worker is to look at set `number` now. Asked up to SETS_SWEEP times for an input. What
+ * is overdue is not caught up with, since the work of one input is bounded: a worker that comes
+ * late has its rounds later. */
+static inline bool sets_due(const struct sets *sets, struct sets_sweep *sweep,
+                            const struct ftmb_ctx *ctx, uint64_t pace_ns, uint32_t *number)
+{
+    uint64_t now = ftmb_now(ctx);
+    if (likely(now < sweep->due) || unlikely(sweep->next >= sets->count))
+        return false;
+    *number = sweep->next;
+    sweep->next += ctx->workers;
+    if (sweep->next >= sets->count)
+        sweep->next = ctx->worker;
+    sweep->due = u64_max(sweep->due, now - u64_min(now, (SETS_SWEEP - 1) * pace_ns)) + pace_ns;
+    return true;
 }
 
 #endif

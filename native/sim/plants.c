@@ -136,6 +136,8 @@ static const struct plant plants[] = {
      "changes are forgotten, and deltas build on the base all the same", ANY, NULL, false},
     {P_FIREWALL_TWO_ENTRIES, "firewall-two-entries",
      "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
+    {P_LB_LOADS_OUTSIDE, "lb-loads-outside", "function: loads read outside of their section",
+     PROGRAM_LB, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

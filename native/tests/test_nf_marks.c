@@ -187,11 +187,14 @@ int main(int argc, char **argv)
         {"users", 40}, {"user_kbps", 1000}, {"user_burst", 200}, {"total_burst", 500}, {NULL, 0}};
     static const struct harness_setting small_firewall[] = {
         {"capacity", 60}, {"window", 0}, {"udp_ms", 3000}, {"icmp_ms", 500}, {NULL, 0}};
+    static const struct harness_setting small_lb[] = {
+        {"capacity", 60}, {"least", 1}, {"udp_ms", 3000}, {"table", 251}, {NULL, 0}};
     for (unsigned i = 0; i < 10; i++) {
         test_marks("nat", small_nat, test_random(&seed));
         test_marks("monitor", small_monitor, test_random(&seed));
         test_marks("ratelimit", small_ratelimit, test_random(&seed));
         test_marks("firewall", small_firewall, test_random(&seed));
+        test_marks("lb", small_lb, test_random(&seed));
         test_marks("mortal", NULL, test_random(&seed));
         test_forgets(test_random(&seed));
     }

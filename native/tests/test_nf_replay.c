@@ -196,6 +196,8 @@ static void test_function(const char *nf, const struct harness_setting *settings
     if (strcmp(nf, "ratelimit") == 0)
         CHECK(harness_counter(&runs[0].h, "dropped_user") > 1000 &&
               harness_counter(&runs[0].h, "dropped_total") > 100);
+    if (strcmp(nf, "lb") == 0)
+        CHECK(harness_counter(&runs[0].h, "ended") > 1000);
     if (strcmp(nf, "firewall") == 0)
         CHECK(harness_counter(&runs[0].h, "ended") > 1000 &&
               harness_counter(&runs[0].h, "dropped_half_open") > 10);
@@ -231,11 +233,15 @@ int main(int argc, char **argv)
     const struct harness_setting firewall[] = {
         {"capacity", 16}, {"half_open", 8}, {"window", 0},         {"udp_ms", 10},
         {"tcp_ms", 20},   {"icmp_ms", 10},  {"transitory_ms", 10}, {NULL, 0}};
+    const struct harness_setting lb[] = {{"capacity", 24}, {"least", 1},   {"table", 251},
+                                         {"udp_ms", 10},   {"tcp_ms", 10}, {"closing_ms", 10},
+                                         {NULL, 0}};
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function("nat", nat, seed, locked);
         test_function("monitor", monitor, seed, locked);
         test_function("ratelimit", ratelimit, seed, locked);
         test_function("firewall", firewall, seed, locked);
+        test_function("lb", lb, seed, locked);
     }
     return 0;
 }
