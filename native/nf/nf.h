@@ -27,7 +27,7 @@ static inline uint64_t plant_random(void)
 }
 #endif
 
-#define NF_MAX_PARAMS 16
+#define NF_MAX_PARAMS 48
 
 /* Sides of a middlebox. */
 enum nf_port { NF_INSIDE = 0, NF_OUTSIDE = 1 };

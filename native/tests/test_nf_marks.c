@@ -207,10 +207,13 @@ int main(int argc, char **argv)
         {"flows", 40}, {"counters_per_packet", 3}, {NULL, 0}};
     static const struct harness_setting small_ratelimit[] = {
         {"users", 40}, {"user_kbps", 1000}, {"user_burst", 200}, {"total_burst", 500}, {NULL, 0}};
+    static const struct harness_setting small_firewall[] = {
+        {"capacity", 60}, {"window", 0}, {"udp_ms", 3000}, {"icmp_ms", 500}, {NULL, 0}};
     for (unsigned i = 0; i < 10; i++) {
         test_marks(nf_find("nat"), small_nat, test_random(&seed));
         test_marks(nf_find("monitor"), small_monitor, test_random(&seed));
         test_marks(nf_find("ratelimit"), small_ratelimit, test_random(&seed));
+        test_marks(nf_find("firewall"), small_firewall, test_random(&seed));
         test_marks(nf_find("mortal"), NULL, test_random(&seed));
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         static const struct harness_setting plain[] = {

@@ -198,6 +198,9 @@ static void test_function(const struct nf *nf, const struct harness_setting *set
     if (strcmp(nf->name, "ratelimit") == 0)
         CHECK(harness_counter(&runs[0].h, "dropped_user") > 1000 &&
               harness_counter(&runs[0].h, "dropped_total") > 100);
+    if (strcmp(nf->name, "firewall") == 0)
+        CHECK(harness_counter(&runs[0].h, "ended") > 1000 &&
+              harness_counter(&runs[0].h, "dropped_half_open") > 10);
     replay_free(&replay);
 
     load(&replay, &runs[0], 150, &pals);
@@ -227,10 +230,14 @@ int main(int argc, char **argv)
     const struct harness_setting ratelimit[] = {{"users", 16},        {"user_kbps", 100},
                                                 {"user_burst", 200},  {"total_kbps", 2000},
                                                 {"total_burst", 500}, {NULL, 0}};
+    const struct harness_setting firewall[] = {
+        {"capacity", 16}, {"half_open", 8}, {"window", 0},         {"udp_ms", 10},
+        {"tcp_ms", 20},   {"icmp_ms", 10},  {"transitory_ms", 10}, {NULL, 0}};
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function(nf_find("nat"), nat, seed, locked);
         test_function(nf_find("monitor"), monitor, seed, locked);
         test_function(nf_find("ratelimit"), ratelimit, seed, locked);
+        test_function(nf_find("firewall"), firewall, seed, locked);
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
         test_function(nf_find("monitor-pthread"), plain, seed, locked);
