@@ -82,3 +82,30 @@ def ipv4(protocol: int, source: int, destination: int, body: bytes, options: int
 def udp(source: int, sport: int, destination: int, dport: int, payload: int = 18) -> bytes:
     body = struct.pack("!HHHH", sport, dport, 8 + payload, 0) + b"u" * payload
     return ipv4(UDP, source, destination, body)
+
+
+def tcp(
+    source: tuple[int, int], destination: tuple[int, int], seq: int, ack: int, flags: int,
+    window: int = 0, payload: int = 0, scale: int | None = None,
+) -> bytes:  # fmt: skip
+    """A segment between two (address, port); `scale` is a window scale option."""
+    options = b"" if scale is None else bytes([1, 3, 3, scale])
+    offset = (5 + len(options) // 4) << 4
+    body = struct.pack(
+        "!HHIIBBHHH",
+        source[1],
+        destination[1],
+        seq % 2**32,
+        ack % 2**32,
+        offset,
+        flags,
+        window,
+        0,
+        0,
+    )
+    return ipv4(TCP, source[0], destination[0], body + options + b"t" * payload)
+
+
+def echo(source: int, destination: int, identifier: int, *, reply: bool = False) -> bytes:
+    body = struct.pack("!BBHHH", 0 if reply else 8, 0, 0, identifier, 1) + b"e" * 8
+    return ipv4(ICMP, source, destination, body)

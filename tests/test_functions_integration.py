@@ -31,3 +31,12 @@ def test_ratelimit(trial: RunFtmb) -> None:
     assert function["dropped_user"] > 1000
     assert function["dropped_total"] > 1000
     assert function["dropped_no_room"] == function["dropped_malformed"] == 0
+
+
+def test_firewall(trial: RunFtmb) -> None:
+    """Replies of UDP flows pass, what begins outside does not."""
+    record = crashed(trial, {"name": "firewall"})
+    function = record["nf"]
+    assert function["opened"] >= function["connections"] >= 2000
+    assert function["forwarded"] > 10_000
+    assert function["dropped_no_room"] == function["dropped_rule"] == 0

@@ -88,9 +88,11 @@ enum plant_id {
     P_CHECK_UNCLAIMED = 65,
     P_LATE_UNTOLD = 66,
     P_SUPERSEDED_UNTOLD = 67,
-    P_RATELIMIT_LOST_UPDATE = 68, /* a network function */
+    /* Network functions again, and forgotten changes. */
+    P_RATELIMIT_LOST_UPDATE = 68,
     P_FORGET_GOES_ON = 69,
     P_ANEW_KEEPS_BASE = 70,
+    P_FIREWALL_TWO_ENTRIES = 71,
     P_COUNT
 };
 

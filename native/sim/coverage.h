@@ -107,6 +107,9 @@
     X(DETERMINANT, "determinant logged")                                                           \
     X(NAT_REPLY, "NAT: reply translated back")                                                     \
     X(NAT_EXPIRED, "NAT: mapping expired")                                                         \
+    X(FIREWALL_OPEN, "firewall: TCP connection established")                                       \
+    X(FIREWALL_HALF_OPEN, "firewall: too many half-open connections")                              \
+    X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \
     X(LIMIT_USER, "ratelimit: user over the limit")                                                \
     X(LIMIT_TOTAL, "ratelimit: all over the limit")                                                \
     X(NAT_EXHAUSTED, "NAT: no port free")                                                          \

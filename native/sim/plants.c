@@ -134,6 +134,8 @@ static const struct plant plants[] = {
      ANY, NULL, false},
     {P_ANEW_KEEPS_BASE, "anew-keeps-base",
      "changes are forgotten, and deltas build on the base all the same", ANY, NULL, false},
+    {P_FIREWALL_TWO_ENTRIES, "firewall-two-entries",
+     "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 
