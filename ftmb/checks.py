@@ -18,8 +18,6 @@ from ftmb.snapshots import Snapshot
 from ftmb.spec import TrialSpec
 
 LATE_SHARE = 0.01
-# Functions that forward every packet they do not drop, so that counts must add up.
-ONE_FOR_ONE = ("monitor", "nat")
 
 
 def _check(name: str, ok: bool, figure: float | int | None, detail: str) -> Check:
@@ -51,7 +49,7 @@ def _traffic_checks(counts: Packets, one_for_one: bool) -> list[Check]:
             f"{counts.corrupted} packets with a wrong checksum, payload or addresses",
         ),
     ]
-    if one_for_one:
+    if one_for_one:  # every input is done: it makes one output, or the drop is counted
         rest = counts.accepted - counts.dropped_by_nf - counts.outputs_produced
         checks.append(
             _check(
@@ -182,8 +180,9 @@ def checks(
     if "poison" in spec.expect:
         found.append(_poison_check(seen))
     if counts is not None:
-        one_for_one = spec.nf.name in ONE_FOR_ONE and spec.ft.mode != "floor"
-        found += _traffic_checks(counts, one_for_one)
+        # Of a poisoned input nothing comes, nor of those behind it.
+        whole = spec.ft.mode != "floor" and "poison" not in spec.expect
+        found += _traffic_checks(counts, whole)
         found += _nf_checks(spec, stats)
     if spec.ft.mode != "ftmb":
         return found

@@ -50,8 +50,12 @@ def test_undisturbed(trial: RunFtmb, nf: str, mode: str) -> None:
         ("nat", {"reads": "locked", "pal_batch": False}),
         ("nat", {"release": "exact"}),
         ("monitor", {"snapshot": {"engine": "none"}}),
+        ("monitor-pthread", {"snapshot": {"period_ms": 5}, "release": "exact"}),
     ],
-    ids=["cow-20", "stop-copy", "fork", "cow-5", "page", "paper", "exact", "no-snapshots"],
+    ids=[
+        *("cow-20", "stop-copy", "fork", "cow-5", "page", "paper", "exact", "no-snapshots"),
+        "injected",
+    ],
 )
 def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:
     record = sound(trial, spec(nf={"name": nf}, ft=ft, faults=[KILL]))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
         ({"traffic": {"rate": 5}}, ["traffic.rate", "unknown key"]),
         ({"colour": "red"}, ["colour", "unknown key"]),
         ({"nf": {"name": "nat", "prots": 1}}, ["nf.prots"]),
-        ({"nf": {"name": "firewall"}}, ["firewall", "nat"]),
+        ({"nf": {"name": "router"}}, ["router", "nat"]),
         ({"workers": 1000}, ["workers", "1000"]),
         ({"traffic": {"profile": "no-such"}}, ["no-such"]),
         ({"ft": {"mode": "none"}, "faults": [KILL]}, ["faults"]),

@@ -1,7 +1,7 @@
 """The dependency rules between the layers, in C and in Python.
 
-Native: `core` is pure (no DPDK, threads, clock or I/O), `nf` sees only `core` and itself, `io`
-knows nothing of the layers above it. Python: `analysis`
+Native: `core` is pure (no DPDK, threads, clock or I/O), `nf` sees only `core` and itself, `plain`
+knows nothing of FTMB, `io` knows nothing of the layers above it. Python: `analysis`
 and `report` reach nothing that starts a process.
 """
 
@@ -24,6 +24,9 @@ PURE_HEADERS = {
 C_RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "core": ({"core"}, PURE_HEADERS),
     "nf": ({"core", "nf"}, PURE_HEADERS),
+    # Types of what it serves; the calls are its own.
+    "inject": ({"core", "nf", "inject", "plain"}, PURE_HEADERS | {"time.h", "sys/time.h"}),
+    "plain": ({"plain"}, None),
     "io": ({"core", "io"}, None),
     "traffic": ({"core", "io", "traffic", "roles"}, None),
     "roles": ({"core", "nf", "io", "traffic", "roles"}, None),
@@ -35,11 +38,15 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*(?:<([^>]+)>|"([^"]+)")', re.MULTILINE)
 # Functions of the C library that the pure layers may call: memory, strings, assertions.
 PURE_SYMBOL = re.compile(
     r"(_*(mem|str)\w+|malloc|calloc|realloc|free|aligned_alloc|abort|qsort|bsearch"
-    r"|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_)$"
+    r"|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_"
+    r"|__(start|stop)_inject_\w+)$"  # sections of an injected function, named by the linker
 )
 
-# Objects of native/core and native/nf, whether Meson built them from there or from above.
-PURE_OBJECT = re.compile(r"^(core|nf)/lib[^/]+\.p/[^/]+\.o$|^lib[^/]+\.p/(core|nf)_[^/]+\.o$")
+# Objects of native/core, native/nf and native/inject (with what it was made of), whether Meson
+# built them from there or from above.
+PURE_OBJECT = re.compile(
+    r"^(core|nf|inject)/(lib[^/]+\.p/)?[^/]+\.o$|^lib[^/]+\.p/(core|nf|inject)_[^/]+\.o$"
+)
 
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
 STARTING_CALLS = re.compile(r"os\.(system|popen|fork\w*|exec\w+|spawn\w+|posix_spawn\w*)$")
@@ -106,7 +113,7 @@ def test_pure_layers_call_nothing_else(root: Path, node: Path) -> None:
         for path in node.parent.rglob("*.o")
         if PURE_OBJECT.search(path.relative_to(node.parent).as_posix())
     ]
-    assert objects, f"no objects of core and nf under {node.parent.relative_to(root)}"
+    assert objects, f"no objects of the pure layers under {node.parent.relative_to(root)}"
     impure = {name for name in undefined_symbols(objects) if not PURE_SYMBOL.match(name)}
     assert impure == set()
 

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "app/links.h"
@@ -20,6 +19,7 @@
 #include "io/crash.h"
 #include "io/eal.h"
 #include "io/event.h"
+#include "io/slices.h"
 #include "roles/input_logger.h"
 #include "roles/output_logger.h"
 #include "roles/replica.h"
@@ -53,26 +53,9 @@ static void invariant_broken(const char *file, int line, const char *what)
     die(4, "invariant broken at %s:%d: %s", file, line, what);
 }
 
-/* Threads that share a core take turns, polling ones by sched_yield(). Linux lets a thread finish
- * the slice it was given (EEVDF's protection), milliseconds by default: too long for one that waits
- * behind a thread that tears down a dead peer's memory, say. So all threads of this process, which
- * inherit it, ask for the shortest slice there is. Kernels before 6.12 ignore the wish. It sets the
- * niceness too, to 0: pollers on shared CPUs are not to keep the kernel's own workers from them. */
-static void ask_for_short_slices(void)
-{
-    struct {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } wish = {.size = sizeof(wish), .policy = SCHED_OTHER, .runtime = 100000};
-    (void)syscall(SYS_sched_setattr, 0, &wish, 0);
-}
-
-/* The kernel's khugepaged, which makes large pages of small ones, holds a process's memory map while
- * it works, at the least priority. Where pollers have all cores it was seen to hold one for 13 s, in
- * which no thread of that process could fork, map memory or take a page fault. */
+/* The kernel's khugepaged, which makes large pages of small ones, holds a process's memory map
+ * while it works, at the least priority. Where pollers have all cores it was seen to hold one for
+ * 13 s, in which no thread of that process could fork, map memory or take a page fault. */
 static void do_without_large_pages(void)
 {
     (void)prctl(PR_SET_THP_DISABLE, 1ul, 0ul, 0ul, 0ul);

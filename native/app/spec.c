@@ -13,7 +13,7 @@
 #include "io/fault.h"
 
 #define SPEC_VERSION 1
-#define MAX_KEYS 24
+#define MAX_KEYS (NF_MAX_PARAMS + 8)
 
 static const char *spec_path;
 

@@ -65,6 +65,19 @@ void *arena_alloc(struct arena *arena, unsigned who, uint64_t bytes, uint64_t al
     return (uint8_t *)arena + extent->start + at;
 }
 
+void *arena_place_first(struct arena *arena, uint64_t bytes)
+{
+    struct arena_extent *extent = &arena->extents[0];
+    uint64_t seq_bytes = (uint64_t)arena->variables * sizeof(uint64_t);
+    FTMB_ASSERT(extent->used == seq_bytes && arena->seq_offset == extent->start);
+    extent->used = 0;
+    void *first = arena_alloc(arena, 0, bytes, CACHE_LINE);
+    uint8_t *seq = first ? arena_alloc(arena, 0, seq_bytes, CACHE_LINE) : NULL;
+    if (seq)
+        arena->seq_offset = (uint64_t)(seq - (uint8_t *)arena);
+    return seq ? first : NULL;
+}
+
 bool arena_valid(const struct arena *arena, uint64_t size)
 {
     if (arena->magic != ARENA_MAGIC || arena->size > size)

@@ -64,6 +64,11 @@ struct arena *arena_create(void *memory, uint64_t size, uint64_t shared_bytes,
  * workers run. There is no free: functions keep free lists. */
 void *arena_alloc(struct arena *arena, unsigned who, uint64_t bytes, uint64_t align);
 
+/* Zeroed memory at the very beginning of the shared extent: its address is the same for any number
+ * of variables, whose sequence words move behind it. Before anything else is allocated; NULL when
+ * it does not fit. */
+void *arena_place_first(struct arena *arena, uint64_t bytes);
+
 /* Does a header describe an arena that fits in `size` bytes? For data from outside. */
 bool arena_valid(const struct arena *arena, uint64_t size);
 

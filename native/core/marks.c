@@ -354,6 +354,7 @@ bool marks_forget(struct marks *marks, struct marks_scan *scan, uint64_t budget)
         uint64_t first = scan->chunk++ * MARK_CHUNK;
         for (uint64_t line = first; line < u64_min(first + MARK_CHUNK, marks->lines); line++) {
             uint8_t seen = mark_tag(open);
+            SIM_POINT();
             (void)atomic_compare_exchange_strong_explicit(
                 &marks->stamp[line], &seen, MARK_CLEAN, memory_order_acq_rel, memory_order_relaxed);
         }

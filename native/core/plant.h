@@ -88,6 +88,12 @@ enum plant_id {
     P_CHECK_UNCLAIMED = 65,
     P_LATE_UNTOLD = 66,
     P_SUPERSEDED_UNTOLD = 67,
+    /* Network functions again, and forgotten changes. */
+    P_RATELIMIT_LOST_UPDATE = 68,
+    P_FORGET_GOES_ON = 69,
+    P_ANEW_KEEPS_BASE = 70,
+    P_FIREWALL_TWO_ENTRIES = 71,
+    P_LB_LOADS_OUTSIDE = 72,
     P_COUNT
 };
 

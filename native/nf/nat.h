@@ -23,6 +23,7 @@
 #include "nf/checksum.h"
 #include "nf/nf.h"
 #include "nf/packet.h"
+#include "nf/sets.h"
 
 #define NAT_FIRST_PORT 1024u
 #define NAT_PORTS (65536u - NAT_FIRST_PORT)
@@ -175,16 +176,9 @@ static inline uint32_t nat_pool_of(const struct nat *nat, const struct nat_slot 
     return __builtin_bswap32(slot->address) - nat->first_address;
 }
 
-static inline uint64_t nat_mix(uint64_t x)
-{
-    x *= 0xd6e8feb86659fd93ull;
-    x ^= x >> 32;
-    return x * 0x9e3779b97f4a7c15ull;
-}
-
 static inline uint32_t nat_bucket(const struct nat *nat, uint64_t key)
 {
-    return (uint32_t)(nat_mix(key) >> nat->bucket_shift);
+    return (uint32_t)(sets_mix(key) >> nat->bucket_shift);
 }
 
 static inline uint64_t nat_key(uint32_t address, uint16_t port, uint8_t protocol)

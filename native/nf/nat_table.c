@@ -221,7 +221,7 @@ static enum nat_verdict claim(struct ftmb_ctx *ctx, const struct nat *nat,
                               struct nat_worker *worker, const struct nat_flow *flow,
                               uint32_t bucket, struct nat_binding *binding)
 {
-    uint32_t home = (uint32_t)((nat_mix((uint32_t)flow->key) >> 32) * nat->addresses >> 32);
+    uint32_t home = (uint32_t)((sets_mix((uint32_t)flow->key) >> 32) * nat->addresses >> 32);
     uint32_t tries = 0;
     for (uint32_t n = 0; n < nat->addresses && tries < NAT_TRIES; n++) {
         uint32_t number = home + n < nat->addresses ? home + n : home + n - nat->addresses;

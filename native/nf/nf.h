@@ -27,7 +27,7 @@ static inline uint64_t plant_random(void)
 }
 #endif
 
-#define NF_MAX_PARAMS 16
+#define NF_MAX_PARAMS 48
 
 /* Sides of a middlebox. */
 enum nf_port { NF_INSIDE = 0, NF_OUTSIDE = 1 };
@@ -70,6 +70,7 @@ struct nf_needs {
 
 struct nf {
     const char *name;
+    bool placed; /* its code names its state by address: the arena must lie at ARENA_ADDRESS */
     const struct nf_param *params; /* ends with name == NULL */
     /* Parameters are given in the order of `params`. False: they contradict each other; `why`
      * (of 160 bytes) says how. */

@@ -88,17 +88,10 @@ static void settle(struct snapshotter *s, bool committed)
     s->committed = 0;
 }
 
-static bool start_from(struct snapshotter *s, const struct arena *base)
-{
-    snapshotter_copy(base, s->image[0]);
-    s->committed = 0;
-    return true;
-}
-
 const struct snapshot_engine snapshot_fork = {.name = "fork",
                                               .whole = true,
                                               .init = init,
                                               .begin = begin,
                                               .step = step,
                                               .settle = settle,
-                                              .start_from = start_from};
+                                              .start_from = snapshotter_from_image};

@@ -70,17 +70,10 @@ static void settle(struct snapshotter *s, bool committed)
         s->committed = s->taken_in;
 }
 
-static bool start_from(struct snapshotter *s, const struct arena *base)
-{
-    snapshotter_copy(base, s->image[0]);
-    s->committed = 0;
-    return true;
-}
-
 const struct snapshot_engine snapshot_stop_copy = {.name = "stop-copy",
                                                    .whole = true,
                                                    .init = init,
                                                    .begin = begin,
                                                    .step = step,
                                                    .settle = settle,
-                                                   .start_from = start_from};
+                                                   .start_from = snapshotter_from_image};

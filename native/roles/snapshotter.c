@@ -43,7 +43,8 @@ void *snapshotter_map(uint64_t bytes, const char *what)
     return memory;
 }
 
-void snapshotter_copy(const struct arena *from, struct arena *image)
+/* As snapshot_copy(), in pieces. */
+static void copy(const struct arena *from, struct arena *image)
 {
     struct snapshot_slice all = {0, snapshot_lines(from->size)};
     uint64_t at = 0, offset, length;
@@ -55,6 +56,13 @@ void snapshotter_copy(const struct arena *from, struct arena *image)
             breathe();
         }
     }
+}
+
+bool snapshotter_from_image(struct snapshotter *snapshotter, const struct arena *base)
+{
+    copy(base, snapshotter->image[0]);
+    snapshotter->committed = 0;
+    return true;
 }
 
 int snapshotter_init(struct snapshotter *snapshotter, const struct snapshot_engine *engine,

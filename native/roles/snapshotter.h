@@ -115,8 +115,8 @@ void snapshotter_await(struct snapshotter *snapshotter);
 /* Stop everybody between two packets; let everybody go on, and note the pause. */
 void snapshotter_stop(struct snapshotter *snapshotter);
 void snapshotter_go(struct snapshotter *snapshotter);
-/* As snapshot_copy(), in pieces. */
-void snapshotter_copy(const struct arena *from, struct arena *image);
+/* Begin from a base, for those that compare with an image of the committed snapshot. */
+bool snapshotter_from_image(struct snapshotter *snapshotter, const struct arena *base);
 void *snapshotter_map(uint64_t bytes, const char *what);
 
 #endif

@@ -10,6 +10,9 @@ enum program_kind {
     PROGRAM_RANDOM,
     PROGRAM_NAT,
     PROGRAM_MONITOR,
+    PROGRAM_RATELIMIT,
+    PROGRAM_FIREWALL,
+    PROGRAM_LB,
     PROGRAMS,
     PROGRAM_ALL = PROGRAMS
 };
@@ -93,6 +96,7 @@ struct sim_options {
 };
 
 extern const char *const config_engine_names[SIM_ENGINES];
+extern const char *const config_program_names[PROGRAMS];
 
 struct sim_config config_draw(uint64_t seed, const struct sim_options *options);
 

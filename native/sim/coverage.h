@@ -40,6 +40,8 @@
     X(GIVE_UP_WAITS, "lost snapshot is given up in several steps")                                 \
     X(ABANDONED, "snapshot abandoned, its lines marked again")                                     \
     X(BASE_GIVEN_UP, "only builders: deltas build on the base no more")                            \
+    X(CHANGES_FORGOTTEN, "nobody holds or builds on: what has changed is forgotten")               \
+    X(BEGUN_ANEW, "snapshots lost in a row: everything begins anew")                               \
     X(HOLDER_BUILDS, "backup with a base that was given up builds")                                \
     X(BUILT, "backup built the whole state from several slices")                                   \
     X(BUILD_GIVEN_UP, "build given up")                                                            \
@@ -105,6 +107,11 @@
     X(DETERMINANT, "determinant logged")                                                           \
     X(NAT_REPLY, "NAT: reply translated back")                                                     \
     X(NAT_EXPIRED, "NAT: mapping expired")                                                         \
+    X(FIREWALL_OPEN, "firewall: TCP connection established")                                       \
+    X(FIREWALL_HALF_OPEN, "firewall: too many half-open connections")                              \
+    X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \
+    X(LIMIT_USER, "ratelimit: user over the limit")                                                \
+    X(LIMIT_TOTAL, "ratelimit: all over the limit")                                                \
     X(NAT_EXHAUSTED, "NAT: no port free")                                                          \
     X(DROPPED_BY_NF, "packet without output")
 

@@ -57,6 +57,21 @@ static void page_start(struct proc *proc, const struct arena *image, bool base)
     memset(proc->again, 0, sizeof(proc->again));
 }
 
+/* What changes meanwhile is found at the cut. */
+static void page_forget(struct proc *proc)
+{
+    struct snapshot_slice all = {0, snapshot_lines(proc->arena->size)};
+    uint64_t at = 0, offset, length;
+    while (snapshot_range(proc->arena, all, &at, &offset, &length)) {
+        for (uint64_t end = offset + length; offset < end; offset += ARENA_LINE) {
+            memcpy((uint8_t *)proc->image[0] + offset, (const uint8_t *)proc->arena + offset,
+                   ARENA_LINE);
+            SIM_POINT();
+        }
+    }
+    memset(proc->again, 0, sizeof(proc->again));
+}
+
 static bool page_wants(const struct proc *proc, struct snapshot_slice slice, uint64_t offset)
 {
     uint64_t line = offset / ARENA_LINE;
@@ -119,6 +134,13 @@ static void cow_start(struct proc *proc, const struct arena *image, bool base)
     (void)base;
     memset(proc->marks_memory, 0, marks_bytes(proc->arena->size, 0, 0));
     marks_create(&proc->marks, proc->arena, proc->marks_memory, sim.config.undo);
+}
+
+static void cow_forget(struct proc *proc)
+{
+    struct marks_scan scan = {0};
+    while (!marks_forget(&proc->marks, &scan, 1))
+        sim_wait();
 }
 
 static bool cow_sink(void *self, uint64_t offset, const uint8_t *content, uint64_t length)
@@ -206,9 +228,9 @@ static void cow_settle(struct proc *proc, bool committed)
 const struct sim_engine *sim_engine(void)
 {
     static const struct sim_engine engines[SIM_ENGINES] = {
-        [SIM_COW] = {false, cow_start, cow_make, cow_settle},
-        [SIM_STOP_COPY] = {true, stop_start, stop_make, stop_settle},
-        [SIM_PAGE] = {false, page_start, page_make, page_settle},
+        [SIM_COW] = {false, cow_start, cow_forget, cow_make, cow_settle},
+        [SIM_STOP_COPY] = {true, stop_start, NULL, stop_make, stop_settle},
+        [SIM_PAGE] = {false, page_start, page_forget, page_make, page_settle},
     };
     return &engines[sim.config.engine];
 }

@@ -9,6 +9,8 @@ struct sim_engine {
     bool whole; /* a slice is everything: the whole image is there anyway */
     /* The workers are about to begin; the arena is as the image, `base`: a committed one. */
     void (*start)(struct proc *proc, const struct arena *image, bool base);
+    /* Nobody needs what has changed so far: slices will bring all of it. NULL: nothing to do. */
+    void (*forget)(struct proc *proc);
     /* Make the cut, and the delta in proc->delta. False: it cannot be had, its lines go into the
      * next one. Runs for a while; the process may end meanwhile. */
     bool (*make)(struct proc *proc, struct snapshot_name name);

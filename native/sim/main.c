@@ -3,7 +3,7 @@
  *   --seeds N --seed-base M   N schedules, from seed M on (default: the clock)
  *   --seed S                  one schedule
  *   --jobs J                  processes
- *   --program P               random, nat, monitor or all
+ *   --program P               random, all, or a network function
  *   --engine E                cow, stop-copy, page or all (default: each schedule draws one)
  *   --plant P07 (or a name)   with a planted bug
  *   --plants                  each planted bug, until it is found; --limit N schedules at most;
@@ -63,12 +63,11 @@ static uint64_t number(const char *text)
 
 static enum program_kind program_named(const char *name)
 {
-    static const char *const names[] = {"random", "nat", "monitor", "all"};
     for (unsigned i = 0; i <= PROGRAM_ALL; i++) {
-        if (strcmp(names[i], name) == 0)
+        if (strcmp(i == PROGRAM_ALL ? "all" : config_program_names[i], name) == 0)
             return (enum program_kind)i;
     }
-    usage("programs are random, nat, monitor, all");
+    usage("programs are random, all, or a network function");
 }
 
 static enum engine_kind engine_named(const char *name)

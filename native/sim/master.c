@@ -16,6 +16,7 @@
 
 #define REPEAT_NS SIM_MS
 #define BUILDER_PATIENCE_NS SIM_MS
+#define LOST_IN_A_ROW 3 /* then everything begins anew */
 
 static uint64_t all_lines(const struct proc *proc)
 {
@@ -36,6 +37,7 @@ static void offer(struct proc *proc, uint32_t slot)
     struct backup *backup = &proc->backup[slot];
     backup->sent = backup->present && (backup->holds || proc->snapshots.slice.lines);
     backup->delivered = backup->prepared = backup->refused = false;
+    backup->built = backup->sent && !backup->holds ? proc->snapshots.pending.epoch : 0;
     if (!backup->sent)
         return;
     sim.state[proc->slot][slot].acked = (struct base_name){0};
@@ -89,6 +91,7 @@ static bool builders_wait(struct proc *proc)
         if (waits && s->is_committed && sim.now_ns - s->committed_ns > BUILDER_PATIENCE_NS) {
             cover(COVER_BUILDER_LATE);
             backup->sent = waits = false;
+            backup->built = 0;
         }
         any |= waits;
     }
@@ -149,35 +152,77 @@ static struct snapshot_slice next_slice(const struct proc *proc)
     return snapshot_slice_at(proc->arena, proc->snapshots.slice_at, sim.config.slice);
 }
 
-static void take(struct proc *proc)
+/* Nobody holds or builds anything: what has changed so far is of no use, builds begin anew. */
+static void forget(struct proc *proc)
 {
     struct snapshots *s = &proc->snapshots;
-    bool holder = false, builder = false;
+    cover_if(s->previous != 0, COVER_CHANGES_FORGOTTEN);
+    if (!PLANTED(P_FORGET_GOES_ON))
+        s->previous = 0;
+    if (sim_engine()->forget)
+        sim_engine()->forget(proc);
+}
+
+/* More changes while the lines of a snapshot are read than the undo logs take: one that was lost
+ * leaves all of its lines to the next, so it would be lost for ever. Slices are smaller: everybody
+ * builds. */
+static void begin_anew(struct proc *proc)
+{
+    struct snapshots *s = &proc->snapshots;
+    cover(COVER_BEGUN_ANEW);
+    s->lost = 0;
+    if (!PLANTED(P_ANEW_KEEPS_BASE))
+        s->committed = (struct base_name){0};
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
-        holder |= proc->backup[slot].present && proc->backup[slot].holds;
-        builder |= proc->backup[slot].present && !proc->backup[slot].holds;
+        proc->backup[slot].holds = false;
+        proc->backup[slot].built = 0;
     }
-    s->due_ns = sim.now_ns + sim.config.period_us * SIM_US;
-    s->wanted = false;
-    if (!holder) { /* what changed since then is not kept apart any longer */
+}
+
+/* What the next snapshot consists of, and what it builds on. */
+static struct snapshot_name next_name(struct proc *proc)
+{
+    struct snapshots *s = &proc->snapshots;
+    bool holder = false, builder = false, follow = false;
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        const struct backup *backup = &proc->backup[slot];
+        holder |= backup->present && backup->holds;
+        builder |= backup->present && !backup->holds;
+        follow |= backup->present && backup->built && backup->built == s->previous;
+    }
+    if (!holder && !PLANTED(P_ANEW_KEEPS_BASE)) { /* what changed is not kept apart any longer */
         cover_if(s->committed.epoch != 0, COVER_BASE_GIVEN_UP);
         s->committed = (struct base_name){0};
     }
     s->slice = builder ? next_slice(proc) : (struct snapshot_slice){0};
-    struct snapshot_name name = {.view = proc->view,
-                                 .epoch = epoch_open(&proc->epochs) + 1,
-                                 .base_view = s->committed.view,
-                                 .base_epoch = s->committed.epoch,
-                                 .previous_epoch = s->previous,
-                                 .slice = s->slice};
+    if (!holder && !follow)
+        forget(proc);
+    return (struct snapshot_name){.view = proc->view,
+                                  .epoch = epoch_open(&proc->epochs) + 1,
+                                  .base_view = s->committed.view,
+                                  .base_epoch = s->committed.epoch,
+                                  .previous_epoch = s->previous,
+                                  .slice = s->slice};
+}
+
+static void take(struct proc *proc)
+{
+    struct snapshots *s = &proc->snapshots;
+    s->due_ns = sim.now_ns + sim.config.period_us * SIM_US;
+    s->wanted = false;
+    struct snapshot_name name = next_name(proc);
     TRACE("r%u    takes snapshot %llu on %llu of view %u, slice %llu + %llu", proc->slot,
           (unsigned long long)name.epoch, (unsigned long long)name.base_epoch, name.base_view,
           (unsigned long long)s->slice.first, (unsigned long long)s->slice.lines);
     s->making = true;
     bool made = sim_engine()->make(proc, name);
     s->making = false;
-    if (!made)
+    if (!made) {
+        if (++s->lost >= LOST_IN_A_ROW)
+            begin_anew(proc);
         return;
+    }
+    s->lost = 0;
     s->pending = (struct base_name){name.view, name.epoch};
     s->is_committed = false;
     s->previous = name.epoch;

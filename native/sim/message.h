@@ -42,7 +42,7 @@ struct message {
     uint64_t limit[FTMB_MAX_WORKERS]; /* CREDIT; PROMOTE: PALs of each worker */
 };
 
-#define SIM_CHANNEL 64u
+#define SIM_CHANNEL 256u /* more than are sent to one that is stopped */
 
 struct channel {
     struct message message[SIM_CHANNEL];

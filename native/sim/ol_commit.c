@@ -50,22 +50,34 @@ static void tell_superseded(void)
     }
 }
 
+/* Whoever holds it waits to hear what becomes of it, and so does the master, which may have sent
+ * it. While a view is to begin that is not known. */
+static void answer_stale(uint32_t slot, const struct message *prepared)
+{
+    struct view_state *view = &sim.ol.state;
+    const struct message committed = ol_committed_message();
+    if ((int)slot == view->master || view->promoting || view->heir)
+        return;
+    if (base_same(prepared->name, committed.name)) {
+        ol_send((int)slot, &committed);
+        return;
+    }
+    const struct message none = {.type = MSG_VOID, .name = prepared->name};
+    cover(COVER_VOID);
+    ol_send((int)slot, &none);
+    if (!ol_present(slot) || prepared->name.view != view->view || view->member[slot].eligible)
+        return;
+    view_refused(view, slot);
+    ol_tell_backup(slot, true);
+}
+
 void ol_on_prepared(uint32_t slot, const struct message *message)
 {
     const struct message committed = ol_committed_message();
-    const struct view_state *view = &sim.ol.state;
     switch (view_prepared(&sim.ol.state, slot, message->incarnation, message->name.view,
                           message->name.epoch, &message->cut)) {
-    case VIEW_STALE: /* whoever holds it waits to hear what becomes of it */
-        if ((int)slot == view->master || view->promoting || view->heir)
-            break;
-        if (base_same(message->name, committed.name)) {
-            ol_send((int)slot, &committed);
-        } else {
-            const struct message none = {.type = MSG_VOID, .name = message->name};
-            cover(COVER_VOID);
-            ol_send((int)slot, &none);
-        }
+    case VIEW_STALE:
+        answer_stale(slot, message);
         break;
     case VIEW_LATE:
         cover(COVER_PREPARED_LATE);

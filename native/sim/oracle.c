@@ -144,6 +144,8 @@ void oracle_input(struct worker *worker, const struct wire_input *in)
         sim_fail("I2", "worker %u: input %llu is not the one that was accepted", w,
                  (unsigned long long)number);
     worker->proc->program->latest_ns = u64_max(worker->proc->program->latest_ns, in->stamp_ns);
+    if (sim.program->begins)
+        sim.program->begins(in);
 }
 
 void oracle_packet(struct worker *worker, const struct wire_input *in, const struct nf_packet *out)
@@ -307,6 +309,10 @@ static void on_counter(void *self, const char *name, uint64_t value)
     (void)self;
     cover_if(value && strcmp(name, "mappings_expired") == 0, COVER_NAT_EXPIRED);
     cover_if(value && strcmp(name, "dropped_no_port") == 0, COVER_NAT_EXHAUSTED);
+    cover_if(value && strcmp(name, "dropped_half_open") == 0, COVER_FIREWALL_HALF_OPEN);
+    cover_if(value && strcmp(name, "ended") == 0, COVER_FIREWALL_EXPIRED);
+    cover_if(value && strcmp(name, "dropped_user") == 0, COVER_LIMIT_USER);
+    cover_if(value && strcmp(name, "dropped_total") == 0, COVER_LIMIT_TOTAL);
 }
 
 static void on_check(void *self, const char *name, bool ok, const char *detail)

@@ -128,6 +128,16 @@ static const struct plant plants[] = {
     {P_SUPERSEDED_UNTOLD, "superseded-untold",
      "found by the simulator: a backup keeps what it prepared though another prepared a later one",
      ANY, NULL, true},
+    {P_RATELIMIT_LOST_UPDATE, "ratelimit-lost-update",
+     "function: total read outside of its section", PROGRAM_RATELIMIT, NULL, false},
+    {P_FORGET_GOES_ON, "forget-goes-on", "changes are forgotten, and builds go on all the same",
+     ANY, NULL, false},
+    {P_ANEW_KEEPS_BASE, "anew-keeps-base",
+     "changes are forgotten, and deltas build on the base all the same", ANY, NULL, false},
+    {P_FIREWALL_TWO_ENTRIES, "firewall-two-entries",
+     "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
+    {P_LB_LOADS_OUTSIDE, "lb-loads-outside", "function: loads read outside of their section",
+     PROGRAM_LB, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

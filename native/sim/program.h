@@ -24,6 +24,8 @@ struct program {
     void (*params)(uint64_t *params);
     /* The next packet that is offered. */
     void (*packet)(struct packet_in *packet);
+    /* A worker begins an input, in a replay too. May be NULL. */
+    void (*begins)(const struct wire_input *in);
     /* A packet was processed by `worker`; `out` NULL: dropped. May be NULL. */
     void (*processed)(struct worker *worker, const struct wire_input *in,
                       const struct nf_packet *out);
@@ -31,7 +33,8 @@ struct program {
     void (*delivered)(const uint8_t *bytes, uint32_t length, uint8_t port);
 };
 
-extern const struct program program_random, program_nat, program_monitor;
+extern const struct program program_random, program_nat, program_monitor, program_ratelimit,
+    program_firewall, program_lb;
 
 /* A section of `ctx` leaves `value` in variable `id`: what was logged must leave the same again. */
 void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value);

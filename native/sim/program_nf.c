@@ -4,7 +4,7 @@
 #include "nf/nat.h"
 #include "sim/program.h"
 
-extern const struct nf nf_monitor, nf_nat;
+extern const struct nf nf_monitor, nf_nat, nf_ratelimit;
 
 static void put16(uint8_t *at, uint32_t value)
 {
@@ -216,3 +216,78 @@ const struct program program_monitor = {.name = "monitor",
                                         .section_pals = 1,
                                         .params = monitor_params,
                                         .packet = monitor_packet};
+
+/* ---- ratelimit ---------------------------------------------------------------------------- */
+
+#define LIMIT_HOSTS 8u /* as many as a set has places: nobody is ever forgotten */
+enum { LIMIT_USERS, LIMIT_USER_KBPS, LIMIT_USER_BURST, LIMIT_TOTAL_KBPS, LIMIT_TOTAL_BURST };
+
+/* What has left in this run, whoever was master. */
+static struct {
+    uint64_t first_ns, latest_ns; /* stamps */
+    uint64_t bytes[LIMIT_HOSTS];
+    uint32_t run;
+} left;
+
+static void ratelimit_params(uint64_t *out)
+{
+    struct rng rng = rng_stream(sim.config.seed, 9);
+    out[LIMIT_USERS] = rng_between(&rng, 1, 6);
+    out[LIMIT_USER_KBPS] = 10000u << rng_below(&rng, 5);
+    out[LIMIT_USER_BURST] = rng_between(&rng, 64, 500);
+    out[LIMIT_TOTAL_KBPS] = 40000u << rng_below(&rng, 4);
+    out[LIMIT_TOTAL_BURST] = rng_between(&rng, 64, 1000);
+}
+
+static void ratelimit_packet(struct packet_in *packet)
+{
+    monitor_packet(packet);
+    if (packet->port == NF_OUTSIDE) { /* the inside host is the destination */
+        uint8_t *ip = packet->bytes + ETHERNET_BYTES, source[4];
+        memcpy(source, ip + 12, sizeof(source));
+        memcpy(ip + 12, ip + 16, sizeof(source));
+        memcpy(ip + 16, source, sizeof(source));
+    }
+}
+
+static void ratelimit_processed(struct worker *worker, const struct wire_input *in,
+                                const struct nf_packet *packet)
+{
+    (void)worker;
+    (void)packet;
+    if (left.run != sim.run)
+        memset(&left, 0, sizeof(left));
+    if (left.run != sim.run || in->stamp_ns < left.first_ns)
+        left.first_ns = in->stamp_ns;
+    left.run = sim.run;
+    left.latest_ns = u64_max(left.latest_ns, in->stamp_ns);
+}
+
+/* Bytes that may have left by now. */
+static uint64_t allowed(uint64_t kbps, uint64_t burst)
+{
+    return burst + (left.latest_ns - left.first_ns) * kbps / 8000000 + 1;
+}
+
+static void ratelimit_delivered(const uint8_t *bytes, uint32_t length, uint8_t port)
+{
+    struct program_flow flow = flow_of(bytes);
+    uint32_t host = (port == NF_OUTSIDE ? flow.source : flow.destination) - 0x0a000001u;
+    uint64_t sum = 0;
+    FTMB_ASSERT(host < LIMIT_HOSTS && left.run == sim.run);
+    left.bytes[host] += length;
+    for (uint32_t h = 0; h < LIMIT_HOSTS; h++)
+        sum += left.bytes[h];
+    if (left.bytes[host] > allowed(sim.params[LIMIT_USER_KBPS], sim.params[LIMIT_USER_BURST]))
+        sim_fail("nf", "ratelimit: more of a user has left than its limit allows");
+    if (sum > allowed(sim.params[LIMIT_TOTAL_KBPS], sim.params[LIMIT_TOTAL_BURST]))
+        sim_fail("nf", "ratelimit: more has left than the limit for all allows");
+}
+
+const struct program program_ratelimit = {.name = "ratelimit",
+                                          .nf = &nf_ratelimit,
+                                          .section_pals = 2,
+                                          .params = ratelimit_params,
+                                          .packet = ratelimit_packet,
+                                          .processed = ratelimit_processed,
+                                          .delivered = ratelimit_delivered};

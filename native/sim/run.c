@@ -235,9 +235,9 @@ static void end_main(void *self)
 static void choose_program(void)
 {
     static const struct program *const programs[PROGRAMS] = {
-        [PROGRAM_RANDOM] = &program_random,
-        [PROGRAM_NAT] = &program_nat,
-        [PROGRAM_MONITOR] = &program_monitor,
+        [PROGRAM_RANDOM] = &program_random,     [PROGRAM_NAT] = &program_nat,
+        [PROGRAM_MONITOR] = &program_monitor,   [PROGRAM_RATELIMIT] = &program_ratelimit,
+        [PROGRAM_FIREWALL] = &program_firewall, [PROGRAM_LB] = &program_lb,
     };
     char why[160];
     sim.program = programs[sim.config.program];

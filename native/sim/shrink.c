@@ -106,7 +106,6 @@ uint32_t shrink(uint64_t seed, struct sim_options *options)
 
 void shrink_command(char *out, size_t size, uint64_t seed, const struct sim_options *options)
 {
-    static const char *const programs[] = {"random", "nat", "monitor"};
     size_t at = (size_t)snprintf(out, size, "ftmb-sim --seed %llu", (unsigned long long)seed);
     const struct {
         const char *name;
@@ -120,7 +119,8 @@ void shrink_command(char *out, size_t size, uint64_t seed, const struct sim_opti
                                    (long long)number[i].value);
     }
     if (options->program != PROGRAM_ALL && at < size)
-        at += (size_t)snprintf(out + at, size - at, " --program %s", programs[options->program]);
+        at += (size_t)snprintf(out + at, size - at, " --program %s",
+                               config_program_names[options->program]);
     if (options->engine != SIM_ENGINE_ALL && at < size)
         at += (size_t)snprintf(out + at, size - at, " --engine %s",
                                config_engine_names[options->engine]);

@@ -63,6 +63,7 @@ struct backup {
     bool delivered; /* and has got it */
     bool prepared;  /* and has all of it, so that it may be committed */
     bool refused;   /* or does not want it */
+    uint64_t built; /* epoch of the delta that its build went on with; 0: there is none */
     uint64_t posted_ns;
 };
 
@@ -75,6 +76,7 @@ struct snapshots {
     uint64_t slice_at;           /* where the next slice begins */
     uint64_t previous;           /* epoch of the delta before, in this view */
     bool making;                 /* its delta is not whole yet */
+    uint32_t lost;               /* in a row */
     bool is_committed;
     uint64_t committed_ns;
     uint64_t due_ns;

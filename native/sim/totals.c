@@ -170,7 +170,6 @@ void json_string(FILE *out, const char *text)
 int totals_json(const char *path, const struct plan *plan, const struct totals *totals,
                 double seconds)
 {
-    static const char *const programs[PROGRAMS] = {"random", "nat", "monitor"};
     FILE *out = fopen(path, "w");
     if (!out)
         return errno;
@@ -184,7 +183,7 @@ int totals_json(const char *path, const struct plan *plan, const struct totals *
         (unsigned long long)totals->hash, (unsigned long long)(totals->schedules - totals->exact),
         (unsigned long long)totals->exact);
     for (uint32_t i = 0; i < PROGRAMS; i++)
-        fprintf(out, "%s\"%s\": %llu", i ? ", " : "", programs[i],
+        fprintf(out, "%s\"%s\": %llu", i ? ", " : "", config_program_names[i],
                 (unsigned long long)totals->programs[i]);
     fprintf(out, "},\n \"engines\": {");
     for (uint32_t i = 0; i < SIM_ENGINES; i++)

@@ -95,7 +95,8 @@ static void bench_case(const char *nf, uint32_t flows, double seconds)
     memset(&b, 0, sizeof(b));
     struct harness_setting nat[] = {
         {"addresses", 16}, {"capacity", flows < 65536 ? 65536 : flows}, {NULL, 0}};
-    struct harness_setting monitor[] = {{"flows", flows}, {NULL, 0}};
+    /* Samples would be work that `monitor` does not have. */
+    struct harness_setting monitor[] = {{"flows", flows}, {"sample_every", 0}, {NULL, 0}};
     bool is_nat = strcmp(nf, "nat") == 0;
     harness_open(&b.h, nf, 1, is_nat ? nat : monitor);
     b.flows = flows;
@@ -125,7 +126,7 @@ static void bench_case(const char *nf, uint32_t flows, double seconds)
         double out = measure(&b, seconds, false, false, &sum) - floor;
         floor = measure(&b, seconds / 4, true, true, &sum);
         double in = is_nat ? measure(&b, seconds, true, false, &sum) - floor : 0;
-        printf("%-8s %8u flows  %-6s  out %6.1f ns", nf, flows, logged ? "logged" : "plain", out);
+        printf("%-15s %8u flows  %-6s  out %6.1f ns", nf, flows, logged ? "logged" : "plain", out);
         printf(is_nat ? "  in %6.1f ns" : "               ", in);
         printf("  (new flow, with the harness, %.0f ns; arena %.1f MB; %llu)\n", created,
                (double)arena_allocated(b.h.arena) / 1e6, (unsigned long long)(sum & 1));
@@ -142,5 +143,7 @@ int main(int argc, char **argv)
         bench_case("nat", flows[i], seconds);
     for (unsigned i = 0; i < 3; i++)
         bench_case("monitor", flows[i], seconds);
+    for (unsigned i = 0; i < 3; i++)
+        bench_case("monitor-pthread", flows[i], seconds);
     return 0;
 }

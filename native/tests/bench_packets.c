@@ -7,10 +7,10 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "io/slices.h"
 #include "traffic/pick.h"
 
 #define DRAWN (1u << 21)
@@ -31,20 +31,6 @@ void bench_pin(unsigned core)
     CPU_SET(core, &set);
     if (sched_setaffinity(0, sizeof(set), &set) != 0)
         fprintf(stderr, "core %u is not there: not pinned\n", core);
-}
-
-/* As the data plane does it where cores are shared: whoever yields to a worker that never sleeps
- * has its turn again after this time, and not after milliseconds. For all threads from here on. */
-static void ask_for_short_slices(void)
-{
-    struct {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } wish = {.size = sizeof(wish), .policy = SCHED_OTHER, .runtime = 100000};
-    (void)syscall(SYS_sched_setattr, 0, &wish, 0);
 }
 
 static void relax(void *env, unsigned worker, uint64_t rounds)
@@ -118,7 +104,7 @@ void bench_open(struct bench_packets *b, const char *nf, uint32_t workers, uint6
                 double zipf)
 {
     memset(b, 0, sizeof(*b));
-    ask_for_short_slices();
+    ask_for_short_slices(); /* as the data plane does it where cores are shared */
     open_function(b, nf, workers, megabytes);
     b->env = (struct ctx_env){.relax = relax, .clock = clock_of};
     b->group.workers = workers;

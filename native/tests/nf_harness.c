@@ -38,30 +38,65 @@ static void set_params(struct harness *h, const struct harness_setting *settings
     }
 }
 
+static uint64_t mapped_bytes(const struct harness *h)
+{
+    return align_up(h->arena_size, HUGE_PAGE);
+}
+
+/* Where there is room, or where the function wants it: then there is one such arena at a time. */
+static void *map_arena(const struct harness *h)
+{
+    uint64_t bytes = mapped_bytes(h);
+    void *memory;
+    if (h->nf->placed) {
+        memory = mmap(ARENA_ADDRESS, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        CHECK(memory == ARENA_ADDRESS);
+    } else {
+        memory = aligned_alloc(HUGE_PAGE, bytes);
+        CHECK(memory);
+    }
+    /* As in a replica; a wish, for the benchmark's sake. */
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    memset(memory, 0, h->arena_size);
+    return memory;
+}
+
+static void unmap_arena(struct harness *h)
+{
+    if (h->arena == ARENA_ADDRESS)
+        munmap(h->arena, mapped_bytes(h));
+    else
+        free(h->arena);
+}
+
 void harness_open(struct harness *h, const char *nf, uint32_t workers,
                   const struct harness_setting *settings)
+{
+    harness_open_nf(h, nf_find(nf), workers, settings);
+}
+
+void harness_open_nf(struct harness *h, const struct nf *nf, uint32_t workers,
+                     const struct harness_setting *settings)
 {
     char why[160] = "";
     ftmb_panic = panic;
     memset(h, 0, sizeof(*h));
-    h->nf = nf_find(nf);
+    h->nf = nf;
     h->workers = workers;
     h->now = 1000 * SECOND;
     CHECK(h->nf);
     set_params(h, settings);
     if (!h->nf->needs(h->params, workers, &h->needs, why)) {
-        fprintf(stderr, "%s: %s\n", nf, why);
+        fprintf(stderr, "%s: %s\n", nf->name, why);
         CHECK(!"parameters accepted");
     }
     h->arena_size =
         arena_bytes(h->needs.shared_bytes, h->needs.worker_bytes, workers, h->needs.variables);
-    uint64_t mapped = align_up(h->arena_size, HUGE_PAGE);
-    void *memory = aligned_alloc(HUGE_PAGE, mapped);
+    void *memory = map_arena(h);
     h->published = aligned_alloc(CACHE_LINE, workers * sizeof(*h->published));
     h->pals = calloc(h->needs.max_pals + 1, sizeof(*h->pals));
-    CHECK(memory && h->published && h->pals);
-    madvise(memory, mapped, MADV_HUGEPAGE); /* as in a replica; a wish, for the benchmark's sake */
-    memset(memory, 0, h->arena_size);
+    CHECK(h->published && h->pals);
     memset(h->published, 0, workers * sizeof(*h->published));
     h->arena = arena_create(memory, h->arena_size, h->needs.shared_bytes, h->needs.worker_bytes,
                             workers, h->needs.variables, 0);
@@ -86,9 +121,20 @@ void harness_open(struct harness *h, const char *nf, uint32_t workers,
     }
 }
 
+void harness_retire(struct harness *h)
+{
+    if (h->arena != ARENA_ADDRESS)
+        return;
+    void *copy = aligned_alloc(HUGE_PAGE, mapped_bytes(h));
+    CHECK(copy);
+    memcpy(copy, h->arena, h->arena_size);
+    unmap_arena(h);
+    h->arena = copy;
+}
+
 void harness_close(struct harness *h)
 {
-    free(h->arena);
+    unmap_arena(h);
     free(h->published);
     free(h->pals);
 }

@@ -38,6 +38,11 @@ struct harness {
 
 void harness_open(struct harness *h, const char *nf, uint32_t workers,
                   const struct harness_setting *settings);
+/* The same with a function that is in no registry. */
+void harness_open_nf(struct harness *h, const struct nf *nf, uint32_t workers,
+                     const struct harness_setting *settings);
+/* The run is over: its arena, if it lies at ARENA_ADDRESS, becomes a copy, to be compared. */
+void harness_retire(struct harness *h);
 void harness_close(struct harness *h);
 
 /* One packet; true if it was forwarded (h->out, out_length, out_port). The function gets a copy

@@ -182,6 +182,23 @@ const void *peer_expect(struct peer *peer, uint16_t type)
     return message->body;
 }
 
+void peer_send_piece(struct peer *channel, const struct delta *delta, uint64_t at, uint64_t length)
+{
+    static uint8_t body[sizeof(struct msg_delta) + MSG_DELTA_PIECE];
+    const struct delta_head *head = (const struct delta_head *)delta->bytes;
+    struct msg_delta piece = {
+        .view = head->view, .epoch = head->epoch, .offset = at, .total = delta->size};
+    memcpy(body, &piece, sizeof(piece));
+    memcpy(body + sizeof(piece), delta->bytes + at, length);
+    peer_send(channel, MSG_DELTA, head->view, 0, body, sizeof(piece) + length);
+}
+
+void peer_send_pieces(struct peer *channel, const struct delta *delta)
+{
+    for (uint64_t at = 0; at < delta->size; at += MSG_DELTA_PIECE)
+        peer_send_piece(channel, delta, at, u64_min(MSG_DELTA_PIECE, delta->size - at));
+}
+
 struct msg_hello peer_welcome(struct peer *ol, uint32_t view, uint32_t incarnation, bool active,
                               bool rejoined)
 {

@@ -51,6 +51,10 @@ const struct control_msg *peer_recv(struct peer *peer, int ms);
 /* It must come, be of this type, and have this body's size at least. */
 const void *peer_expect(struct peer *peer, uint16_t type);
 
+/* As a master: a piece of a delta, and all of them. */
+void peer_send_piece(struct peer *channel, const struct delta *delta, uint64_t at, uint64_t length);
+void peer_send_pieces(struct peer *channel, const struct delta *delta);
+
 /* Answer a replica's hello. */
 struct msg_hello peer_welcome(struct peer *ol, uint32_t view, uint32_t incarnation, bool active,
                               bool rejoined);

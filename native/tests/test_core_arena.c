@@ -57,6 +57,22 @@ static void test_refused(void)
     free(memory);
 }
 
+/* What is placed first lies at the beginning, and the variables behind it are complete. */
+static void test_first(void)
+{
+    struct arena *arena = make(2, 1000);
+    uint8_t *first = arena_place_first(arena, 5001);
+    CHECK(first == (uint8_t *)arena + arena->extents[0].start);
+    CHECK((uint8_t *)arena_seq(arena) >= first + 5001);
+    CHECK((uintptr_t)arena_seq(arena) % CACHE_LINE == 0 && arena_valid(arena, arena->size));
+    uint8_t *next = arena_alloc(arena, 0, 1, 1);
+    CHECK(next == (uint8_t *)(arena_seq(arena) + 1000));
+    free(arena);
+    arena = make(2, 1000);
+    CHECK(!arena_place_first(arena, SHARED + 5000));
+    free(arena);
+}
+
 /* Declared bytes can be had; when no more fit, NULL and nothing changes. */
 static void test_full(void)
 {
@@ -154,6 +170,7 @@ int main(int argc, char **argv)
     uint64_t seed = seed_begin(argc, argv);
     test_layout();
     test_refused();
+    test_first();
     test_full();
     test_random(seed);
     test_valid(seed);

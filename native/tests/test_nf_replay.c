@@ -7,6 +7,7 @@
 #endif
 #include "core/replay.h"
 #include "tests/nf_harness.h"
+#include "tests/odd_nf.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -113,10 +114,10 @@ static void *work(void *self)
     return NULL;
 }
 
-static void open_run(struct run *run, const char *nf, const struct harness_setting *settings,
+static void open_run(struct run *run, const struct nf *nf, const struct harness_setting *settings,
                      uint64_t seed, bool locked, struct replay *replay)
 {
-    harness_open(&run->h, nf, WORKERS, settings);
+    harness_open_nf(&run->h, nf, WORKERS, settings);
     pthread_barrier_init(&run->start, NULL, WORKERS);
     for (uint32_t w = 0; w < WORKERS; w++) {
         struct worker *worker = &run->workers[w];
@@ -141,6 +142,7 @@ static void execute(struct run *run)
     for (uint32_t w = 0; w < WORKERS; w++)
         CHECK(!pthread_join(run->workers[w].thread, NULL));
     harness_checks(&run->h);
+    harness_retire(&run->h);
 }
 
 static void close_run(struct run *run)
@@ -169,8 +171,8 @@ static void load(struct replay *replay, const struct run *first, uint64_t share,
     *total = slots;
 }
 
-static void test_function(const char *nf, const struct harness_setting *settings, uint64_t seed,
-                          bool locked)
+static void test_function(const struct nf *nf, const struct harness_setting *settings,
+                          uint64_t seed, bool locked)
 {
     struct run *runs = calloc(3, sizeof(*runs));
     CHECK(runs);
@@ -191,8 +193,16 @@ static void test_function(const char *nf, const struct harness_setting *settings
         waits += runs[0].workers[w].ctx.waits;
     }
     CHECK(memcmp(runs[0].h.arena, runs[1].h.arena, runs[0].h.arena_size) == 0);
-    if (strcmp(nf, "nat") == 0)
+    if (strcmp(nf->name, "nat") == 0)
         CHECK(harness_counter(&runs[0].h, "mappings_expired") > 1000);
+    if (strcmp(nf->name, "ratelimit") == 0)
+        CHECK(harness_counter(&runs[0].h, "dropped_user") > 1000 &&
+              harness_counter(&runs[0].h, "dropped_total") > 100);
+    if (strcmp(nf->name, "lb") == 0)
+        CHECK(harness_counter(&runs[0].h, "ended") > 1000);
+    if (strcmp(nf->name, "firewall") == 0)
+        CHECK(harness_counter(&runs[0].h, "ended") > 1000 &&
+              harness_counter(&runs[0].h, "dropped_half_open") > 10);
     replay_free(&replay);
 
     load(&replay, &runs[0], 150, &pals);
@@ -202,7 +212,7 @@ static void test_function(const char *nf, const struct harness_setting *settings
     uint64_t kept = replay.count[0] + replay.count[1] + replay.count[2];
     execute(&runs[2]);
     CHECK(replay_done(&replay) && kept < pals);
-    printf("%s%s: %llu accesses, %llu waited, %llu kept by the cut\n", nf,
+    printf("%s%s: %llu accesses, %llu waited, %llu kept by the cut\n", nf->name,
            locked ? ", reads locked" : "", (unsigned long long)pals, (unsigned long long)waits,
            (unsigned long long)kept);
     replay_free(&replay);
@@ -218,9 +228,27 @@ int main(int argc, char **argv)
                                           {"transitory_ms", 10}, {"icmp_ms", 10}, {NULL, 0}};
     const struct harness_setting monitor[] = {
         {"counters_per_packet", 3}, {"workers_per_counter", 2}, {"flows", 64}, {NULL, 0}};
+    /* 0.2 ms between packets of a worker: a user is over the limit as often as not. */
+    const struct harness_setting ratelimit[] = {{"users", 16},        {"user_kbps", 100},
+                                                {"user_burst", 200},  {"total_kbps", 2000},
+                                                {"total_burst", 500}, {NULL, 0}};
+    const struct harness_setting firewall[] = {
+        {"capacity", 16}, {"half_open", 8}, {"window", 0},         {"udp_ms", 10},
+        {"tcp_ms", 20},   {"icmp_ms", 10},  {"transitory_ms", 10}, {NULL, 0}};
+    const struct harness_setting lb[] = {{"capacity", 24}, {"least", 1},   {"table", 251},
+                                         {"udp_ms", 10},   {"tcp_ms", 10}, {"closing_ms", 10},
+                                         {NULL, 0}};
     for (unsigned locked = 0; locked < 2; locked++) {
-        test_function("nat", nat, seed, locked);
-        test_function("monitor", monitor, seed, locked);
+        test_function(nf_find("nat"), nat, seed, locked);
+        test_function(nf_find("monitor"), monitor, seed, locked);
+        test_function(nf_find("ratelimit"), ratelimit, seed, locked);
+        test_function(nf_find("firewall"), firewall, seed, locked);
+        test_function(nf_find("lb"), lb, seed, locked);
+#ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
+        const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
+        test_function(nf_find("monitor-pthread"), plain, seed, locked);
+        test_function(&nf_odd, NULL, seed, locked);
+#endif
     }
     return 0;
 }

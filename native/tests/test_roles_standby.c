@@ -47,24 +47,13 @@ static void seal(void)
 
 static void send_piece(uint64_t at, uint64_t length)
 {
-    static uint8_t body[sizeof(struct msg_delta) + MSG_DELTA_PIECE];
-    struct msg_delta piece = {
-        .view = head()->view, .epoch = head()->epoch, .offset = at, .total = delta.size};
-    memcpy(body, &piece, sizeof(piece));
-    memcpy(body + sizeof(piece), delta.bytes + at, length);
-    peer_send(&channel, MSG_DELTA, head()->view, 0, body, sizeof(piece) + length);
-}
-
-static void send_pieces(void)
-{
-    for (uint64_t at = 0; at < delta.size; at += MSG_DELTA_PIECE)
-        send_piece(at, u64_min(MSG_DELTA_PIECE, delta.size - at));
+    peer_send_piece(&channel, &delta, at, length);
 }
 
 /* All pieces; the acknowledgement that everything is there. */
 static void send_delta(void)
 {
-    send_pieces();
+    peer_send_pieces(&channel, &delta);
     const struct msg_delta_ack *ack;
     do
         ack = peer_expect(&channel, MSG_DELTA_ACK);
@@ -124,7 +113,7 @@ static void join(uint32_t view, uint32_t incarnation)
 static void test_acknowledged_first(uint64_t epoch)
 {
     make_delta(1, epoch, false);
-    send_pieces();
+    peer_send_pieces(&channel, &delta);
     expect_prepared();
     const struct control_msg *message;
     uint64_t have = 0;

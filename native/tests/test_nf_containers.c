@@ -1,0 +1,173 @@
+/* The containers that network functions share (nf/sets.h, nf/token_bucket.h), each against what it
+ * promises. */
+#include "nf/sets.h"
+#include "nf/token_bucket.h"
+#include "tests/nf_harness.h"
+
+#include <string.h>
+
+/* ---- token bucket: against one that is refilled, in exact arithmetic ------------------------ */
+
+typedef unsigned __int128 wide;
+
+/* Level and costs in 1/kbps-ths of 1/8000000 byte: a nanosecond refills kbps of them. */
+struct model {
+    uint64_t kbps;
+    wide depth, level;
+    uint64_t last; /* greatest stamp */
+};
+
+static bool model_takes(struct model *m, uint64_t now, uint32_t bytes)
+{
+    wide cost = (wide)bytes * 8000000, level = m->level;
+    wide back = 0;
+    if (now >= m->last) {
+        level += (wide)(now - m->last) * m->kbps;
+        level = level < m->depth ? level : m->depth;
+    } else if (level < m->depth) { /* what came in since that stamp is not there yet */
+        back = (wide)(m->last - now) * m->kbps;
+    }
+    if (level < cost + back)
+        return false;
+    m->level = level - cost;
+    m->last = now >= m->last ? now : m->last;
+    return true;
+}
+
+static void test_bucket(uint64_t *rng, uint64_t kbps, uint64_t depth)
+{
+    struct bucket_rate rate = bucket_rate_of(kbps, depth);
+    struct token_bucket bucket = {0}, after;
+    struct model m = {.kbps = kbps, .depth = (wide)depth * 8000000, .level = (wide)depth * 8000000};
+    uint64_t now = 1000 * SECOND, start = now, passed = 0, refused = 0;
+    uint64_t typical = 800ull * 8000000 / kbps; /* ns that 800 bytes take */
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t r = test_random(rng);
+        uint32_t bytes = 60 + (uint32_t)(r >> 8) % 1455;
+        now += r % 2000 == 0 ? typical * 100 : (r >> 32) % (typical + 1); /* twice the rate */
+        bool holds = bucket_holds(&bucket, &rate, now, bytes, &after);
+        CHECK(after.fraction <= BUCKET_FRACTION_MASK);
+        CHECK(holds == model_takes(&m, now, bytes));
+        if (holds) {
+            bucket = after;
+            passed += bytes;
+            CHECK(bucket.full_at <= now + rate.depth_ns);
+        }
+        refused += !holds;
+        CHECK((wide)passed * 8000000 <= (wide)(now - start) * kbps + (wide)depth * 8000000);
+    }
+    CHECK(refused > 3000 && refused < 17000);
+}
+
+/* Kept busy, it lets through its rate: nothing is lost to rounding. */
+static void test_bucket_rate(uint64_t kbps, uint32_t bytes)
+{
+    struct bucket_rate rate = bucket_rate_of(kbps, 4096);
+    struct token_bucket bucket = {0}, after;
+    uint64_t now = 1000 * SECOND, passed = 0;
+    for (unsigned i = 0; i < 200000; i++) {
+        now += bytes * 8000000ull / kbps / 3 + 1;
+        if (bucket_holds(&bucket, &rate, now, bytes, &after)) {
+            bucket = after;
+            passed += bytes;
+        }
+    }
+    uint64_t due = (uint64_t)((wide)(now - 1000 * SECOND) * kbps / 8000000) + 4096;
+    CHECK(passed <= due + due / 10000 && passed + due / 500 >= due - 4096);
+}
+
+/* An older stamp finds less, never more. */
+static void test_bucket_disorder(uint64_t *rng)
+{
+    struct bucket_rate rate = bucket_rate_of(8000, 10000); /* a byte a microsecond */
+    struct token_bucket bucket = {0}, after;
+    uint64_t latest = SECOND, passed = 0;
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t r = test_random(rng);
+        latest += (r >> 8) % 1000000;
+        uint64_t now = latest - (r >> 32) % 5000000;
+        if (bucket_holds(&bucket, &rate, now, 500, &after)) {
+            bucket = after;
+            passed += 500;
+        }
+        CHECK(passed <= 10000 + (latest - SECOND + 5000000) / 1000);
+    }
+    CHECK(passed > 1000000);
+}
+
+/* ---- sets: spread, places, bounds ---------------------------------------------------------- */
+
+/* `capacity` keys that follow one another, as addresses and ports do: how many find no place. */
+static uint64_t without_place(const struct sets *sets, uint64_t first, uint64_t step,
+                              uint64_t capacity)
+{
+    uint8_t *used = calloc(sets->count, 1);
+    uint64_t without = 0;
+    CHECK(used);
+    for (uint64_t i = 0; i < capacity; i++) {
+        uint32_t set = sets_pick(sets, sets_mix(first + i * step));
+        CHECK(set < sets->count);
+        if (used[set] == SETS_WAYS)
+            without++;
+        else
+            used[set]++;
+    }
+    free(used);
+    return without;
+}
+
+static void test_spread(void)
+{
+    const uint64_t capacity = 200000;
+    struct sets sets = {.count = sets_for(capacity)};
+    const uint64_t steps[] = {1, 2, 256, 1u << 16, 1u << 24, 0x01000001, 1ull << 32, 1ull << 48};
+    for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+        CHECK(without_place(&sets, 0x0a000001, steps[i], 60000) <= 60);
+    CHECK(without_place(&sets, 0x0a000001, 1, capacity) < capacity / 4000);
+    CHECK(sets_for(1) == 1 && sets_for(2) == 1 && sets_for(3) == 2);
+    CHECK(sets_pick(&(struct sets){.count = 1}, UINT64_MAX) == 0);
+}
+
+/* Sets lie apart, inside the memory that was asked for. */
+static void test_places(void)
+{
+    const uint64_t capacity = 1000;
+    const uint32_t entry = 48;
+    uint64_t size = arena_bytes(sets_bytes(capacity, entry), 64, 1, 1);
+    void *memory = aligned_alloc(4096, align_up(size, 4096));
+    CHECK(memory);
+    memset(memory, 0, size);
+    struct arena *arena = arena_create(memory, size, sets_bytes(capacity, entry), 64, 1, 1, 0);
+    struct sets sets, more;
+    CHECK(arena && sets_init(&sets, arena, capacity, entry));
+    CHECK(sets.count == 500 && sets.set_bytes == SETS_WAYS * entry);
+    for (uint32_t i = 0; i < sets.count; i++) {
+        uint8_t *set = sets_at(arena, &sets, i);
+        for (uint32_t b = 0; b < sets.set_bytes; b++)
+            CHECK(set[b] == 0);
+        memset(set, 1 + (int)(i % 200), sets.set_bytes);
+    }
+    for (uint32_t i = 0; i < sets.count; i++) {
+        const uint8_t *set = sets_at(arena, &sets, i);
+        CHECK(set[0] == 1 + i % 200 && set[sets.set_bytes - 1] == 1 + i % 200);
+        CHECK((uint64_t)(set - (uint8_t *)arena) + sets.set_bytes <= size);
+    }
+    CHECK(!sets_init(&more, arena, capacity, entry));
+    free(memory);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t rng = test_seed(argc, argv);
+    test_bucket(&rng, 1000, 20000);
+    test_bucket(&rng, 100000, 1514);
+    test_bucket(&rng, 8000000, 1u << 20); /* costs of all of these are whole in its unit */
+    test_bucket(&rng, 1, 5000);
+    test_bucket_rate(1, 64);
+    test_bucket_rate(100000000, 64);
+    test_bucket_rate(999983, 1514); /* divides nothing */
+    test_bucket_disorder(&rng);
+    test_spread();
+    test_places();
+    return 0;
+}

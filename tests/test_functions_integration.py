@@ -1,0 +1,53 @@
+"""The network functions beside nat and monitor, each in a trial whose master is killed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import RunFtmb
+from real_trials import KILL, assert_exactly_once, sound, spec
+
+pytestmark = pytest.mark.slow
+
+
+def crashed(trial: RunFtmb, nf: dict[str, Any], **traffic: Any) -> dict[str, Any]:
+    """A trial of the function in which the master is killed, and every check passes."""
+    tree = spec(nf=nf, ft={"snapshot": {"period_ms": 20}}, traffic=traffic, faults=[KILL])
+    record = sound(trial, tree)
+    assert_exactly_once(record)
+    names = {check["name"] for check in record["checks"]}
+    assert {"exactly_once", "equal_replay", "conservation", "outcome"} <= names
+    assert any(name.startswith(f"{nf['name']}.") for name in names)
+    return record
+
+
+def test_ratelimit(trial: RunFtmb) -> None:
+    """2,000 flows are 125 hosts, which offer 24 Mbit/s, 10 of it the first one. Within their limits
+    they offer 9, of which 6 may pass: both limits are met by thousands of packets."""
+    limits = {"user_kbps": 200, "user_burst": 2000, "total_kbps": 6_000, "total_burst": 6_000}
+    record = crashed(trial, {"name": "ratelimit"} | limits, zipf=1.0)
+    function = record["nf"]
+    assert function["dropped_user"] > 1000
+    assert function["dropped_total"] > 1000
+    assert function["dropped_no_room"] == function["dropped_malformed"] == 0
+
+
+def test_firewall(trial: RunFtmb) -> None:
+    """Replies of UDP flows pass, what begins outside does not."""
+    record = crashed(trial, {"name": "firewall"})
+    function = record["nf"]
+    assert function["opened"] >= function["connections"] >= 2000
+    assert function["forwarded"] > 10_000
+    assert function["dropped_no_room"] == function["dropped_rule"] == 0
+
+
+@pytest.mark.parametrize("least", [0, 1], ids=["maglev", "least"])
+def test_lb(trial: RunFtmb, least: int) -> None:
+    """The generator's servers are 16 virtual addresses; what answers goes through unchanged."""
+    record = crashed(trial, {"name": "lb", "backends": 5, "least": least})
+    function = record["nf"]
+    assert function["opened"] >= function["connections"] >= 2000
+    assert function["balanced"] > 10_000
+    assert function["passed"] > 1000
+    assert function["fewest_of_a_backend"] > function["most_of_a_backend"] / 2
