@@ -63,7 +63,8 @@ static void do_without_large_pages(void)
 
 static void give_way(void)
 {
-    (void)sched_yield();
+    if (!atomic_load_explicit(&node.replica.hurry, memory_order_relaxed))
+        (void)sched_yield();
 }
 
 static int lcore_main(void *arg)

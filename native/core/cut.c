@@ -4,22 +4,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Zeroes whose pages are there: a compiler makes calloc() of malloc() and memset(), which leaves
+ * fetching them to the failover. */
+static void *fetched(uint64_t count, size_t size)
+{
+    volatile uint8_t *memory = calloc(count, size);
+    for (uint64_t at = 0; memory && at < count * size; at += 4096)
+        memory[at] = 0;
+    return (void *)(uintptr_t)memory;
+}
+
 int replay_init(struct replay *replay, uint32_t workers, uint32_t variables, uint64_t slots)
 {
     memset(replay, 0, sizeof(*replay));
     replay->workers = workers;
     replay->variables = variables;
     replay->slot_capacity = slots + variables;
-    replay->variable = malloc(((uint64_t)variables + 1) * sizeof(*replay->variable));
-    replay->touched = malloc(((uint64_t)variables + 1) * sizeof(*replay->touched));
-    replay->slots = malloc(replay->slot_capacity * sizeof(*replay->slots));
+    replay->variable = fetched((uint64_t)variables + 1, sizeof(*replay->variable));
+    replay->touched = fetched((uint64_t)variables + 1, sizeof(*replay->touched));
+    replay->slots = fetched(replay->slot_capacity, sizeof(*replay->slots));
     if (!replay->variable || !replay->touched || !replay->slots) {
         replay_free(replay);
         return REPLAY_NO_MEMORY;
     }
-    memset(replay->variable, 0, ((uint64_t)variables + 1) * sizeof(*replay->variable));
-    memset(replay->touched, 0, ((uint64_t)variables + 1) * sizeof(*replay->touched));
-    memset(replay->slots, 0, replay->slot_capacity * sizeof(*replay->slots));
     return REPLAY_OK;
 }
 
@@ -38,27 +45,39 @@ static void forget_touched(struct replay *replay)
     replay->touched_count = 0;
 }
 
-/* Count writes and accesses of every variable in log/count; give each its slots, one per version
- * that a logged access may name (base .. base + writes). */
-static int index_variables(struct replay *replay, const _Atomic uint64_t *base_seq)
+/* Ask the processor for what the PAL so many places on will need. In a process that has just been
+ * promoted nearly each access is a miss, of the TLB too, and no packet flows meanwhile. */
+static inline void prefetch_variable(const struct replay *replay, uint32_t worker, uint64_t at,
+                                     const _Atomic uint64_t *base_seq)
 {
-    forget_touched(replay);
-    for (uint32_t w = 0; w < replay->workers; w++) {
-        for (uint64_t i = 0; i < replay->count[w]; i++) {
-            uint32_t id = pal_id(replay->log[w][i]);
-            if (id == PAL_ID_DETERMINANT && !(replay->log[w][i] & PAL_WRITE))
-                continue;
-            if (id >= replay->variables)
-                return REPLAY_BAD_LOG;
-            struct replay_variable *x = &replay->variable[id];
-            if (atomic_load_explicit(&x->left, memory_order_relaxed) == 0) {
-                replay->touched[replay->touched_count++] = id;
-                x->base = atomic_load_explicit(&base_seq[id], memory_order_relaxed) >> 1;
-            }
-            x->writes += (replay->log[w][i] & PAL_WRITE) != 0;
-            atomic_fetch_add_explicit(&x->left, 1, memory_order_relaxed);
-        }
+    enum { AHEAD = 24 };
+    if (at + AHEAD >= replay->count[worker])
+        return;
+    uint32_t id = pal_id(replay->log[worker][at + AHEAD]);
+    if (id >= replay->variables)
+        return;
+    __builtin_prefetch(&replay->variable[id], 1);
+    __builtin_prefetch(&base_seq[id]);
+}
+
+/* Only one thread is here. */
+static void count_access(struct replay *replay, uint32_t id, bool write,
+                         const _Atomic uint64_t *base_seq)
+{
+    struct replay_variable *x = &replay->variable[id];
+    uint32_t left = atomic_load_explicit(&x->left, memory_order_relaxed);
+    if (left == 0) {
+        replay->touched[replay->touched_count++] = id;
+        x->base = atomic_load_explicit(&base_seq[id], memory_order_relaxed) >> 1;
     }
+    x->writes += write;
+    atomic_store_explicit(&x->left, left + 1, memory_order_relaxed);
+}
+
+/* Give each variable its slots, one per version that a logged access may name (base .. base +
+ * writes). */
+static int place_slots(struct replay *replay)
+{
     uint64_t offset = 0;
     for (uint32_t i = 0; i < replay->touched_count; i++) {
         struct replay_variable *x = &replay->variable[replay->touched[i]];
@@ -74,6 +93,25 @@ static int index_variables(struct replay *replay, const _Atomic uint64_t *base_s
     }
     memset(replay->slots, 0, offset * sizeof(*replay->slots));
     return REPLAY_OK;
+}
+
+/* Count writes and accesses of every variable in log/count, and place its slots. */
+static int index_variables(struct replay *replay, const _Atomic uint64_t *base_seq)
+{
+    forget_touched(replay);
+    for (uint32_t w = 0; w < replay->workers; w++) {
+        for (uint64_t i = 0; i < replay->count[w]; i++) {
+            uint64_t pal = replay->log[w][i];
+            uint32_t id = pal_id(pal);
+            prefetch_variable(replay, w, i, base_seq);
+            if (id == PAL_ID_DETERMINANT && !(pal & PAL_WRITE))
+                continue;
+            if (id >= replay->variables)
+                return REPLAY_BAD_LOG;
+            count_access(replay, id, pal & PAL_WRITE, base_seq);
+        }
+    }
+    return place_slots(replay);
 }
 
 /* Mark which versions are written in the logs. A version beyond base + writes can never have all

@@ -17,8 +17,17 @@
 
 #include "io/clock.h"
 
+#define ROUTINE_NS 250000000ull /* what is routine waits so long to be written */
+
+enum urgency { ROUTINE, AT_ONCE, DYING };
+
 static char process_name[64] = "?";
 static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Routine events that wait. Guarded by the lock, as is the time when something was last written. */
+static char waiting[16384];
+static size_t waiting_length;
+static uint64_t written_ns;
 
 void event_process(const char *process)
 {
@@ -60,8 +69,28 @@ static bool take_turn(bool dying)
     return false;
 }
 
+/* In order, whatever waited first. */
+static void write_line(const char *line, size_t length, bool routine)
+{
+    uint64_t now = clock_ns();
+
+    if (waiting_length + length > sizeof(waiting)) {
+        write_all(waiting, waiting_length);
+        waiting_length = 0;
+    }
+    if (routine && now - written_ns < ROUTINE_NS && length <= sizeof(waiting)) {
+        memcpy(waiting + waiting_length, line, length);
+        waiting_length += length;
+        return;
+    }
+    write_all(waiting, waiting_length);
+    waiting_length = 0;
+    write_all(line, length);
+    written_ns = now;
+}
+
 /* Write one event line; steals `fields` (may be NULL). False when out of memory. */
-static bool write_event(const char *name, json_t *fields, bool dying)
+static bool write_event(const char *name, json_t *fields, enum urgency urgency)
 {
     json_t *event = json_pack("{s:I,s:s,s:s}", "t_ns", (json_int_t)clock_ns(), "process",
                               process_name, "event", name);
@@ -75,30 +104,55 @@ static bool write_event(const char *name, json_t *fields, bool dying)
         return false;
     size_t length = strlen(line);
     line[length] = '\n'; /* over the terminator: the line is written by length */
-    if (take_turn(dying)) {
-        write_all(line, length + 1);
+    if (take_turn(urgency == DYING)) {
+        write_line(line, length + 1, urgency == ROUTINE);
         pthread_mutex_unlock(&write_lock);
     }
     free(line);
     return true;
 }
 
-void event_emit(const char *name, const char *fmt, ...)
+void event_flush(void)
+{
+    pthread_mutex_lock(&write_lock);
+    if (waiting_length > 0 && clock_ns() - written_ns >= ROUTINE_NS) {
+        write_all(waiting, waiting_length);
+        waiting_length = 0;
+        written_ns = clock_ns();
+    }
+    pthread_mutex_unlock(&write_lock);
+}
+
+static void emit(const char *name, const char *fmt, va_list args, enum urgency urgency)
 {
     json_t *fields = NULL;
     json_error_t error;
 
     if (fmt != NULL) {
-        va_list args;
-
-        va_start(args, fmt);
         fields = json_vpack_ex(&error, 0, fmt, args);
-        va_end(args);
         if (fields == NULL || !json_is_object(fields))
             die(3, "event %s: format %s does not pack: %s", name, fmt, error.text);
     }
-    if (!write_event(name, fields, false))
+    if (!write_event(name, fields, urgency))
         die(3, "event %s: out of memory", name);
+}
+
+void event_emit(const char *name, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    emit(name, fmt, args, AT_ONCE);
+    va_end(args);
+}
+
+void event_routine(const char *name, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    emit(name, fmt, args, ROUTINE);
+    va_end(args);
 }
 
 static volatile sig_atomic_t dying_with;
@@ -123,6 +177,6 @@ void die(int code, const char *fmt, ...)
     dying_with = code;
     (void)signal(SIGABRT, on_abort);
     fprintf(stderr, "ftmb-node: %s\n", message);
-    write_event("fatal", json_pack("{s:s}", "message", message), true);
+    write_event("fatal", json_pack("{s:s}", "message", message), DYING);
     _exit(code);
 }

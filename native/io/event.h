@@ -11,6 +11,14 @@ void event_process(const char *process);
  * pack is a bug and ends the process. A reader that went away is ignored. */
 void event_emit(const char *name, const char *fmt, ...);
 
+/* The same for what comes with each snapshot, and nothing follows from at once: written with the
+ * next event, or by event_flush(), 250 ms after the last write at the latest. Whoever reads takes
+ * time from the cores that are measured, most of it for waking up. Lost if the process is killed. */
+void event_routine(const char *name, const char *fmt, ...);
+
+/* Whoever uses event_routine() calls this every few milliseconds. */
+void event_flush(void);
+
 /* End the process with `code` (exit codes: see app/): one line "ftmb-node: ..." on stderr, a
  * `fatal` event, then _exit() without running exit handlers, since other threads still run. */
 _Noreturn void die(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -77,8 +77,8 @@ static void try_commit(struct output_logger *ol)
             ol_send_committed(ol, ol_replica(ol, slot));
     }
     ol_send_committed(ol, ol_input_logger(ol));
-    event_emit("commit", "{s:I,s:I}", "view", (json_int_t)ol->state.committed.view, "epoch",
-               (json_int_t)pending.epoch);
+    event_routine("commit", "{s:I,s:I}", "view", (json_int_t)ol->state.committed.view, "epoch",
+                  (json_int_t)pending.epoch);
     ol_tell_protection(ol);
 }
 
@@ -171,6 +171,7 @@ static void tick(struct output_logger *ol)
 {
     uint64_t now = clock_ns();
     ol_look_for_silence(ol, now);
+    event_flush();
     look_after_peers(ol, now);
     ol_await_heir(ol, now);
     try_commit(ol);

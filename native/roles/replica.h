@@ -38,6 +38,7 @@ struct replica {
     pthread_mutex_t state_lock;
     struct standby standby; /* guarded by it, as is the next */
     bool promoting;         /* nothing may be prepared any more */
+    atomic_bool hurry;      /* from a promotion until the workers run: nobody gives way */
     bool refused_last;      /* the delta received last */
     uint64_t refused;       /* deltas */
 
@@ -83,8 +84,9 @@ void replica_state_wake(struct replica *replica);
 void replica_state_path(const struct replica *replica, uint32_t slot, char *path, size_t size);
 void replica_state_hurry(const struct replica *replica);
 
-/* Copying, comparing and digesting do not yield, and pollers do: at the same priority these would
- * keep the core to themselves for milliseconds. */
+/* Copying, comparing and digesting must not take half a core from a poller that has it to itself.
+ * Where cores are shared they give way every few microseconds instead (breathe()): with a step back
+ * on top they would hardly ever run, since each yield costs a thread its slice. */
 #define REPLICA_BULK_NICENESS 9
 /* Of the calling thread; positive: step back by so much. */
 void replica_change_niceness(int by);

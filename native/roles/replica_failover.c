@@ -33,6 +33,7 @@ static void take_logs(struct replica *replica, const struct msg_promote *promote
  * on. What is prepared is that base, if the news of its commit did not come through. */
 static void settle_on(struct replica *replica, struct base_name base)
 {
+    atomic_store(&replica->hurry, true);
     replica_state_hurry(replica);
     pthread_mutex_lock(&replica->state_lock);
     struct standby *standby = &replica->standby;
@@ -110,6 +111,7 @@ void replica_go(struct replica *replica, uint32_t view)
     atomic_store(&group->active, 1);
     pthread_cond_broadcast(&group->wake);
     pthread_mutex_unlock(&group->lock);
+    atomic_store(&replica->hurry, false);
     if (!anything)
         event_emit("replay_done", "{s:I,s:I,s:I}", "view", (json_int_t)view, "packets",
                    (json_int_t)0, "pals", (json_int_t)0);

@@ -43,7 +43,8 @@ void *replica_state_main(void *self)
 {
     struct replica *replica = self;
     atomic_store(&replica->state_thread_id, gettid());
-    replica_change_niceness(REPLICA_BULK_NICENESS);
+    if (!replica->config->yield)
+        replica_change_niceness(REPLICA_BULK_NICENESS);
     int niceness = getpriority(PRIO_PROCESS, 0);
     state_receiver_main(replica); /* returns at once where the replica is active from the start */
     (void)setpriority(PRIO_PROCESS, 0, niceness);

@@ -274,11 +274,12 @@ static void report(const struct state_sender *sender)
     uint64_t slice = 0, at = 0, offset, length;
     while (snapshot_range(s->arena, head->slice, &at, &offset, &length))
         slice += length;
-    event_emit("snapshot", "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:I}", "epoch",
-               (json_int_t)head->epoch, "pause_ns", (json_int_t)s->pause_ns, "copy_ns",
-               (json_int_t)s->make_ns, "fork_ns", (json_int_t)s->fork_ns, "bytes",
-               (json_int_t)head->bytes, "lines", (json_int_t)head->lines, "slice",
-               (json_int_t)slice, "full", head->slice.lines != 0, "undo", (json_int_t)s->undo_used);
+    event_routine("snapshot", "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:I}", "epoch",
+                  (json_int_t)head->epoch, "pause_ns", (json_int_t)s->pause_ns, "copy_ns",
+                  (json_int_t)s->make_ns, "fork_ns", (json_int_t)s->fork_ns, "bytes",
+                  (json_int_t)head->bytes, "lines", (json_int_t)head->lines, "slice",
+                  (json_int_t)slice, "full", head->slice.lines != 0, "undo",
+                  (json_int_t)s->undo_used);
 }
 
 /* The slice of a build, as large as the bandwidth limit allows; the next one not before it would be
@@ -446,7 +447,7 @@ static void count_skipped(struct replica *replica, uint64_t now)
         replica->config->schedule != SCHEDULE_PERIOD || replica->config->engine == ENGINE_NONE)
         return;
     sender->snapshotter.skipped++;
-    event_emit("snapshot_skipped", "{s:I}", "pending", (json_int_t)sender->pending.epoch);
+    event_routine("snapshot_skipped", "{s:I}", "pending", (json_int_t)sender->pending.epoch);
     sender->due_ns += replica->config->period_us * NS_PER_US;
 }
 
@@ -456,6 +457,7 @@ static void turn(struct replica *replica)
     uint64_t now = clock_ns();
     look_at_news(replica, now);
     free_logs(replica);
+    event_flush();
     take_up_base(replica);
     catch_up(replica, now);
     count_skipped(replica, now);

@@ -69,6 +69,24 @@ static void child_emits(void)
         pthread_join(threads[i], NULL);
 }
 
+/* More than may wait, and an urgent one at the end. */
+static void child_has_routine(void)
+{
+    event_process("tester");
+    for (int i = 0; i < EACH; i++)
+        event_routine("tick", "{s:i,s:s}", "number", i, "text", "routine");
+    event_emit("tick", "{s:i}", "number", EACH);
+}
+
+static void child_flushes(void)
+{
+    event_process("tester");
+    event_emit("tick", "{s:i}", "number", 0);
+    event_routine("tick", "{s:i}", "number", 1);
+    for (uint64_t begun = clock_ns(); clock_ns() - begun < 400000000ull;)
+        event_flush();
+}
+
 static void child_dies(void)
 {
     CHECK(freopen("/dev/null", "w", stderr) != NULL);
@@ -109,6 +127,21 @@ static void test_lines_of_many_threads(void)
     fclose(output);
 }
 
+static void test_routine(void (*child)(void), int count)
+{
+    FILE *output;
+    json_t *event;
+    int number = 0;
+
+    CHECK(run_child(child, &output) == 0);
+    for (; (event = read_event(output)) != NULL; number++) {
+        CHECK(json_integer_value(json_object_get(event, "number")) == number);
+        json_decref(event);
+    }
+    CHECK(number == count);
+    fclose(output);
+}
+
 static void test_die(void (*child)(void), int code, const char *message)
 {
     FILE *output;
@@ -126,6 +159,8 @@ static void test_die(void (*child)(void), int code, const char *message)
 int main(void)
 {
     test_lines_of_many_threads();
+    test_routine(child_has_routine, EACH + 1);
+    test_routine(child_flushes, 2);
     test_die(child_dies, 4, "lost 3 things");
     test_die(child_has_a_bad_format, 3, "does not pack");
     return 0;
