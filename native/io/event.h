@@ -13,7 +13,8 @@ void event_emit(const char *name, const char *fmt, ...);
 
 /* The same for what comes with each snapshot, and nothing follows from at once: written with the
  * next event, or by event_flush(), 250 ms after the last write at the latest. Whoever reads takes
- * time from the cores that are measured, most of it for waking up. Lost if the process is killed. */
+ * time from the cores that are measured, most of it for waking up. Lost if the process is killed.
+ */
 void event_routine(const char *name, const char *fmt, ...);
 
 /* Whoever uses event_routine() calls this every few milliseconds. */
