@@ -209,8 +209,8 @@ void replica_void(struct replica *replica, const struct msg_snapshot *message)
 void replica_new_view(struct replica *replica, uint32_t view)
 {
     pthread_mutex_lock(&replica->state_lock);
-    standby_new_view(&replica->standby, view);
     if (view > atomic_load(&replica->view))
         atomic_store(&replica->view, view);
+    standby_new_view(&replica->standby, view);
     pthread_mutex_unlock(&replica->state_lock);
 }
