@@ -90,17 +90,20 @@ static struct flow flow_of(const uint8_t *frame, size_t length)
     if (length < ETHERNET_BYTES)
         return flow;
     flow.kind = (uint16_t)(frame[12] << 8 | frame[13]) | 1;
-    const struct iphdr *ip = (const struct iphdr *)(frame + ETHERNET_BYTES);
+    struct iphdr ip;
     size_t room = length - ETHERNET_BYTES;
-    if (flow.kind != (IP_TYPE | 1) || room < sizeof(*ip) || ip->version != 4)
+    if (flow.kind != (IP_TYPE | 1) || room < sizeof(ip))
         return flow;
-    flow.kind = (uint16_t)(ip->protocol << 1 | 1);
-    flow.source = ip->saddr;
-    flow.destination = ip->daddr;
-    size_t header = ip->ihl * 4u;
-    int has_ports = ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP;
-    if (has_ports && !(ip->frag_off & htons(0x1fff)) && header >= 20 && room >= header + 4)
-        flow.ports = *(const uint32_t *)((const uint8_t *)ip + header);
+    memcpy(&ip, frame + ETHERNET_BYTES, sizeof(ip));
+    if (ip.version != 4)
+        return flow;
+    flow.kind = (uint16_t)(ip.protocol << 1 | 1);
+    flow.source = ip.saddr;
+    flow.destination = ip.daddr;
+    size_t header = ip.ihl * 4u;
+    int has_ports = ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP;
+    if (has_ports && !(ip.frag_off & htons(0x1fff)) && header >= 20 && room >= header + 4)
+        memcpy(&flow.ports, frame + ETHERNET_BYTES + header, sizeof(flow.ports));
     return flow;
 }
 

@@ -214,8 +214,8 @@ static void test_new_view(void)
     send_delta();
     expect_prepared();
     peer_send(&ol, MSG_NEW_VIEW, 2, 1, NULL, 0); /* what is prepared is void */
-    check_file(); /* it has heard: the next view's delta comes by another connection */
-    make_delta(2, 1, false);                     /* on the base of the view before */
+    check_file();            /* it has heard: the next view's delta comes by another connection */
+    make_delta(2, 1, false); /* on the base of the view before */
     send_delta();
     expect_prepared();
     commit();
