@@ -8,7 +8,7 @@ export PATH="$root/.venv/bin:$PATH"
 mkdir -p results/logs
 failed=()
 
-# part NAME COMMAND...: runs one part of the tests; what it says is in results/logs/test-NAME.log too.
+# part NAME COMMAND...: runs one part of the tests; results/logs/test-NAME.log has what it says too.
 part() {
     local name=$1
     shift
@@ -26,8 +26,9 @@ part python python -m pytest ${TESTS:-}
 
 # Whoever looks at the end of a long log only must see what it was.
 for name in "${failed[@]}"; do
-    printf '\ntest: error: the part %s failed; the end of results/logs/test-%s.log:\n' "$name" "$name"
-    grep -E 'FAIL|TIMEOUT|ERROR|error|violation|not found' "results/logs/test-$name.log" | tail -n 15
-    tail -n 15 "results/logs/test-$name.log"
+    log=results/logs/test-$name.log
+    printf '\ntest: error: the part %s failed; from %s:\n' "$name" "$log"
+    grep -E 'FAIL|TIMEOUT|ERROR|error|violation|not found' "$log" | tail -n 15
+    tail -n 15 "$log"
 done >&2
 exit 1

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ftmb.errors import MachineError
 
+ENDING_S = 3.0  # for processes of a run that was killed a moment ago
 PREFIX = "ftmb-"
 PID_FILE = "pids.json"
 # A Unix socket's path has at most 107 bytes; file names inside the directory take up to 40.
@@ -217,8 +218,13 @@ def left_overs(clean: bool = False) -> list[LeftOver]:
 
 
 def refuse_left_overs() -> None:
-    """Raises MachineError if a process of an earlier run is alive; clears stale directories."""
-    found = left_overs(clean=True)
+    """Raises MachineError if a process of an earlier run is alive; clears stale directories.
+
+    Processes whose `ftmb` was killed end by themselves; returning their memory takes a moment.
+    """
+    deadline = time.monotonic() + ENDING_S
+    while (found := left_overs(clean=True)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     if found:
         names = ", ".join(f"{process.name} (pid {process.pid})" for process in found)
         pids = " ".join(str(process.pid) for process in found)
