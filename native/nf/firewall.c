@@ -439,8 +439,7 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
                                      .kind = PACKET_UDP};
     struct fw_key key = key_of(&view, packet->port);
     uint32_t set = fw_set(firewall, &key);
-    ftmb_prefetch(ctx, sets_at(ctx->arena, &firewall->table, set));
-    __builtin_prefetch((const void *)&ctx->seq[set], 1);
+    sets_prefetch(ctx, &firewall->table, set);
 }
 
 const struct nf nf_firewall = {

@@ -354,8 +354,7 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
                                  (uint64_t)packet_load16(ip + IPV4_MIN_BYTES) << 16 |
                                  packet_load16(ip + IPV4_MIN_BYTES + 2)};
     uint32_t set = sets_pick(&lb->connections, lb_hash(&key));
-    ftmb_prefetch(ctx, sets_at(ctx->arena, &lb->connections, set));
-    __builtin_prefetch((const void *)&ctx->seq[set], 1);
+    sets_prefetch(ctx, &lb->connections, set);
 }
 
 const struct nf nf_lb = {

@@ -235,8 +235,7 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
         return;
     const uint8_t *ip = packet->data + ETHERNET_BYTES;
     uint32_t set = set_of(limit, packet_load32(ip + (packet->port == NF_INSIDE ? 12 : 16)));
-    ftmb_prefetch(ctx, sets_at(ctx->arena, &limit->users, set));
-    __builtin_prefetch((const void *)&ctx->seq[set], 1);
+    sets_prefetch(ctx, &limit->users, set);
 }
 
 /* Every user in debt is in one place, in the set where it would be looked for, and owes no more

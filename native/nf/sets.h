@@ -72,6 +72,14 @@ static inline void *sets_at(struct arena *arena, const struct sets *sets, uint32
     return (uint8_t *)arena + sets->at + (uint64_t)number * sets->set_bytes;
 }
 
+/* Hint: this set, and its variable, will be written to. */
+static inline void sets_prefetch(const struct ftmb_ctx *ctx, const struct sets *sets,
+                                 uint32_t number)
+{
+    ftmb_prefetch(ctx, sets_at(ctx->arena, sets, number));
+    __builtin_prefetch((const void *)&ctx->seq[number], 1);
+}
+
 /* Time between two sets of a worker, for a round of `round_ns`. Not for the packet path. */
 static inline uint64_t sets_pace(const struct sets *sets, uint32_t workers, uint64_t round_ns)
 {

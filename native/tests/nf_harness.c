@@ -225,6 +225,31 @@ static void on_check(void *self, const char *name, bool ok, const char *detail)
     }
 }
 
+static void no_counter(void *self, const char *name, uint64_t value)
+{
+    (void)self;
+    (void)name;
+    (void)value;
+}
+
+static void one_check(void *self, const char *name, bool ok, const char *detail)
+{
+    struct wanted *wanted = self;
+    (void)detail;
+    if (strcmp(wanted->name, name) == 0) {
+        wanted->value = ok;
+        wanted->found++;
+    }
+}
+
+bool harness_check_holds(struct harness *h, const char *name)
+{
+    struct wanted wanted = {.name = name};
+    h->nf->report(h->arena, &(struct nf_report){&wanted, no_counter, one_check});
+    CHECK(wanted.found == 1);
+    return wanted.value;
+}
+
 uint64_t harness_counter(struct harness *h, const char *name)
 {
     struct wanted wanted = {.name = name};

@@ -55,6 +55,8 @@ void harness_tick(struct harness *h, uint32_t worker);
 uint64_t harness_counter(struct harness *h, const char *name);
 /* Fails the test if any check of the report is false. */
 void harness_checks(struct harness *h);
+/* The verdict of the check with this name, either. */
+bool harness_check_holds(struct harness *h, const char *name);
 /* The same for an arena that something else ran. */
 void harness_check_arena(const struct nf *nf, struct arena *arena);
 /* PALs of the latest input that are writes. */
