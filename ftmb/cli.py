@@ -86,6 +86,9 @@ def _print_defaults() -> int:
     for nf in functions:
         for param in nf.params:
             print(f"  {nf.name + '.' + param.name:<28} {param.default!s:<12} {param.help}")
+        for number in range(nf.stages):
+            key = f"{nf.name}.stage{number + 1}"
+            print(f"  {key:<28} {'':<12} a function with its parameters, as `nf` itself")
     return 0
 
 

@@ -34,6 +34,7 @@ class NfParam(_Described):
 class NfDescription(_Described):
     name: str
     params: list[NfParam] = Field(default_factory=list)
+    stages: int = Field(0, description="of a chain: how many functions it may have")
 
 
 class EngineDescription(_Described):
@@ -88,43 +89,70 @@ def describe(program: Path | None = None) -> Description:
         ) from None
 
 
-def _bad(nf: str, name: str, value: object, want: str) -> SpecError:
-    return SpecError(f"nf.{name}: {nf} wants {want}, not {value!r}")
+def _bad(where: str, nf: str, value: object, want: str) -> SpecError:
+    return SpecError(f"{where}: {nf} wants {want}, not {value!r}")
 
 
-def _check_value(nf: str, param: NfParam, value: Any) -> int | str:
+def _check_value(key: str, nf: str, param: NfParam, value: Any) -> int | str:
     """One parameter as the data plane takes it: an integer, or an address as text."""
     if param.kind == "flag":
         if value in (0, 1):  # includes false and true
             return int(value)
-        raise _bad(nf, param.name, value, "true or false")
+        raise _bad(key, nf, value, "true or false")
     if param.kind == "ipv4":
         try:
             return str(ipaddress.IPv4Address(value))
         except (ipaddress.AddressValueError, ValueError):
-            raise _bad(nf, param.name, value, "an IPv4 address") from None
+            raise _bad(key, nf, value, "an IPv4 address") from None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _bad(nf, param.name, value, "a whole number")
+        raise _bad(key, nf, value, "a whole number")
     if not int(param.min) <= value <= int(param.max):
-        raise _bad(nf, param.name, value, f"a number from {param.min} to {param.max}")
+        raise _bad(key, nf, value, f"a number from {param.min} to {param.max}")
     return value
 
 
-def nf_config(description: Description, name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The function's full configuration: name and every parameter. Raises SpecError."""
+def nf_config(
+    description: Description, name: str, given: dict[str, Any], where: str = "nf"
+) -> dict[str, Any]:
+    """The function's full configuration: name and every parameter, of a chain those of its stages.
+
+    Raises SpecError.
+    """
     by_name = {nf.name: nf for nf in description.nfs}
     if name not in by_name:
-        raise SpecError(f"nf.name: no network function {name!r}; there are: {', '.join(by_name)}")
+        raise SpecError(
+            f"{where}.name: no network function {name!r}; there are: {', '.join(by_name)}"
+        )
     known = {param.name: param for param in by_name[name].params}
+    stages = [f"stage{number + 1}" for number in range(by_name[name].stages)]
     for key in given:
-        if key not in known:
-            close = difflib.get_close_matches(key, list(known), 1, 0.6)
-            hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(known) or 'none'}"
-            raise SpecError(f"nf.{key}: {name} has no such parameter; {hint}")
+        if key not in known and key not in stages:
+            keys = [*known, *stages]
+            close = difflib.get_close_matches(key, keys, 1, 0.6)
+            hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(keys) or 'none'}"
+            raise SpecError(f"{where}.{key}: {name} has no such parameter; {hint}")
     config: dict[str, Any] = {"name": name}
     for key, param in known.items():
-        config[key] = _check_value(name, param, given.get(key, param.default))
+        config[key] = _check_value(f"{where}.{key}", name, param, given.get(key, param.default))
+    for key in stages:
+        if key in given:
+            config[key] = _stage(description, given[key], f"{where}.{key}")
+    gap = [key for key in stages[: len(config) - 1] if key not in config]
+    if stages and len(config) == 1:
+        raise SpecError(f"{where}.stage1: a chain needs its first function, as {{name: nat}}")
+    if gap:
+        raise SpecError(f"{where}.{gap[0]}: there is none, though a later stage is given")
     return config
+
+
+def _stage(description: Description, given: Any, where: str) -> dict[str, Any]:
+    """One function of a chain: written as a function that is alone."""
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise SpecError(
+            f"{where}: a stage is a function, as {{name: nat, capacity: 1000}}, not {given!r}"
+        )
+    params = {key: value for key, value in given.items() if key != "name"}
+    return nf_config(description, given["name"], params, where)
 
 
 def check_engine(description: Description, engine: str) -> None:

@@ -46,8 +46,9 @@ void spec_describe(void)
         json_t *params = json_array();
         for (unsigned p = 0; nf_registry[i]->params[p].name; p++)
             json_array_append_new(params, describe_param(&nf_registry[i]->params[p]));
-        json_array_append_new(
-            nfs, json_pack("{s:s,s:o}", "name", nf_registry[i]->name, "params", params));
+        json_array_append_new(nfs,
+                              json_pack("{s:s,s:i,s:o}", "name", nf_registry[i]->name, "stages",
+                                        (int)nf_registry[i]->stages, "params", params));
     }
     json_t *all =
         json_pack("{s:s,s:i,s:o,s:o,s:s,s:s,s:s,s:s}", "version", FTMB_VERSION, "max_workers",

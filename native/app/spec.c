@@ -11,6 +11,7 @@
 #include "io/control.h"
 #include "io/event.h"
 #include "io/fault.h"
+#include "nf/chain.h"
 
 #define SPEC_VERSION 1
 #define MAX_KEYS (NF_MAX_PARAMS + 8)
@@ -112,7 +113,7 @@ static void no_more_keys(const struct section *section)
 
 /* ---- the network function ----------------------------------------------------------------- */
 
-static uint64_t param_value(const struct nf_param *param, const json_t *value)
+static uint64_t param_value(const char *section, const struct nf_param *param, const json_t *value)
 {
     struct in_addr address;
     if (param->kind == NF_IPV4 && json_is_string(value) &&
@@ -125,22 +126,52 @@ static uint64_t param_value(const struct nf_param *param, const json_t *value)
         if (number >= param->min && number <= param->max)
             return number;
     }
-    die(2, "%s: 'nf.%s' is out of range or of the wrong kind (%s)", spec_path, param->name,
+    die(2, "%s: '%s.%s' is out of range or of the wrong kind (%s)", spec_path, section, param->name,
         param->help);
+}
+
+static const struct nf *read_function(struct section *nf)
+{
+    char name[NODE_NAME_BYTES];
+    want_text(nf, "name", name, sizeof(name));
+    const struct nf *function = nf_find(name);
+    if (!function)
+        die(2, "%s: there is no network function '%s'", spec_path, name);
+    return function;
+}
+
+static void read_params(struct section *nf, const struct nf *function, uint64_t *values)
+{
+    for (unsigned i = 0; function->params[i].name; i++) {
+        const struct nf_param *param = &function->params[i];
+        values[i] = param_value(nf->name, param, want(nf, param->name));
+    }
+}
+
+/* A stage is written as `nf` is; those at the end may be missing. */
+static void read_stages(struct section *nf, uint64_t *values)
+{
+    static const char *const keys[NF_STAGES] = {"stage1", "stage2", "stage3", "stage4"};
+    static const char *const names[NF_STAGES] = {"nf.stage1", "nf.stage2", "nf.stage3",
+                                                 "nf.stage4"};
+    for (unsigned s = 0; s < NF_STAGES; s++) {
+        if (!json_object_get(nf->object, keys[s]))
+            continue;
+        struct section stage = section_of(names[s], want(nf, keys[s]));
+        const struct nf *function = read_function(&stage);
+        read_params(&stage, function, chain_set(values, s, function));
+        no_more_keys(&stage);
+    }
 }
 
 static void read_nf(struct node_config *config, const json_t *object)
 {
     struct section nf = section_of("nf", object);
-    char name[NODE_NAME_BYTES];
-    want_text(&nf, "name", name, sizeof(name));
-    config->nf = nf_find(name);
-    if (!config->nf)
-        die(2, "%s: there is no network function '%s'", spec_path, name);
-    for (unsigned i = 0; config->nf->params[i].name; i++) {
-        const struct nf_param *param = &config->nf->params[i];
-        config->params[i] = param_value(param, want(&nf, param->name));
-    }
+    config->nf = read_function(&nf);
+    const char *name = config->nf->name;
+    read_params(&nf, config->nf, config->params);
+    if (config->nf->stages)
+        read_stages(&nf, config->params);
     no_more_keys(&nf);
     char why[160] = "";
     if (!config->nf->needs(config->params, config->workers, &config->needs, why))

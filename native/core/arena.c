@@ -56,7 +56,8 @@ struct arena *arena_create(void *memory, uint64_t size, uint64_t shared_bytes,
 
 void *arena_alloc(struct arena *arena, unsigned who, uint64_t bytes, uint64_t align)
 {
-    FTMB_ASSERT(who <= arena->workers && is_power_of_two(align) && align <= ARENA_PAGE);
+    FTMB_ASSERT(who <= arena->workers && is_power_of_two(align));
+    FTMB_ASSERT(align <= (arena->whole_offset ? ARENA_LINE : ARENA_PAGE));
     struct arena_extent *extent = &arena->extents[who];
     uint64_t at = align_up(extent->used, align);
     if (bytes > extent->limit || at > extent->limit - bytes)
@@ -76,6 +77,50 @@ void *arena_place_first(struct arena *arena, uint64_t bytes)
     if (seq)
         arena->seq_offset = (uint64_t)(seq - (uint8_t *)arena);
     return seq ? first : NULL;
+}
+
+static uint64_t part_header_bytes(void)
+{
+    return align_up(sizeof(struct arena), ARENA_LINE);
+}
+
+uint64_t arena_part_shared_bytes(uint64_t shared_bytes)
+{
+    return part_header_bytes() + align_up(shared_bytes, ARENA_LINE);
+}
+
+uint64_t arena_part_worker_bytes(uint64_t worker_bytes)
+{
+    return align_up(worker_bytes, ARENA_LINE);
+}
+
+struct arena *arena_part(struct arena *arena, uint64_t shared_bytes, uint64_t worker_bytes,
+                         uint32_t first_variable, uint32_t variables)
+{
+    uint64_t bytes = arena_part_shared_bytes(shared_bytes);
+    uint8_t *memory = arena_alloc(arena, 0, bytes, ARENA_LINE);
+    if (!memory)
+        return NULL;
+    uint64_t at = (uint64_t)(memory - (uint8_t *)arena);
+    struct arena *part = (struct arena *)memory;
+    part->magic = ARENA_MAGIC;
+    part->size = arena->size - at;
+    part->workers = arena->workers;
+    part->variables = variables;
+    part->whole_offset = at;
+    /* The whole's words lie before the part: the offset is negative, and wraps. */
+    part->seq_offset = arena->seq_offset + (uint64_t)first_variable * sizeof(uint64_t) - at;
+    part->extents[0] =
+        (struct arena_extent){.start = part_header_bytes(), .limit = bytes - part_header_bytes()};
+    for (uint32_t w = 0; w < arena->workers; w++) {
+        uint64_t limit = arena_part_worker_bytes(worker_bytes);
+        uint8_t *own = arena_alloc(arena, 1 + w, limit, ARENA_LINE);
+        if (!own)
+            return NULL;
+        part->extents[1 + w] =
+            (struct arena_extent){.start = (uint64_t)(own - memory), .limit = limit};
+    }
+    return part;
 }
 
 bool arena_valid(const struct arena *arena, uint64_t size)

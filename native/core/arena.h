@@ -46,6 +46,7 @@ struct arena {
     uint32_t variables;
     uint64_t seq_offset;                        /* the variables' sequence words */
     uint64_t root_offset;                       /* the network function's root object */
+    uint64_t whole_offset;                      /* of a part: how far behind the whole it lies */
     struct arena_extent extents[ARENA_EXTENTS]; /* [0] shared, [1 + w] worker w */
     struct worker_cursor cursors[FTMB_MAX_WORKERS];
 };
@@ -60,8 +61,8 @@ struct arena *arena_create(void *memory, uint64_t size, uint64_t shared_bytes,
                            uint64_t config_digest);
 
 /* Zeroed memory from extent `who` (0 shared, 1 + w worker w), aligned to `align` (power of two,
- * <= 4096); NULL when the extent is full. Only worker w may allocate from its extent once
- * workers run. There is no free: functions keep free lists. */
+ * <= 4096, in a part <= ARENA_LINE); NULL when the extent is full. Only worker w may allocate from
+ * its extent once workers run. There is no free: functions keep free lists. */
 void *arena_alloc(struct arena *arena, unsigned who, uint64_t bytes, uint64_t align);
 
 /* Zeroed memory at the very beginning of the shared extent: its address is the same for any number
@@ -69,11 +70,26 @@ void *arena_alloc(struct arena *arena, unsigned who, uint64_t bytes, uint64_t al
  * it does not fit. */
 void *arena_place_first(struct arena *arena, uint64_t bytes);
 
+/* A part of `arena`, for a function that is one of several in it (nf/chain.c): a header in the
+ * shared extent with a root, variables from `first_variable` on and extents of its own. Cursors are
+ * the whole's. NULL when it does not fit; what a part needs of the shared extent is more than what
+ * its function asks for. */
+struct arena *arena_part(struct arena *arena, uint64_t shared_bytes, uint64_t worker_bytes,
+                         uint32_t first_variable, uint32_t variables);
+uint64_t arena_part_shared_bytes(uint64_t shared_bytes);
+uint64_t arena_part_worker_bytes(uint64_t worker_bytes);
+
 /* Does a header describe an arena that fits in `size` bytes? For data from outside. */
 bool arena_valid(const struct arena *arena, uint64_t size);
 
 /* Bytes in the allocated parts of all extents, header included. */
 uint64_t arena_allocated(const struct arena *arena);
+
+/* The arena that `arena` is a part of, or itself. */
+static inline struct arena *arena_whole(const struct arena *arena)
+{
+    return (struct arena *)((uintptr_t)arena - arena->whole_offset);
+}
 
 static inline _Atomic uint64_t *arena_seq(struct arena *arena)
 {

@@ -9,7 +9,7 @@ static void hand_over(const struct ftmb_ctx *ctx, _Atomic uint64_t *words)
 {
     uint64_t now[EPOCH_WORDS];
     memcpy(now, ctx->cursor, sizeof(struct worker_cursor));
-    now[EPOCH_WORDS - 1] = ctx->arena->extents[1 + ctx->worker].used;
+    now[EPOCH_WORDS - 1] = arena_whole(ctx->arena)->extents[1 + ctx->worker].used;
     for (unsigned i = 0; i < EPOCH_WORDS; i++)
         atomic_store_explicit(&words[i], now[i], memory_order_release);
 }

@@ -36,7 +36,7 @@ static void take_pal(struct ftmb_ctx *ctx)
 static void expect(struct ftmb_ctx *ctx, uint64_t pal, bool write, uint32_t id)
 {
     const char *why = NULL;
-    if (pal_id(pal) != id)
+    if (pal_id(pal) != ctx->first_id + id)
         why = "the access is to another variable than was logged";
     else if (!!(pal & PAL_WRITE) != write)
         why = "a read was logged as a write, or a write as a read";
@@ -62,7 +62,7 @@ static void wait_until_free(struct ftmb_ctx *ctx, uint32_t id)
     if (ctx->replay->cursor[ctx->worker].section_logged)
         ctx->env->diverged(ctx->env->env, ctx->worker, "a section is longer than was logged", 0,
                            id);
-    struct replay_variable *x = &ctx->replay->variable[id];
+    struct replay_variable *x = &ctx->replay->variable[ctx->first_id + id];
     if (PLANTED(P_FREE_RUNS_AHEAD))
         return;
     for (uint64_t rounds = 0; atomic_load_explicit(&x->left, memory_order_acquire); rounds++)
@@ -79,7 +79,7 @@ bool replay_write(struct ftmb_ctx *ctx, uint32_t id)
     }
     uint64_t pal = next_pal(ctx);
     expect(ctx, pal, true, id);
-    struct replay_variable *x = &replay->variable[id];
+    struct replay_variable *x = &replay->variable[ctx->first_id + id];
     uint32_t reads = replay->slots[x->offset + pal_version_since(pal, x->base)];
     for (uint64_t rounds = 0;; rounds++) {
         uint64_t seq = atomic_load_explicit(&ctx->seq[id], memory_order_acquire);
@@ -118,7 +118,7 @@ bool replay_read_end(struct ftmb_ctx *ctx, uint32_t id)
 {
     if (!logged(ctx))
         return false;
-    struct replay_variable *x = &ctx->replay->variable[id];
+    struct replay_variable *x = &ctx->replay->variable[ctx->first_id + id];
     take_pal(ctx);
     atomic_fetch_add_explicit(&x->reads_done, 1, memory_order_release);
     SIM_POINT();
@@ -136,7 +136,7 @@ void replay_section_done(struct ftmb_ctx *ctx)
     cursor->section_logged = false;
     SIM_POINT();
     for (unsigned i = 0; i < ctx->held_count; i++)
-        atomic_fetch_sub_explicit(&ctx->replay->variable[ctx->held[i]].left, 1,
+        atomic_fetch_sub_explicit(&ctx->replay->variable[ctx->first_id + ctx->held[i]].left, 1,
                                   memory_order_release);
     finish_if_last(ctx);
 }

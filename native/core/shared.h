@@ -72,6 +72,7 @@ struct ftmb_ctx {
     uint32_t worker;
     uint32_t workers;
     uint32_t variables;
+    uint32_t first_id; /* what ids count from in the log: not 0 in a later stage of a chain */
     uint8_t mode;
     bool reads_locked;
     bool exact; /* exact vectors instead of `max` */
@@ -160,7 +161,8 @@ static inline uint64_t seq_validate(_Atomic uint64_t *word)
 static inline void shared_append(struct ftmb_ctx *ctx, bool write, uint32_t id, uint64_t version)
 {
     FTMB_ASSERT(ctx->pal_count < ctx->pal_capacity);
-    ctx->pals[ctx->pal_count++] = pal_make(write, ctx->held_count != 0, id, version);
+    ctx->pals[ctx->pal_count++] =
+        pal_make(write, ctx->held_count != 0, ctx->first_id + id, version);
     ctx->cursor->pals++;
     SIM_PAL(ctx, ctx->pals[ctx->pal_count - 1]);
 }

@@ -2,7 +2,8 @@
  * counts them in one shared counter, like a monitor without flows; but a packet that carries the
  * mark kills its process, each time that it is processed. So it is what a poison input needs: the
  * master dies of it, and the backup dies of it again when it replays. With `forgets` it also makes
- * the mistake that `ft.check` is there to find: it stores without ftmb_mark().
+ * the mistake that `ft.check` is there to find: it stores without ftmb_mark(). With `back` packets
+ * turn round in it, which a chain must bear.
  *
  * The mark is the beginning of the trailer that the generator puts into every packet: the packet's
  * flow and its number in the flow (traffic/trailer.h). */
@@ -11,7 +12,7 @@
 
 #define TRAILER_BYTES 16u
 
-enum { PARAM_FLOW, PARAM_NUMBER, PARAM_ASSERTION, PARAM_FORGETS };
+enum { PARAM_FLOW, PARAM_NUMBER, PARAM_ASSERTION, PARAM_FORGETS, PARAM_BACK };
 
 static const struct nf_param params[] = {
     {"flow", NF_UINT, 0, 0, UINT32_MAX, "test function: flow of the packet that kills"},
@@ -20,6 +21,8 @@ static const struct nf_param params[] = {
     {"assertion", NF_FLAG, 0, 0, 1,
      "test function: die of a broken assertion (else of a bad address)"},
     {"forgets", NF_FLAG, 0, 0, 1, "test function: change its counters without marking them"},
+    {"back", NF_UINT, 0, 0, 3,
+     "test function: send back what comes from 1 inside, 2 outside, 3 both; 0: nothing"},
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -28,6 +31,7 @@ struct mortal {
     uint32_t number;
     bool assertion;
     bool forgets;
+    uint8_t back;                   /* a bit for each side */
     CACHE_ALIGNED uint64_t packets; /* variable 0 */
     uint64_t of_worker[FTMB_MAX_WORKERS];
 };
@@ -54,6 +58,7 @@ static void *init(struct arena *arena, const uint64_t *values)
     mortal->number = (uint32_t)values[PARAM_NUMBER];
     mortal->assertion = values[PARAM_ASSERTION] != 0;
     mortal->forgets = values[PARAM_FORGETS] != 0;
+    mortal->back = (uint8_t)values[PARAM_BACK];
     return mortal;
 }
 
@@ -83,7 +88,8 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     mortal->packets++;
     mortal->of_worker[ctx->worker]++;
     ftmb_section_end(ctx);
-    ftmb_emit(ctx, packet, packet->port == NF_INSIDE ? NF_OUTSIDE : NF_INSIDE);
+    bool back = mortal->back >> packet->port & 1;
+    ftmb_emit(ctx, packet, (packet->port == NF_INSIDE) == back ? NF_INSIDE : NF_OUTSIDE);
 }
 
 static void report(struct arena *arena, const struct nf_report *out)

@@ -6,6 +6,9 @@
  * refuses the usual ones (nf_poison.h). The same inputs in the same order of accesses must give
  * the same outputs, byte for byte.
  *
+ * All its allocation is in init(), and of `arena` it uses what core/arena.h has functions for, with
+ * cursors of arena_whole(): then it can be a stage of a chain too (nf/chain.h).
+ *
  * Before it stores into the arena it says so, with ftmb_mark(): snapshots take with them what was
  * marked. `ft.check` finds a mark that was forgotten. */
 #ifndef FTMB_NF_H
@@ -28,6 +31,9 @@ static inline uint64_t plant_random(void)
 #endif
 
 #define NF_MAX_PARAMS 48
+#define NF_STAGES 4 /* of a chain (nf/chain.h) */
+#define NF_STAGE_VALUES (1 + NF_MAX_PARAMS)
+#define NF_MAX_VALUES (NF_STAGES * NF_STAGE_VALUES)
 
 /* Sides of a middlebox. */
 enum nf_port { NF_INSIDE = 0, NF_OUTSIDE = 1 };
@@ -70,7 +76,8 @@ struct nf_needs {
 
 struct nf {
     const char *name;
-    bool placed; /* its code names its state by address: the arena must lie at ARENA_ADDRESS */
+    bool placed;     /* its code names its state by address: the arena must lie at ARENA_ADDRESS */
+    uint32_t stages; /* a chain: its values are those of so many stages (nf/chain.h) */
     const struct nf_param *params; /* ends with name == NULL */
     /* Parameters are given in the order of `params`. False: they contradict each other; `why`
      * (of 160 bytes) says how. */

@@ -268,7 +268,7 @@ static void report(struct arena *arena, const struct nf_report *out)
     const struct total *total = total_of(arena, limit);
     uint64_t sum[COUNTERS] = {0}, latest = 0, known = 0;
     for (uint32_t w = 0; w < arena->workers; w++) {
-        latest = u64_max(latest, arena->cursors[w].now_ns);
+        latest = u64_max(latest, arena_whole(arena)->cursors[w].now_ns);
         for (unsigned c = 0; c < COUNTERS; c++)
             sum[c] += worker_of(arena, limit, w)->counters[c];
     }

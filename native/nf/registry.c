@@ -1,6 +1,7 @@
 /* The network functions of this build. */
 #include "nf/nf.h"
 
+extern const struct nf nf_chain;
 extern const struct nf nf_firewall;
 extern const struct nf nf_lb;
 extern const struct nf nf_monitor;
@@ -15,8 +16,8 @@ extern const struct nf nf_monitor_pthread;
 #define NF_PLACED &nf_monitor_pthread,
 #endif
 
-const struct nf *const nf_registry[] = {
-    &nf_monitor, &nf_nat, &nf_ratelimit, &nf_firewall, &nf_lb, NF_PLACED &nf_mortal, NULL};
+const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat,   &nf_ratelimit,        &nf_firewall,
+                                        &nf_lb,      &nf_chain, NF_PLACED &nf_mortal, NULL};
 
 const struct nf *nf_find(const char *name)
 {

@@ -51,7 +51,7 @@ struct node_config {
     uint32_t memory_mb;
 
     const struct nf *nf;
-    uint64_t params[NF_MAX_PARAMS];
+    uint64_t params[NF_MAX_VALUES];
     struct nf_needs needs;
     uint64_t config_digest;
 

@@ -42,14 +42,14 @@ void sim_wrote(struct ftmb_ctx *ctx, uint32_t id)
 {
     struct worker *worker = worker_of(ctx);
     oracle_shared(worker);
-    join(worker->ghost, worker->proc->ghost[id]);
+    join(worker->ghost, worker->proc->ghost[ctx->first_id + id]);
 }
 
 void sim_read(struct ftmb_ctx *ctx, uint32_t id)
 {
     struct worker *worker = worker_of(ctx);
     oracle_shared(worker);
-    join(worker->ghost, worker->proc->ghost[id]);
+    join(worker->ghost, worker->proc->ghost[ctx->first_id + id]);
 }
 
 void sim_section_ends(struct ftmb_ctx *ctx)
@@ -57,7 +57,7 @@ void sim_section_ends(struct ftmb_ctx *ctx)
     struct worker *worker = worker_of(ctx);
     worker->ghost[ctx->worker] = ctx->cursor->pals;
     for (unsigned i = 0; i < ctx->held_count; i++)
-        join(worker->proc->ghost[ctx->held[i]], worker->ghost);
+        join(worker->proc->ghost[ctx->first_id + ctx->held[i]], worker->ghost);
 }
 
 void sim_pal(struct ftmb_ctx *ctx, uint64_t pal)
@@ -68,7 +68,7 @@ void sim_pal(struct ftmb_ctx *ctx, uint64_t pal)
     worker_of(ctx)->proc->true_pals[ctx->worker][number] = pal;
     cover_if(pal_id(pal) == PAL_ID_DETERMINANT, COVER_DETERMINANT);
     if (pal_id(pal) != PAL_ID_DETERMINANT && (pal & PAL_VERSION_MASK) == 0)
-        cover_if(ctx->seq[pal_id(pal)] >> 1 >= PAL_VERSION_MASK, COVER_VERSION_WRAP);
+        cover_if(ctx->seq[pal_id(pal) - ctx->first_id] >> 1 >= PAL_VERSION_MASK, COVER_VERSION_WRAP);
     TRACE("r%u    w%u PAL %llu: %s%s variable %u version %llu", worker_of(ctx)->proc->slot,
           ctx->worker, (unsigned long long)number, (pal & PAL_WRITE) ? "write" : "read",
           (pal & PAL_INSIDE) ? " inside" : "", pal_id(pal),

@@ -34,13 +34,19 @@ struct program {
 };
 
 extern const struct program program_random, program_nat, program_monitor, program_ratelimit,
-    program_firewall, program_lb;
+    program_firewall, program_lb, program_chain;
 
 /* A section of `ctx` leaves `value` in variable `id`: what was logged must leave the same again. */
 void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value);
 
 /* Values from outside the state: each call another. */
 uint64_t program_noise(void);
+
+/* The traffic of a NAT, its outputs noted, and what must be true of one whose arena this is. */
+void program_nat_packet(struct packet_in *packet);
+void program_nat_delivered(const uint8_t *bytes, uint32_t length, uint8_t port);
+void program_nat_check(struct arena *arena, struct worker *worker, const struct wire_input *in,
+                       const struct nf_packet *packet);
 
 /* A UDP or TCP frame with a payload of 16 bytes; returns its length. */
 struct program_flow {

@@ -65,7 +65,7 @@ static void nat_params(uint64_t *out)
 static struct program_flow seen[16];
 static uint32_t seen_count, seen_run;
 
-static void nat_packet(struct packet_in *packet)
+void program_nat_packet(struct packet_in *packet)
 {
     static const uint8_t flags[8] = {TCP_SYN, TCP_ACK, TCP_ACK,           TCP_ACK,
                                      TCP_ACK, TCP_ACK, TCP_FIN | TCP_ACK, TCP_RST};
@@ -112,7 +112,7 @@ static struct program_flow flow_of(const uint8_t *bytes)
                                  .protocol = ip[9]};
 }
 
-static void nat_delivered(const uint8_t *bytes, uint32_t length, uint8_t port)
+void program_nat_delivered(const uint8_t *bytes, uint32_t length, uint8_t port)
 {
     (void)length;
     if (seen_run != sim.run)
@@ -130,21 +130,20 @@ static bool may_be_gone(const struct program_ghost *ghost, uint64_t stamp_ns)
 }
 
 /* The inside endpoint that the NAT's table has for an outside one; 0: none. */
-static uint64_t inside_of(struct ftmb_ctx *ctx, uint32_t address, uint16_t port)
+static uint64_t inside_of(struct arena *arena, uint32_t address, uint16_t port)
 {
-    const struct nat *nat = arena_root(ctx->arena);
+    const struct nat *nat = arena_root(arena);
     uint32_t number = address - nat->first_address, offset = port - NAT_FIRST_PORT;
     if (number >= nat->addresses || offset >= nat->ranges[number].size)
         sim_fail("nf", "NAT: an outside endpoint that it does not have");
-    return nat_slots(ctx->arena, nat)[nat->ranges[number].first + offset].key;
+    return nat_slots(arena, nat)[nat->ranges[number].first + offset].key;
 }
 
-static void check_outbound(struct worker *worker, uint64_t key, const struct program_flow *out,
-                           uint64_t stamp_ns)
+static void check_outbound(struct arena *arena, struct program_ghost *ghost, uint64_t key,
+                           const struct program_flow *out, uint64_t stamp_ns)
 {
-    struct program_ghost *ghost = worker->proc->program;
     uint64_t outside = (uint64_t)out->source << 16 | out->source_port;
-    if (inside_of(&worker->ctx, out->source, out->source_port) != key) {
+    if (inside_of(arena, out->source, out->source_port) != key) {
         if (!may_be_gone(ghost, stamp_ns))
             sim_fail("nf", "NAT: a port that is live for one flow is used by another");
         return;
@@ -166,8 +165,8 @@ static void check_outbound(struct worker *worker, uint64_t key, const struct pro
     ghost->flow[ghost->flows++].stamp_ns = stamp_ns;
 }
 
-static void nat_processed(struct worker *worker, const struct wire_input *in,
-                          const struct nf_packet *packet)
+void program_nat_check(struct arena *arena, struct worker *worker, const struct wire_input *in,
+                       const struct nf_packet *packet)
 {
     if (!packet)
         return;
@@ -179,16 +178,22 @@ static void nat_processed(struct worker *worker, const struct wire_input *in,
     }
     uint64_t key = nat_key(__builtin_bswap32(before.source), __builtin_bswap16(before.source_port),
                            before.protocol);
-    check_outbound(worker, key, &after, in->stamp_ns);
+    check_outbound(arena, worker->proc->program, key, &after, in->stamp_ns);
+}
+
+static void nat_processed(struct worker *worker, const struct wire_input *in,
+                          const struct nf_packet *packet)
+{
+    program_nat_check(worker->ctx.arena, worker, in, packet);
 }
 
 const struct program program_nat = {.name = "nat",
                                     .nf = &nf_nat,
                                     .section_pals = 3,
                                     .params = nat_params,
-                                    .packet = nat_packet,
+                                    .packet = program_nat_packet,
                                     .processed = nat_processed,
-                                    .delivered = nat_delivered};
+                                    .delivered = program_nat_delivered};
 
 /* ---- monitor ------------------------------------------------------------------------------ */
 

@@ -28,7 +28,7 @@
 #define SIM_INPUTS 8192u  /* of one worker, in one schedule */
 #define SIM_OUTPUTS 1024u /* likewise */
 #define SIM_PALS 32768u   /* likewise */
-#define SIM_WINDOW 512u
+#define SIM_WINDOW 1024u
 #define SIM_ARENA_BYTES (192u * 1024)
 #define SIM_LINES (SIM_ARENA_BYTES / ARENA_LINE)
 #define SIM_US 1000ull
@@ -201,7 +201,7 @@ struct program; /* sim/program.h */
 struct sim {
     struct sim_config config;
     const struct program *program;
-    uint64_t params[NF_MAX_PARAMS];
+    uint64_t params[NF_MAX_VALUES];
     struct nf_needs needs;
     struct rng schedule, links, traffic, faults, values;
     uint64_t now_ns;

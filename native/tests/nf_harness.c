@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "nf/chain.h"
+
 #define HUGE_PAGE (2ull << 20)
 
 static void panic(const char *file, int line, const char *what)
@@ -25,16 +27,31 @@ static void no_waiting(void *env, unsigned worker, uint64_t rounds)
 
 static const struct ctx_env single_thread = {.relax = no_waiting};
 
+static void set_param(const struct nf *nf, uint64_t *values, const struct harness_setting *setting)
+{
+    for (unsigned i = 0; nf->params[i].name; i++) {
+        if (strcmp(setting->name, nf->params[i].name) != 0)
+            continue;
+        CHECK(setting->value >= nf->params[i].min && setting->value <= nf->params[i].max);
+        values[i] = setting->value;
+    }
+}
+
 static void set_params(struct harness *h, const struct harness_setting *settings)
 {
-    for (unsigned i = 0; h->nf->params[i].name; i++) {
-        const struct nf_param *param = &h->nf->params[i];
-        h->params[i] = param->value;
-        for (const struct harness_setting *s = settings; s && s->name; s++) {
-            if (strcmp(s->name, param->name) == 0)
-                h->params[i] = s->value;
+    const struct nf *nf = h->nf;
+    uint64_t *values = h->params;
+    unsigned stages = 0;
+    for (unsigned i = 0; nf->params[i].name; i++)
+        values[i] = nf->params[i].value;
+    for (const struct harness_setting *s = settings; s && s->name; s++) {
+        const struct nf *stage = h->nf->stages ? nf_find(s->name) : NULL;
+        if (stage) {
+            nf = stage;
+            values = chain_set(h->params, stages++, stage);
+        } else {
+            set_param(nf, values, s);
         }
-        CHECK(h->params[i] >= param->min && h->params[i] <= param->max);
     }
 }
 

@@ -11,7 +11,8 @@
 #define MS 1000000ull
 #define SECOND (1000 * MS)
 
-/* A parameter that differs from its default; a list of them ends with a NULL name. */
+/* A parameter that differs from its default; a list of them ends with a NULL name. Of a chain: the
+ * name of a function begins the next stage, what follows are parameters of it. */
 struct harness_setting {
     const char *name;
     uint64_t value;
@@ -19,7 +20,7 @@ struct harness_setting {
 
 struct harness {
     const struct nf *nf;
-    uint64_t params[NF_MAX_PARAMS];
+    uint64_t params[NF_MAX_VALUES];
     struct nf_needs needs;
     uint32_t workers;
     uint64_t now; /* stamp of the next input, nanoseconds */

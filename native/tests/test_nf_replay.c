@@ -203,6 +203,10 @@ static void test_function(const struct nf *nf, const struct harness_setting *set
     if (strcmp(nf->name, "firewall") == 0)
         CHECK(harness_counter(&runs[0].h, "ended") > 1000 &&
               harness_counter(&runs[0].h, "dropped_half_open") > 10);
+    if (strcmp(nf->name, "chain") == 0)
+        CHECK(harness_counter(&runs[0].h, "nat.mappings_expired") > 1000 &&
+              harness_counter(&runs[0].h, "firewall.dropped_state") > 10 &&
+              harness_counter(&runs[0].h, "ratelimit.dropped_user") > 100);
     replay_free(&replay);
 
     load(&replay, &runs[0], 150, &pals);
@@ -238,12 +242,18 @@ int main(int argc, char **argv)
     const struct harness_setting lb[] = {{"capacity", 24}, {"least", 1},   {"table", 251},
                                          {"udp_ms", 10},   {"tcp_ms", 10}, {"closing_ms", 10},
                                          {NULL, 0}};
+    const struct harness_setting chain[] = {
+        {"nat", 0},      {"capacity", 48}, {"udp_ms", 10},      {"tcp_ms", 20},     {"icmp_ms", 10},
+        {"firewall", 0}, {"capacity", 16}, {"window", 0},       {"udp_ms", 10},     {"tcp_ms", 20},
+        {"icmp_ms", 10}, {"ratelimit", 0}, {"user_burst", 200}, {"user_kbps", 100}, {"monitor", 0},
+        {"flows", 64},   {NULL, 0}};
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function(nf_find("nat"), nat, seed, locked);
         test_function(nf_find("monitor"), monitor, seed, locked);
         test_function(nf_find("ratelimit"), ratelimit, seed, locked);
         test_function(nf_find("firewall"), firewall, seed, locked);
         test_function(nf_find("lb"), lb, seed, locked);
+        test_function(nf_find("chain"), chain, seed, locked);
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
         test_function(nf_find("monitor-pthread"), plain, seed, locked);
