@@ -137,8 +137,9 @@ def nf_config(
     for key in stages:
         if key in given:
             config[key] = _stage(description, given[key], f"{where}.{key}")
-    gap = [key for key in stages[: len(config) - 1] if key not in config]
-    if stages and len(config) == 1:
+    count = sum(key in given for key in stages)
+    gap = [key for key in stages[:count] if key not in given]
+    if stages and count == 0:
         raise SpecError(f"{where}.stage1: a chain needs its first function, as {{name: nat}}")
     if gap:
         raise SpecError(f"{where}.{gap[0]}: there is none, though a later stage is given")

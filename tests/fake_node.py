@@ -25,6 +25,7 @@ DESCRIPTION = {
     "version": "fake",
     "max_workers": 8,
     "nfs": [
+        {"name": "chain", "params": [], "stages": 3},
         {
             "name": "monitor",
             "params": [

@@ -51,3 +51,15 @@ def test_lb(trial: RunFtmb, least: int) -> None:
     assert function["balanced"] > 10_000
     assert function["passed"] > 1000
     assert function["fewest_of_a_backend"] > function["most_of_a_backend"] / 2
+
+
+def test_chain(trial: RunFtmb) -> None:
+    """A NAT, a firewall behind it, a monitor: each function's own checks hold after the crash."""
+    stages = {"stage1": {"name": "nat"}, "stage2": {"name": "firewall"}, "stage3": {"name": "monitor"}}
+    record = crashed(trial, {"name": "chain"} | stages)
+    function = record["nf"]
+    assert function["monitor.packets"] == function["firewall.forwarded"] + function["nat.inbound"]
+    assert function["nat.mappings_created"] >= function["firewall.opened"] >= 2000
+    assert function["dropped_turned"] == 0
+    names = {check["name"] for check in record["checks"]}
+    assert {"chain.nat.slots", "chain.firewall.counts", "chain.monitor.sums"} <= names

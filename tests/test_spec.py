@@ -167,7 +167,7 @@ def test_nf_parameters_come_out_complete() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("nta", {}, "there are: monitor, nat"),
+        ("nta", {}, "there are: chain, monitor, nat"),
         ("nat", {"adresses": 2}, "did you mean addresses?"),
         ("nat", {"addresses": 0}, "from 1 to 256"),
         ("nat", {"addresses": True}, "whole number"),
@@ -179,6 +179,35 @@ def test_wrong_nf_parameters_are_refused(name: str, given: dict[str, object], wo
     with pytest.raises(SpecError, match="nf") as caught:
         nf_config(DESCRIBED, name, given)
     assert words in str(caught.value)
+
+
+def test_stages_of_a_chain_come_out_complete() -> None:
+    stages = {"stage1": {"name": "nat", "addresses": 2}, "stage2": {"name": "monitor"}}
+    config = nf_config(DESCRIBED, "chain", stages)
+    assert config == {
+        "name": "chain",
+        "stage1": nf_config(DESCRIBED, "nat", {"addresses": 2}),
+        "stage2": {"name": "monitor", "shared": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "nf.stage1: a chain needs its first function"),
+        ({"stage1": "nat"}, "nf.stage1: a stage is a function, as {name: nat"),
+        ({"stage1": {"shared": 1}}, "nf.stage1: a stage is a function"),
+        ({"stage1": {"name": "nta"}}, "nf.stage1.name: no network function 'nta'"),
+        ({"stage1": {"name": "nat", "addresses": 0}}, "nf.stage1.addresses: nat wants"),
+        ({"stage1": {"name": "nat", "adresses": 2}}, "nf.stage1.adresses: nat has no such"),
+        ({"stage2": {"name": "nat"}}, "nf.stage1: there is none, though a later stage"),
+        ({"stage4": {"name": "nat"}}, "nf.stage4: chain has no such parameter; did you mean stage"),
+    ],
+)
+def test_wrong_stages_are_refused(given: dict[str, object], words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        nf_config(DESCRIBED, "chain", given)
+    assert str(caught.value).startswith(words)
 
 
 def test_more_workers_than_the_build_allows() -> None:
