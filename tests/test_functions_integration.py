@@ -55,7 +55,11 @@ def test_lb(trial: RunFtmb, least: int) -> None:
 
 def test_chain(trial: RunFtmb) -> None:
     """A NAT, a firewall behind it, a monitor: each function's own checks hold after the crash."""
-    stages = {"stage1": {"name": "nat"}, "stage2": {"name": "firewall"}, "stage3": {"name": "monitor"}}
+    stages = {
+        "stage1": {"name": "nat"},
+        "stage2": {"name": "firewall"},
+        "stage3": {"name": "monitor"},
+    }
     record = crashed(trial, {"name": "chain"} | stages)
     function = record["nf"]
     assert function["monitor.packets"] == function["firewall.forwarded"] + function["nat.inbound"]

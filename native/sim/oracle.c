@@ -68,7 +68,8 @@ void sim_pal(struct ftmb_ctx *ctx, uint64_t pal)
     worker_of(ctx)->proc->true_pals[ctx->worker][number] = pal;
     cover_if(pal_id(pal) == PAL_ID_DETERMINANT, COVER_DETERMINANT);
     if (pal_id(pal) != PAL_ID_DETERMINANT && (pal & PAL_VERSION_MASK) == 0)
-        cover_if(ctx->seq[pal_id(pal) - ctx->first_id] >> 1 >= PAL_VERSION_MASK, COVER_VERSION_WRAP);
+        cover_if(ctx->seq[pal_id(pal) - ctx->first_id] >> 1 >= PAL_VERSION_MASK,
+                 COVER_VERSION_WRAP);
     TRACE("r%u    w%u PAL %llu: %s%s variable %u version %llu", worker_of(ctx)->proc->slot,
           ctx->worker, (unsigned long long)number, (pal & PAL_WRITE) ? "write" : "read",
           (pal & PAL_INSIDE) ? " inside" : "", pal_id(pal),
