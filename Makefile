@@ -9,7 +9,7 @@
 #   ONLY=M01             one model, or one broken variant (make model)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build test check sim plants sanitize fuzz soak model reproduce trials report clean distclean
+.PHONY: help setup build bench test check sim plants sanitize fuzz soak model reproduce trials report clean distclean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +37,10 @@ check: setup ## format, static analysis, types
 
 model: setup ## the models of the protocol, with spin: ONLY=name
 	@.venv/bin/python native/model/run.py $(if $(ONLY),--only $(ONLY))
+
+bench: build ## what the functions cost in one process; instructions too, where valgrind is
+	@ninja -C $(CURDIR)/results/build/release tests/bench_functions >/dev/null
+	@.venv/bin/ftmb bench
 
 sim: build ## SEEDS schedules in the simulator (default 100000), on all cores
 	@$(CURDIR)/results/build/release/sim/ftmb-sim --jobs $$(nproc) --seeds $(or $(SEEDS),100000) \

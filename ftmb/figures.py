@@ -199,6 +199,7 @@ def plots() -> dict[str, Plot]:
     """All figures by name, in the order of the page."""
     from ftmb import (
         figures_engines,
+        figures_functions,
         figures_latency,
         figures_machine,
         figures_periods,
@@ -212,6 +213,7 @@ def plots() -> dict[str, Plot]:
         *figures_engines.PLOTS,
         *figures_recovery.PLOTS,
         *figures_periods.PLOTS,
+        *figures_functions.PLOTS,
         *figures_machine.PLOTS,
     ]
     return {plot.name: plot for plot in every}

@@ -20,6 +20,7 @@ from ftmb.analysis.metrics import (
     values,
 )
 from ftmb.analysis.records import PHASES, Results, Trial, builds
+from ftmb.report_functions import TABLES as FUNCTIONS
 from ftmb.report_layout import MISSING, Table, number
 from ftmb.report_reliability import TABLES as RELIABILITY
 from ftmb.report_snapshots import TABLES as SNAPSHOTS
@@ -270,4 +271,5 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "environment": environment,
     **RELIABILITY,
     **SNAPSHOTS,
+    **FUNCTIONS,
 }

@@ -62,7 +62,8 @@ def test_chain(trial: RunFtmb) -> None:
     }
     record = crashed(trial, {"name": "chain"} | stages)
     function = record["nf"]
-    assert function["monitor.packets"] == function["firewall.forwarded"] + function["nat.inbound"]
+    passed = function["nat.outbound"] + function["nat.inbound"]
+    assert function["monitor.packets"] == function["firewall.forwarded"] == passed
     assert function["nat.mappings_created"] >= function["firewall.opened"] >= 2000
     assert function["dropped_turned"] == 0
     names = {check["name"] for check in record["checks"]}

@@ -183,6 +183,21 @@ def crashes_unharmed(results: Results) -> list[Part]:
     return [Part("", share, "%", None, None, count, note, list(frame["trial"]))]
 
 
+@metric
+def functions_unharmed(results: Results) -> list[Part]:
+    """The same of each network function, in trials of their own."""
+    frame = _judgeable(results.frame[results.frame["experiment"] == "functions"])
+    parts = []
+    for nf, trials in frame.groupby("nf") if not frame.empty else []:
+        bad = trials.apply(harmful, axis=1)
+        crashed = trials["failovers"]
+        count, harmed = int(crashed.sum()), int(crashed.clip(lower=1)[bad].sum())
+        share = 100 * (1 - harmed / max(count, harmed, 1))
+        note = f"{count - harmed} of {count} crashes"
+        parts.append(Part(str(nf), share, "%", None, None, count, note, list(trials["trial"])))
+    return parts
+
+
 def _up(share: float) -> str:
     """A bound may only be rounded up."""
     return f"{-(-share * 100 // 1):.0f} %"

@@ -102,7 +102,9 @@ struct fw_rule {
     uint8_t protocol;       /* 0: any */
     uint8_t side;           /* where the packet comes from */
     bool used, allows;
+    uint8_t spare[2]; /* what lies between members is state too, and of no certain value */
 };
+_Static_assert(sizeof(struct fw_rule) == 16, "no gaps: it is copied whole into the arena");
 
 struct fw_half_opens {
     CACHE_ALIGNED uint64_t count;

@@ -4,19 +4,22 @@
  * Per-flow counters are private to a worker, because a flow's packets always meet the same one:
  * they cost no logged access. The shared counters are there to be shared: a packet adds to each of
  * `counters_per_packet` variables, one write access each, and `workers_per_counter` workers use
- * the same ones. That is the knob of the FTMB paper's experiment with growing sharing. */
+ * the same ones. That is the knob of the FTMB paper's experiment with growing sharing. Of these
+ * accesses `reads` percent only look at the counter: read accesses, spread evenly. */
 #include "nf/nf.h"
 #include "nf/packet.h"
 
 #define MAX_COUNTERS 16u
 
-enum { PARAM_COUNTERS, PARAM_SHARE, PARAM_FLOWS };
+enum { PARAM_COUNTERS, PARAM_SHARE, PARAM_FLOWS, PARAM_READS };
 
 static const struct nf_param params[] = {
     {"counters_per_packet", NF_UINT, 1, 0, MAX_COUNTERS, "shared counters that a packet adds to"},
     {"workers_per_counter", NF_UINT, 0, 0, FTMB_MAX_WORKERS,
      "workers that share a counter; 0: all of them"},
     {"flows", NF_UINT, 16384, 1, 1u << 24, "flows that a worker can count one by one"},
+    {"reads", NF_UINT, 0, 0, 100,
+     "percent of the accesses that read a counter and leave it as it is"},
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -41,6 +44,9 @@ struct worker_state {
     uint64_t bytes;
     uint64_t untracked; /* packets whose flow found the table full */
     uint64_t flows;     /* entries in use */
+    uint64_t reads;     /* accesses that only read */
+    uint64_t due;       /* hundredths of the next one */
+    uint64_t seen;      /* sum of what they read */
 };
 
 struct monitor {
@@ -48,6 +54,7 @@ struct monitor {
     uint32_t flow_limit;
     uint32_t flow_bits;
     uint32_t variables;
+    uint32_t reads;                            /* percent */
     uint32_t first_variable[FTMB_MAX_WORKERS]; /* of the counters of this worker */
     uint64_t counters_at;                      /* offsets from the arena's base */
     uint64_t worker_at[FTMB_MAX_WORKERS];
@@ -114,6 +121,7 @@ static void *init(struct arena *arena, const uint64_t *values)
     monitor->counters = (uint32_t)values[PARAM_COUNTERS];
     monitor->flow_limit = (uint32_t)values[PARAM_FLOWS];
     monitor->flow_bits = flow_bits_for(values[PARAM_FLOWS]);
+    monitor->reads = (uint32_t)values[PARAM_READS];
     monitor->variables = variables_for(values, arena->workers);
     uint64_t bytes = (uint64_t)monitor->variables * sizeof(struct counter);
     uint8_t *counters = arena_alloc(arena, 0, bytes, CACHE_LINE);
@@ -195,6 +203,48 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
     ftmb_prefetch(ctx, &flows_of(ctx->arena, monitor, ctx->worker)[at]);
 }
 
+static void add(struct ftmb_ctx *ctx, struct counter *counter, uint32_t id, uint32_t length)
+{
+    uint64_t before = PLANTED(P_MONITOR_LOST_UPDATE) ? counter->packets : 0;
+    ftmb_write(ctx, id);
+    ftmb_mark(ctx, counter, sizeof(*counter));
+    /* Somebody may be reading them, and begin again. */
+    __atomic_store_n(&counter->packets,
+                     (PLANTED(P_MONITOR_LOST_UPDATE) ? before : counter->packets) + 1,
+                     __ATOMIC_RELAXED);
+    __atomic_store_n(&counter->bytes, counter->bytes + length, __ATOMIC_RELAXED);
+    ftmb_section_end(ctx);
+}
+
+static uint64_t look(struct ftmb_ctx *ctx, const struct counter *counter, uint32_t id)
+{
+    uint64_t packets, bytes, token;
+    do {
+        token = ftmb_read_begin(ctx, id);
+        packets = __atomic_load_n(&counter->packets, __ATOMIC_RELAXED);
+        bytes = __atomic_load_n(&counter->bytes, __ATOMIC_RELAXED);
+    } while (!ftmb_read_end(ctx, id, token));
+    return packets + bytes;
+}
+
+/* The accesses of a packet where some of them are reads. */
+static void mixed(struct ftmb_ctx *ctx, const struct monitor *monitor, struct worker_state *state,
+                  uint32_t length)
+{
+    struct counter *counters = counters_of(ctx->arena, monitor);
+    uint32_t first = monitor->first_variable[ctx->worker];
+    for (uint32_t id = first; id < first + monitor->counters; id++) {
+        state->due += monitor->reads;
+        if (state->due < 100) {
+            add(ctx, &counters[id], id, length);
+            continue;
+        }
+        state->due -= 100;
+        state->reads++;
+        state->seen += look(ctx, &counters[id], id);
+    }
+}
+
 static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
 {
     const struct monitor *monitor = arena_root(ctx->arena);
@@ -207,22 +257,40 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
 
     struct counter *counters = counters_of(ctx->arena, monitor);
     uint32_t first = monitor->first_variable[ctx->worker];
-    for (uint32_t id = first; id < first + monitor->counters; id++) {
-        uint64_t before = PLANTED(P_MONITOR_LOST_UPDATE) ? counters[id].packets : 0;
-        ftmb_write(ctx, id);
-        ftmb_mark(ctx, &counters[id], sizeof(counters[id]));
-        counters[id].packets =
-            PLANTED(P_MONITOR_LOST_UPDATE) ? before + 1 : counters[id].packets + 1;
-        counters[id].bytes += packet->length;
-        ftmb_section_end(ctx);
+    if (unlikely(monitor->reads)) {
+        mixed(ctx, monitor, state, packet->length);
+    } else {
+        for (uint32_t id = first; id < first + monitor->counters; id++)
+            add(ctx, &counters[id], id, packet->length);
     }
     ftmb_emit(ctx, packet, packet->port == NF_INSIDE ? NF_OUTSIDE : NF_INSIDE);
+}
+
+/* With reads it is not known which counters were written: only how often, by a group's workers. */
+static bool writes_match(struct arena *arena, const struct monitor *monitor)
+{
+    const struct counter *counters = counters_of(arena, monitor);
+    uint64_t written[FTMB_MAX_WORKERS] = {0};
+    for (uint32_t w = 0; w < arena->workers; w++) {
+        const struct worker_state *state = worker_of(arena, monitor, w);
+        uint32_t group = monitor->first_variable[w] / monitor->counters;
+        written[group] += state->packets * monitor->counters - state->reads;
+    }
+    for (uint32_t id = 0; id < monitor->variables; id++)
+        written[id / monitor->counters] -= counters[id].packets;
+    for (uint32_t group = 0; group < arena->workers; group++) {
+        if (written[group])
+            return false;
+    }
+    return true;
 }
 
 /* Every shared counter must equal the sum over the workers that share it. */
 static bool counters_match(struct arena *arena, const struct monitor *monitor)
 {
     const struct counter *counters = counters_of(arena, monitor);
+    if (monitor->reads && monitor->counters)
+        return writes_match(arena, monitor);
     for (uint32_t id = 0; id < monitor->variables; id++) {
         uint64_t packets = 0, bytes = 0;
         for (uint32_t w = 0; w < arena->workers; w++) {
@@ -262,12 +330,14 @@ static void report(struct arena *arena, const struct nf_report *out)
         sum.bytes += state->bytes;
         sum.untracked += state->untracked;
         sum.flows += state->flows;
+        sum.reads += state->reads;
         flows_ok = flows_ok && flows_match(arena, monitor, w);
     }
     out->counter(out->self, "packets", sum.packets);
     out->counter(out->self, "bytes", sum.bytes);
     out->counter(out->self, "flows", sum.flows);
     out->counter(out->self, "untracked", sum.untracked);
+    out->counter(out->self, "reads", sum.reads);
     bool sums_ok = counters_match(arena, monitor);
     out->check(out->self, "sums", sums_ok,
                sums_ok ? "every shared counter equals its workers' packets and bytes"

@@ -110,7 +110,7 @@ static void init_slots(struct arena *arena, struct nat *nat)
             slot->next = i;
             ring[i] = (uint16_t)i;
         }
-        nat_pools(arena, nat)[a] = (struct nat_pool){.head = 0, .spare = nat->ranges[a].size};
+        nat_pools(arena, nat)[a].spare = nat->ranges[a].size;
         first += nat->ranges[a].size;
     }
 }

@@ -190,8 +190,8 @@ static enum counter charge_both(struct ftmb_ctx *ctx, const struct ratelimit *li
         verdict = DROP_TOTAL;
     if (likely(verdict == FORWARDED)) {
         ftmb_mark(ctx, user, sizeof(*user));
-        *user =
-            (struct user){.full_at = after.full_at, .fraction = after.fraction, .address = address};
+        *user = (struct user){
+            .full_at = after.full_at, .fraction = (uint32_t)after.fraction, .address = address};
     }
     ftmb_section_end(ctx);
     return verdict;

@@ -23,9 +23,10 @@ struct bucket_rate {
     uint64_t depth_ns;  /* cost of all that a full bucket holds */
 };
 
+/* Copied whole into the arena, where a gap would be state of no certain value. */
 struct token_bucket {
     uint64_t full_at;
-    uint32_t fraction; /* of a nanosecond, in 2^-20; belongs to full_at */
+    uint64_t fraction; /* of a nanosecond, in 2^-20; belongs to full_at */
 };
 
 /* `kbps` kilobits a second, at most 2^30 bytes at once. Not for the packet path: it divides. */
@@ -47,7 +48,7 @@ static inline bool bucket_holds(const struct token_bucket *bucket, const struct 
     uint64_t cost = bytes * rate->byte_cost + (full ? 0 : bucket->fraction);
     lacking += cost >> BUCKET_FRACTION_BITS;
     after->full_at = now + lacking;
-    after->fraction = (uint32_t)(cost & BUCKET_FRACTION_MASK);
+    after->fraction = cost & BUCKET_FRACTION_MASK;
     return lacking + (after->fraction != 0) <= rate->depth_ns;
 }
 

@@ -203,6 +203,7 @@ static void monitor_params(uint64_t *out)
     out[0] = rng_between(&rng, 1, 4);
     out[1] = rng_below(&rng, 3);
     out[2] = 16;
+    out[3] = rng_below(&rng, 2) ? 0 : rng_below(&rng, 101);
 }
 
 static void monitor_packet(struct packet_in *packet)

@@ -86,6 +86,29 @@ static void test_sharing(void)
     }
 }
 
+/* Every so manieth access is a read, for any share of them. */
+static void test_reads(void)
+{
+    for (uint32_t reads = 0; reads <= 100; reads += 25) {
+        struct harness h;
+        uint8_t frame[HARNESS_FRAME];
+        uint32_t length = frame_build(frame, &udp, 1), writes = 0;
+        harness_open(&h, "monitor", 3,
+                     (struct harness_setting[]){{"counters_per_packet", 5},
+                                                {"workers_per_counter", 2},
+                                                {"reads", reads},
+                                                {NULL, 0}});
+        for (uint32_t i = 0; i < 300; i++) {
+            CHECK(harness_packet(&h, i % 3, NF_INSIDE, frame, length) && h.pal_count == 5);
+            writes += harness_writes(&h);
+        }
+        CHECK(writes == 1500 - 15 * reads);
+        CHECK(harness_counter(&h, "reads") == 15 * reads);
+        harness_checks(&h);
+        harness_close(&h);
+    }
+}
+
 /* The check can fail: lose one update, as a broken replay would. */
 static void test_check_can_fail(void)
 {
@@ -112,6 +135,7 @@ int main(int argc, char **argv)
     test_transparent(&rng);
     test_full_table();
     test_sharing();
+    test_reads();
     test_check_can_fail();
     return 0;
 }

@@ -232,6 +232,8 @@ int main(int argc, char **argv)
                                           {"transitory_ms", 10}, {"icmp_ms", 10}, {NULL, 0}};
     const struct harness_setting monitor[] = {
         {"counters_per_packet", 3}, {"workers_per_counter", 2}, {"flows", 64}, {NULL, 0}};
+    const struct harness_setting reading[] = {
+        {"counters_per_packet", 3}, {"reads", 40}, {"flows", 64}, {NULL, 0}};
     /* 0.2 ms between packets of a worker: a user is over the limit as often as not. */
     const struct harness_setting ratelimit[] = {{"users", 16},        {"user_kbps", 100},
                                                 {"user_burst", 200},  {"total_kbps", 2000},
@@ -250,6 +252,7 @@ int main(int argc, char **argv)
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function(nf_find("nat"), nat, seed, locked);
         test_function(nf_find("monitor"), monitor, seed, locked);
+        test_function(nf_find("monitor"), reading, seed, locked);
         test_function(nf_find("ratelimit"), ratelimit, seed, locked);
         test_function(nf_find("firewall"), firewall, seed, locked);
         test_function(nf_find("lb"), lb, seed, locked);

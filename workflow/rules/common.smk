@@ -51,6 +51,8 @@ FIGURES = [
     "cow_replay",
     "snapshots_trade",
     "schedules",
+    "function_sweep",
+    "function_pipeline",
     "memory",
     "logs",
     "noise",

@@ -1,0 +1,163 @@
+"""What a function costs: the bench in one process, and the sweep through the whole pipeline.
+
+The bench is `results/bench/functions.json` (`make bench`); its rows hold the times of each repetition, in
+mode `none` and under FTMB. A cost is the difference of the two: of one packet where none of its
+accesses is logged, and of each PAL more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ftmb.analysis import stats
+from ftmb.analysis.metrics import Part, metric
+from ftmb.analysis.records import RecordError, Results
+
+PAL_BYTES = 8
+SWEEP = "sweep-"
+COLUMNS = ["name", "function", "workers", "reads", "pals", "none_ns", "ftmb_ns", "spread",
+           "none_instructions", "ftmb_instructions"]  # fmt: skip
+
+
+def bench(results: Results) -> dict[str, Any] | None:
+    """What `make bench` wrote, if it was run."""
+    path = results.root / "bench" / "functions.json"
+    if not path.is_file():
+        return None
+    try:
+        made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path} is not JSON ({error}); make it again") from error
+    if (made.get("version"), made.get("kind")) != (1, "bench_functions"):
+        raise RecordError(f"{path} is not `kind: bench_functions`, version 1; make it again")
+    return made
+
+
+def rows(results: Results) -> pd.DataFrame:
+    """A line for each case: medians over repetitions, and how far those of `ftmb` lie apart."""
+    made = bench(results)
+    lines = []
+    for row in (made or {}).get("rows", []):
+        parts = row["name"].split("-")
+        lines.append(
+            {
+                **{key: row.get(key) for key in COLUMNS},
+                "reads": int(parts[2]) if row["name"].startswith(SWEEP) else None,
+                "none_ns": float(np.median(row["none_ns"])),
+                "ftmb_ns": float(np.median(row["ftmb_ns"])),
+                "spread": stats.spread(row["ftmb_ns"]),
+            }
+        )
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A straight line through the cost of a packet against its PALs, in nanoseconds."""
+
+    words: str
+    packet: stats.Estimate  # with no PAL
+    pal: stats.Estimate  # of each
+
+
+def fits(results: Results) -> Iterator[Fit]:
+    """The sweep of `monitor`, by workers that share and by reads."""
+    made = bench(results)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in (made or {}).get("rows", []):
+        if row["name"].startswith(SWEEP):
+            _, workers, reads, _ = row["name"].split("-")
+            words = f"{workers} worker{'s' if workers != '1' else ''}, {reads} % reads"
+            groups.setdefault(words, []).append(row)
+    for words, cases in groups.items():
+        pals = np.array([case["pals"] for case in cases])
+        if len(set(pals)) < 2:
+            continue
+        cost = np.array([case["ftmb_ns"] for case in cases]) - np.array(
+            [case["none_ns"] for case in cases]
+        )
+        yield Fit(words, *_line(pals, cost))
+
+
+def _line(
+    pals: NDArray[np.float64], cost: NDArray[np.float64]
+) -> tuple[stats.Estimate, stats.Estimate]:
+    """Intercept and slope through the medians; repetitions (columns of `cost`) are resampled."""
+    n = cost.shape[1]
+    rng = np.random.default_rng(stats.SEED)
+    drawn = rng.integers(0, n, (stats.RESAMPLES, n))
+    medians = np.median(cost[:, drawn], axis=2)  # [case, resample]
+    slopes, packets = np.polyfit(pals, medians, 1)
+    slope, packet = np.polyfit(pals, np.median(cost, axis=1), 1)
+    return _estimate(packet, packets, n), _estimate(slope, slopes, n)
+
+
+def _estimate(value: float, resampled: NDArray[np.float64], n: int) -> stats.Estimate:
+    tail = 100 * (1 - stats.LEVEL) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return stats.Estimate(float(value), float(low), float(high), n)
+
+
+def _part(fit: Fit, estimate: stats.Estimate) -> Part:
+    return Part(fit.words, estimate.value, "ns", estimate.low, estimate.high, estimate.n)
+
+
+@metric
+def cost_of_packet(results: Results) -> list[Part]:
+    """Nanoseconds that FTMB adds to a packet without an access, in the bench."""
+    return [_part(fit, fit.packet) for fit in fits(results)]
+
+
+@metric
+def cost_of_pal(results: Results) -> list[Part]:
+    """Nanoseconds that each PAL adds, in the bench."""
+    return [_part(fit, fit.pal) for fit in fits(results)]
+
+
+def pipeline(results: Results) -> pd.DataFrame:
+    """Throughput of each pair of runs of the experiment `sweep`, with FTMB and without."""
+    pairs: dict[tuple[str, ...], dict[str, Any]] = {}
+    for trial in results.of("sweep"):
+        labels = trial.labels
+        key = (labels["accesses"], labels["sharing"], labels["reads"], str(trial.repetition))
+        pairs.setdefault(key, {})[labels["mode"]] = trial.record["throughput_pps"]
+    lines = [
+        {
+            "accesses": int(key[0]), "sharing": key[1], "reads": int(key[2]),
+            "none_pps": pair["none"], "ftmb_pps": pair["ftmb"],
+        }
+        for key, pair in pairs.items()
+        if {"none", "ftmb"} <= pair.keys()
+    ]  # fmt: skip
+    columns = ["accesses", "sharing", "reads", "none_pps", "ftmb_pps"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _ratio(results: Results, accesses: int) -> list[Part]:
+    table = pipeline(results)
+    part = table[
+        (table["accesses"] == accesses) & (table["sharing"] == "2") & (table["reads"] == 0)
+    ]
+    share = stats.paired_ratio(list(part["ftmb_pps"]), list(part["none_pps"]))
+    if share is None:
+        return []
+    return [Part("", share.value, "×", share.low, share.high, share.n)]
+
+
+@metric
+def pipeline_ratio_one(results: Results) -> list[Part]:
+    """Throughput with FTMB over that without, one shared access a packet."""
+    return _ratio(results, 1)
+
+
+@metric
+def pipeline_ratio_three(results: Results) -> list[Part]:
+    """The same with three."""
+    return _ratio(results, 3)
