@@ -1,6 +1,7 @@
 """`ftmb bench`: what the functions cost in one process: times, and instructions where valgrind is.
 
-Runs `bench_functions` and writes what it printed, with the counts and the machine, as one JSON file.
+Runs `bench_functions` and writes what it printed, with the counts and the processor, as one JSON
+file.
 """
 
 from __future__ import annotations

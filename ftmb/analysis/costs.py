@@ -1,8 +1,8 @@
 """What a function costs: the bench in one process, and the sweep through the whole pipeline.
 
-The bench is `results/bench/functions.json` (`make bench`); its rows hold the times of each repetition, in
-mode `none` and under FTMB. A cost is the difference of the two: of one packet where none of its
-accesses is logged, and of each PAL more.
+The bench is `results/bench/functions.json` (`make bench`); its rows hold the times of each
+repetition, in mode `none` and under FTMB. A cost is the difference of the two: of one packet where
+none of its accesses is logged, and of each PAL more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ftmb.analysis import stats
-from ftmb.analysis.metrics import Part, metric
+from ftmb.analysis.metrics import Part, harmful, judgeable, metric
 from ftmb.analysis.records import RecordError, Results
 
 PAL_BYTES = 8
@@ -161,3 +161,18 @@ def pipeline_ratio_one(results: Results) -> list[Part]:
 def pipeline_ratio_three(results: Results) -> list[Part]:
     """The same with three."""
     return _ratio(results, 3)
+
+
+@metric
+def functions_unharmed(results: Results) -> list[Part]:
+    """Share of crashes that did no harm, of each network function (percent)."""
+    frame = judgeable(results.frame[results.frame["experiment"] == "functions"])
+    parts = []
+    for nf, trials in frame.groupby("nf") if not frame.empty else []:
+        bad = trials.apply(harmful, axis=1)
+        crashed = trials["failovers"]
+        count, harmed = int(crashed.sum()), int(crashed.clip(lower=1)[bad].sum())
+        share = 100 * (1 - harmed / max(count, harmed, 1))
+        note = f"{count - harmed} of {count} crashes"
+        parts.append(Part(str(nf), share, "%", None, None, count, note, list(trials["trial"])))
+    return parts

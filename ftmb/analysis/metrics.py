@@ -166,7 +166,7 @@ def recovery_longest(results: Results) -> list[Part]:
 @metric
 def crashes_unharmed(results: Results) -> list[Part]:
     """Share of crashes in trials that lost, doubled, corrupted nothing and passed every check."""
-    frame = _judgeable(results.frame[results.frame["experiment"].isin(["crash", "chaos"])])
+    frame = judgeable(results.frame[results.frame["experiment"].isin(["crash", "chaos"])])
     if frame.empty:
         return []
     crashed = frame["failovers"].clip(lower=1)
@@ -181,21 +181,6 @@ def crashes_unharmed(results: Results) -> list[Part]:
     )
     share = 100 * (1 - harmed / count)
     return [Part("", share, "%", None, None, count, note, list(frame["trial"]))]
-
-
-@metric
-def functions_unharmed(results: Results) -> list[Part]:
-    """The same of each network function, in trials of their own."""
-    frame = _judgeable(results.frame[results.frame["experiment"] == "functions"])
-    parts = []
-    for nf, trials in frame.groupby("nf") if not frame.empty else []:
-        bad = trials.apply(harmful, axis=1)
-        crashed = trials["failovers"]
-        count, harmed = int(crashed.sum()), int(crashed.clip(lower=1)[bad].sum())
-        share = 100 * (1 - harmed / max(count, harmed, 1))
-        note = f"{count - harmed} of {count} crashes"
-        parts.append(Part(str(nf), share, "%", None, None, count, note, list(trials["trial"])))
-    return parts
 
 
 def _up(share: float) -> str:
@@ -214,7 +199,7 @@ def harmful(row: pd.Series) -> bool:
     return any(pd.notna(count) and count > 0 for count in counts)
 
 
-def _judgeable(frame: pd.DataFrame) -> pd.DataFrame:
+def judgeable(frame: pd.DataFrame) -> pd.DataFrame:
     """Trials whose counts may be used, and those that did harm even if theirs may not.
 
     Leaving the latter out would let the worst failures excuse themselves.
@@ -227,7 +212,7 @@ def _judgeable(frame: pd.DataFrame) -> pd.DataFrame:
 @metric
 def harmful_trials(results: Results) -> list[Part]:
     """Trials under FTMB, crashed or not, that lost, doubled or corrupted, or failed a check."""
-    frame = _judgeable(results.frame[results.frame["mode"] == "ftmb"])
+    frame = judgeable(results.frame[results.frame["mode"] == "ftmb"])
     if frame.empty:
         return []
     bad = frame[frame.apply(harmful, axis=1)]
@@ -349,7 +334,7 @@ def faults_gone_wrong(results: Results) -> list[Part]:
 @metric
 def chaos_harm(results: Results) -> list[Part]:
     """Packets lost, doubled or corrupted, and checks failed, in the chaos trials."""
-    frame = _judgeable(results.frame[results.frame["experiment"] == "chaos"])
+    frame = judgeable(results.frame[results.frame["experiment"] == "chaos"])
     if frame.empty:
         return []
     keys = ("lost", "duplicated", "corrupted", "checks_failed")

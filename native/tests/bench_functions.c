@@ -45,6 +45,7 @@ static const struct bench_case functions[] = {
     {"lb-least", "lb", 1, {{"least", 1}, {NULL, 0}}},
     {"chain", "chain", 1, {{"nat", 0}, {"firewall", 0}, {"monitor", 0}, {NULL, 0}}},
     {"monitor-pthread", "monitor-pthread", 1, {{"sample_every", 0}, {NULL, 0}}},
+    {"nat-pthread", "nat-pthread", 1, {{NULL, 0}}},
 };
 
 struct bench_worker {
