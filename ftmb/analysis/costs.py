@@ -126,6 +126,8 @@ def pipeline(results: Results) -> pd.DataFrame:
     pairs: dict[tuple[str, ...], dict[str, Any]] = {}
     for trial in results.of("sweep"):
         labels = trial.labels
+        if "mode" not in labels:
+            continue  # records without a plan say nothing of axes
         key = (labels["accesses"], labels["sharing"], labels["reads"], str(trial.repetition))
         pairs.setdefault(key, {})[labels["mode"]] = trial.record["throughput_pps"]
     lines = [
