@@ -148,6 +148,17 @@ class Nat:
         return "icmp_errors", INSIDE, e.frame()
 
 
+def cut(frame: bytes, number: int, every: int) -> list[bytes]:
+    """The fragments of an IPv4 frame, each with `every` bytes of its body."""
+    body, pieces = frame[34:], []
+    for at in range(0, len(body), every):
+        part = body[at : at + every]
+        more = 0x2000 if at + every < len(body) else 0
+        head = put(put(put(frame[:34], 16, 20 + len(part)), 18, number), 20, more | at // 8)
+        pieces.append(put(head, 24, 0) + part)
+    return [put(each, 24, checksum(each[14:34])) for each in pieces]
+
+
 class Traffic:
     """Draws packets; it knows the endpoints that the oracle has given out."""
 
@@ -226,6 +237,65 @@ def test_packets_and_errors(seed: int) -> None:
     assert counters["mappings"] == len(nat.outside)
     for fate in ("outbound", "inbound", "hairpinned", "icmp_errors", "dropped_no_mapping"):
         assert fates[fate] > 100, fates
+
+
+@dataclass
+class Datagram:
+    side: int
+    packet: Packet
+    came: list[bytes]
+    fate: str = ""
+    where: int = 0
+    left: list[bytes] = field(default_factory=list)
+    begun: int | None = None  # when its first fragment was translated
+
+
+def datagrams(rng: random.Random, nat: Nat, now: int) -> list[tuple[int, Datagram, int]]:
+    """Fragments that come mixed with those of others, late, and some before their first one: the
+    time, the datagram, and which of its fragments."""
+    traffic, arrivals = Traffic(rng, nat), []
+    for number in range(1500):
+        now += rng.randrange(MS)
+        side, packet = traffic.packet()
+        packet = replace(packet, payload=rng.randrange(30, 90))
+        came = cut(packet.frame(), number, rng.choice([24, 32, 40]))
+        datagram, at = Datagram(side, packet, came), now
+        for n in range(len(came) if len(came) > 1 else 0):
+            late = 3 * MS if n == 0 and rng.random() < 0.1 else 0
+            arrivals.append((at + late, datagram, n))
+            at += rng.choice([0, 1000, MS, 12 * MS, 25 * MS])
+    return sorted(arrivals, key=lambda arrival: arrival[0])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fragments(seed: int) -> None:
+    rng = random.Random(seed)
+    nat = Nat()
+    ends = [(HOST + host, 3000 + port) for host in range(4) for port in range(10)]
+    known = [Packet(protocol, end, (SERVER, 80)) for protocol in (UDP, TCP) for end in ends]
+    inputs = [Input(1000 * MS, 0, INSIDE, packet.frame()) for packet in known]
+    for packet in known:
+        nat.packet(INSIDE, packet)
+    arrivals = datagrams(rng, nat, 1000 * MS)
+    inputs += [Input(at, rng.randrange(3), d.side, d.came[n]) for at, d, n in arrivals]
+    outputs, counters = run("nat", 3, {"addresses": 1, "capacity": 2000, "datagram_ms": 40}, inputs)
+    fates = Counter({"outbound": len(known)})
+    for (at, d, n), got in zip(arrivals, outputs[len(known) :], strict=True):
+        if n == 0:
+            d.fate, d.where, whole = nat.packet(d.side, d.packet)
+            identification = int.from_bytes(d.came[0][18:20], "big")
+            d.left = cut(whole, identification, len(d.came[0]) - 34) if whole else []
+            d.begun = at if whole else None
+        in_time = d.begun is not None and at - d.begun <= 40 * MS
+        fate = d.fate if n == 0 else "fragments" if in_time else "dropped_fragment"
+        fates[fate] += 1
+        passes = not fate.startswith("dropped")
+        assert got.frame == (d.left[n] if passes else None), f"seed {seed}, {d}, {n}"
+        assert not passes or got.port == d.where
+    assert {fate: counters[fate] for fate in fates} == fates
+    assert counters["mappings"] == len(nat.outside) > len(known)
+    assert min(fates["fragments"], fates["dropped_fragment"]) > 200
+    assert min(fates["outbound"], fates["inbound"], fates["hairpinned"]) > 50, fates
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ enum plant_id {
     P_ANEW_KEEPS_BASE = 70,
     P_FIREWALL_TWO_ENTRIES = 71,
     P_LB_LOADS_OUTSIDE = 72,
+    P_NAT_INSIDE_UNLOGGED = 73,
+    P_NAT_NOTE_UNLOCKED = 74,
     P_COUNT
 };
 

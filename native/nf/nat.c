@@ -1,5 +1,5 @@
-/* nat: source NAT for TCP, UDP and ICMP echo, in both directions, and for the ICMP errors about
- * them. docs/NAT.md says what the RFCs about NATs ask for, and what of it is met.
+/* nat: source NAT for TCP, UDP and ICMP echo, in both directions, also in fragments, and for the
+ * ICMP errors about them. docs/NAT.md says what the RFCs about NATs ask for, and what of it is met.
  *
  * Mapping is endpoint-independent (RFC 4787): an inside (protocol, address, port) has one outside
  * (address, port), whatever it talks to; filtering too: whoever knows the outside endpoint may
@@ -9,17 +9,29 @@
  * the workers keep up).
  *
  * It is a bump in the wire: MAC addresses and TTL stay as they are. IPv4 options pass. Dropped,
- * each with a counter: what is not IPv4 (ARP and IPv6 too), fragments, other ICMP than echo
- * requests from inside, echo replies from outside and errors (nat_icmp.c), other protocols,
- * malformed packets, packets to an outside endpoint without a mapping, echo requests from inside to
- * our own outside addresses, and new flows when no port is free.
+ * each with a counter: what is not IPv4 (ARP and IPv6 too), fragments whose first one is not known
+ * (nat_fragment.c), other ICMP than echo requests from inside, echo replies from outside and
+ * errors (nat_icmp.c), other protocols, malformed packets, packets to an outside endpoint without a
+ * mapping, echo requests from inside to our own outside addresses, and new flows when no port is
+ * free.
  *
  * Logged accesses of an outbound packet of a known flow: one read; of an inbound packet: one read;
- * hairpinned: both. A new flow: one read and three writes. The sweep: one read per group of four
+ * hairpinned: both; of a first fragment: a write more; of another: a read. A new flow: one read and
+ * three writes. The sweep: one read per group of four
  * buckets and round, three writes per mapping removed. */
 #include "nf/nat.h"
 
-enum { OUTSIDE, ADDRESSES, CAPACITY, UDP_MS, TCP_MS, TRANSITORY_MS, ICMP_MS };
+enum {
+    OUTSIDE,
+    ADDRESSES,
+    CAPACITY,
+    UDP_MS,
+    TCP_MS,
+    TRANSITORY_MS,
+    ICMP_MS,
+    DATAGRAMS,
+    DATAGRAM_MS,
+};
 
 #define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
@@ -34,6 +46,8 @@ static const struct nf_param params[] = {
     {"transitory_ms", NF_UINT, 240000, 10, DAY_MS,
      "timeout of TCP that is opening or closing, milliseconds"},
     {"icmp_ms", NF_UINT, 60000, 10, DAY_MS, "ICMP echo timeout, milliseconds"},
+    {"datagrams", NF_UINT, 1024, 1, 1u << 20, "datagrams in fragments that are known at a time"},
+    {"datagram_ms", NF_UINT, 15000, 1, DAY_MS, "time for all fragments to come, milliseconds"},
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -78,12 +92,13 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
     *out = (struct nf_needs){
         .shared_bytes = sizeof(struct nat) + heads + capacity * sizeof(struct nat_slot) +
                         addresses * sizeof(struct nat_pool) + capacity * sizeof(uint16_t) +
-                        6 * CACHE_LINE,
+                        sets_bytes(values[DATAGRAMS], sizeof(struct nat_datagram)) + 6 * CACHE_LINE,
         .worker_bytes = sizeof(struct nat_worker) + CACHE_LINE,
-        .variables = shape.groups + (uint32_t)addresses + shape.stripes,
-        /* Two look-ups; an end; removals; sweep; a look at each pool but the first; per try three
-         * locks. */
-        .max_pals = 3 + 3 * NAT_REMOVALS + NAT_SWEEP_GROUPS + (uint32_t)addresses - 1 +
+        .variables =
+            shape.groups + (uint32_t)addresses + shape.stripes + sets_for(values[DATAGRAMS]),
+        /* Two look-ups; an end; a datagram; removals; sweep; a look at each pool but the first; per
+         * try three locks. */
+        .max_pals = 4 + 3 * NAT_REMOVALS + NAT_SWEEP_GROUPS + (uint32_t)addresses - 1 +
                     3 * (uint32_t)u64_min(addresses, NAT_TRIES),
         .max_outputs = 1,
     };
@@ -149,6 +164,8 @@ static void *init(struct arena *arena, const uint64_t *values)
     nat->stripe_mask = shape.stripes - 1;
     nat->first_pool = shape.groups;
     nat->first_stripe = shape.groups + nat->addresses;
+    nat->first_set = nat->first_stripe + shape.stripes;
+    nat->datagram_ns = values[DATAGRAM_MS] * NS_PER_MS;
     init_times(nat, values, arena->workers);
 
     uint64_t buckets = 1ull << shape.bucket_bits;
@@ -156,7 +173,8 @@ static void *init(struct arena *arena, const uint64_t *values)
     void *slots = arena_alloc(arena, 0, nat->slots * sizeof(struct nat_slot), CACHE_LINE);
     void *pools = arena_alloc(arena, 0, nat->addresses * sizeof(struct nat_pool), CACHE_LINE);
     void *rings = arena_alloc(arena, 0, nat->slots * sizeof(uint16_t), CACHE_LINE);
-    if (!heads || !slots || !pools || !rings)
+    if (!heads || !slots || !pools || !rings ||
+        !sets_init(&nat->datagrams, arena, values[DATAGRAMS], sizeof(struct nat_datagram)))
         return NULL;
     nat->heads_at = offset_of(arena, heads);
     nat->slots_at = offset_of(arena, slots);
@@ -238,8 +256,8 @@ static void hairpin(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_work
     nat_send(ctx, worker, packet, NF_INSIDE, NAT_HAIRPINNED);
 }
 
-static void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                     const struct packet_view *view, struct nf_packet *packet)
+static inline void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                            const struct packet_view *view, struct nf_packet *packet)
 {
     struct nat_binding binding;
     if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REQUEST)) {
@@ -252,8 +270,8 @@ static void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_wor
     }
 }
 
-static void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                    const struct packet_view *view, struct nf_packet *packet)
+static inline void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                           const struct packet_view *view, struct nf_packet *packet)
 {
     if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REPLY)) {
         worker->counters[NAT_DROP_ICMP]++;
@@ -270,19 +288,41 @@ static void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_work
     nat_send(ctx, worker, packet, NF_INSIDE, NAT_INBOUND);
 }
 
+static inline void translate(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                             const struct packet_view *view, struct nf_packet *packet)
+{
+    if (packet->port == NF_INSIDE)
+        outbound(ctx, nat, worker, view, packet);
+    else
+        inbound(ctx, nat, worker, view, packet);
+}
+
+/* The first fragment is translated like a packet, the others like the first. */
+static void fragment(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                     struct packet_view *view, struct nf_packet *packet)
+{
+    enum nf_port side = packet->port;
+    if (nat_fragment_first(view)) {
+        translate(ctx, nat, worker, view, packet);
+        nat_fragment_note(ctx, nat, worker, view, side, packet);
+    } else {
+        nat_fragment(ctx, nat, worker, view, packet);
+    }
+}
+
 /* What is no packet of a flow by itself. */
 static void other(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                  const struct packet_view *view, struct nf_packet *packet)
+                  struct packet_view *view, struct nf_packet *packet)
 {
     switch (view->kind) {
     case PACKET_ICMP_OTHER:
         nat_icmp(ctx, nat, worker, view, packet);
         return;
+    case PACKET_FRAGMENT:
+        fragment(ctx, nat, worker, view, packet);
+        return;
     case PACKET_PROTOCOL:
         worker->counters[NAT_DROP_PROTOCOL]++;
-        return;
-    case PACKET_FRAGMENT:
-        worker->counters[NAT_DROP_FRAGMENT]++;
         return;
     case PACKET_NOT_IPV4:
         worker->counters[NAT_DROP_NOT_IPV4]++;
@@ -310,12 +350,10 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     nat_sweep(ctx, nat, worker);
     struct packet_view view;
     enum packet_kind kind = packet_parse(&view, packet->data, packet->length);
-    if (unlikely(kind >= PACKET_ICMP_OTHER))
-        other(ctx, nat, worker, &view, packet);
-    else if (packet->port == NF_INSIDE)
-        outbound(ctx, nat, worker, &view, packet);
+    if (likely(kind < PACKET_ICMP_OTHER))
+        translate(ctx, nat, worker, &view, packet);
     else
-        inbound(ctx, nat, worker, &view, packet);
+        other(ctx, nat, worker, &view, packet);
 }
 
 const struct nf nf_nat = {

@@ -10,6 +10,8 @@
  *           `last_seen` and `state` of the mappings in them
  *   pool    one per outside address; protects its ring of free slots
  *   stripe  every n-th slot; protects `key` of its slots
+ *   set     of datagrams in fragments (nf/sets.h); protects what is known of them. Alone in its
+ *           section
  * `key` and `next` of a slot change only while the group *and* the stripe are held: outbound
  * packets read them under the group, inbound ones read `key` under the stripe, and neither needs
  * the other. Everything else of a slot is written once, by init.
@@ -58,11 +60,14 @@ enum nat_counter {
     NAT_OUTBOUND,
     NAT_INBOUND,
     NAT_HAIRPINNED,
+    NAT_FRAGMENTS,   /* later ones, translated like their first */
     NAT_ICMP_ERRORS, /* translated, in either direction */
     NAT_CREATED,
     NAT_EXPIRED,
     NAT_REFRESHED, /* writes to a live mapping: last_seen or state */
     NAT_SWEPT,     /* groups that the sweep looked at */
+    NAT_DATAGRAMS, /* that came in fragments, noted down */
+    NAT_FORGOTTEN, /* of them */
     NAT_DROP_EXHAUSTED,
     NAT_DROP_CROWDED,
     NAT_DROP_UNKNOWN, /* no mapping of the receiver, or of the packet that an error quotes */
@@ -101,6 +106,16 @@ struct nat_range {
     uint32_t size;
 };
 
+/* A datagram in fragments: how its first one was translated, and so are the others. */
+struct nat_datagram {
+    uint64_t addresses; /* source << 32 | destination, as they came */
+    uint64_t rest;      /* identification | protocol << 16 | side << 24 | 1 << 32; 0: free */
+    uint64_t seen;      /* stamp of the first fragment */
+    uint32_t source;    /* as they left; network order, like those above */
+    uint32_t destination;
+};
+_Static_assert(sizeof(struct nat_datagram) == 32, "two to a line");
+
 struct nat_worker {
     CACHE_ALIGNED uint64_t next_sweep; /* stamp at which the next group is due */
     uint32_t next_group;
@@ -117,10 +132,13 @@ struct nat {
     uint32_t stripe_mask;
     uint32_t first_pool;   /* id */
     uint32_t first_stripe; /* id */
-    uint64_t heads_at;     /* offsets from the arena's base: u32 per bucket */
-    uint64_t slots_at;     /* struct nat_slot per slot */
-    uint64_t pools_at;     /* struct nat_pool per address */
-    uint64_t rings_at;     /* u16 per slot: offset of a free slot in its address's range */
+    uint32_t first_set;    /* id */
+    struct sets datagrams;
+    uint64_t datagram_ns; /* how long one is known */
+    uint64_t heads_at;    /* offsets from the arena's base: u32 per bucket */
+    uint64_t slots_at;    /* struct nat_slot per slot */
+    uint64_t pools_at;    /* struct nat_pool per address */
+    uint64_t rings_at;    /* u16 per slot: offset of a free slot in its address's range */
     uint64_t refresh_ns[NAT_STATES];
     uint64_t expire_ns[NAT_STATES];
     uint64_t sweep_ns; /* between two groups of one worker */
@@ -241,6 +259,22 @@ void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *w
 
 /* Remove what has expired in the groups that are due (at most NAT_SWEEP_GROUPS of them). */
 void nat_sweep(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker);
+
+static inline uint32_t nat_set(const struct nat *nat, const struct nat_datagram *key)
+{
+    return sets_pick(&nat->datagrams, sets_mix(key->addresses ^ sets_mix(key->rest)));
+}
+
+/* A fragment that is not the first of its datagram (nat_fragment.c). */
+void nat_fragment(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                  const struct packet_view *view, struct nf_packet *packet);
+/* Is this the first fragment of a TCP, UDP or echo packet? Then its view becomes that of a packet.
+ */
+bool nat_fragment_first(struct packet_view *view);
+/* It has been translated, and `packet` is what leaves. */
+void nat_fragment_note(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                       const struct packet_view *view, enum nf_port side,
+                       const struct nf_packet *packet);
 
 /* An ICMP message that is no echo (nat_icmp.c). */
 void nat_icmp(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,

@@ -133,13 +133,13 @@ static void test_fates(void)
     frame[12] = 0x86, frame[13] = 0xdd;
     CHECK(!harness_packet(&h, 0, NF_INSIDE, frame, length));
     CHECK(harness_counter(&h, "dropped_not_ipv4") == 1);
-    for (unsigned i = 0; i < 3; i++) { /* more fragments; an offset; its highest bit */
+    for (unsigned i = 0; i < 2; i++) { /* without a first one: an offset; its highest bit */
         frame_build(frame, &spec, 1);
-        frame[20] = i == 0 ? 0x20 : i == 1 ? 0 : 0x10;
-        frame[21] = i == 1;
+        frame[20] = i == 0 ? 0 : 0x10;
+        frame[21] = i == 0;
         CHECK(!harness_packet(&h, 0, NF_INSIDE, frame, length));
     }
-    CHECK(harness_counter(&h, "dropped_fragment") == 3);
+    CHECK(harness_counter(&h, "dropped_fragment") == 2);
     echo.icmp_type = 0;
     CHECK(!send_out(&h, 0, &echo)); /* a reply from inside */
     echo.icmp_type = 3;
