@@ -21,7 +21,7 @@ from nf_stream import tcp as segment
 from nf_stream import udp as datagram
 
 SEEDS = [int(os.environ.get("FTMB_TEST_SEED", "1")) + n for n in range(3)]
-MS = 1_000_000
+SECOND, MS = 1_000_000_000, 1_000_000
 OURS, HOST, ROUTER, SERVER = 0xC6120001, 0x0A000001, 0x0A0000FE, 0xC0000201
 REQUEST, REPLY = 8, 0
 End = tuple[int, int]  # address, port
@@ -341,3 +341,90 @@ def test_errors_with_options(options: int) -> None:
     inputs = [Input(MS, 0, INSIDE, out.frame()), Input(MS, 0, OUTSIDE, frames[0])]
     outputs, _ = run("nat", 1, {"addresses": 1, "capacity": 16}, inputs)
     assert outputs[1].frame == frames[1]
+
+
+MAC, INNER, GATEWAY_MAC, OTHER_MAC = (bytes([2, 0, 0, 0, 9, n]) for n in range(4))
+ALL, NOBODY = b"\xff" * 6, b"\0" * 6
+GATEWAY, OWN = 0xC61200FE, 0x0A0000FF
+NEIGHBOURS = {
+    "addresses": 1, "capacity": 16, "mac": int.from_bytes(MAC, "big"),
+    "inside_mac": int.from_bytes(INNER, "big"), "inside_address": OWN,
+    "outside_gateway": GATEWAY, "arp_ms": 3000,
+}  # fmt: skip
+
+
+def arp(operation: int, sender: tuple[bytes, int], target: tuple[bytes, int], to: bytes) -> bytes:
+    """An ARP packet for Ethernet and IPv4 in a frame to `to`."""
+    head = to + sender[0] + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, operation)
+    ends = [mac + struct.pack("!I", address) for mac, address in (sender, target)]
+    return head + b"".join(ends)
+
+
+def asks(sender: tuple[bytes, int], address: int) -> bytes:
+    return arp(1, sender, (NOBODY, address), ALL)
+
+
+def answers(sender: tuple[bytes, int], target: tuple[bytes, int]) -> bytes:
+    return arp(2, sender, target, target[0])
+
+
+def test_next_hops_and_arp() -> None:
+    """The next hop inside is given, the one outside is learnt, lost, and found again."""
+    out = Packet(UDP, (HOST, 3000), (SERVER, 53))
+    back = Packet(UDP, (SERVER, 53), (OURS, 1024)).frame()
+    us, gateway, other = (MAC, OURS), (GATEWAY_MAC, GATEWAY), (OTHER_MAC, SERVER)
+    sent = out.with_source((OURS, 1024)).frame()[12:]
+    came = Packet(UDP, (SERVER, 53), (HOST, 3000)).frame()[12:]
+    request = asks(us, GATEWAY)
+    pad = b"p" * 18
+    steps = [  # milliseconds, side, frame, what leaves, on which side
+        (0, INSIDE, out.frame(), request, OUTSIDE),
+        (1, INSIDE, out.frame(), None, 0),
+        (1001, INSIDE, out.frame(), request, OUTSIDE),
+        (1002, OUTSIDE, answers(other, us), None, 0),
+        (1002, OUTSIDE, answers(gateway, us), None, 0),
+        (1003, INSIDE, out.frame(), GATEWAY_MAC + MAC + sent, OUTSIDE),
+        (1004, OUTSIDE, back, INNER + MAC + came, INSIDE),
+        (1005, OUTSIDE, asks(other, OURS), answers(us, other), OUTSIDE),
+        (1005, OUTSIDE, asks(other, OURS) + pad, answers(us, other) + pad, OUTSIDE),
+        (1006, OUTSIDE, asks(other, OURS + 1), None, 0),
+        (1007, INSIDE, asks((INNER, HOST), OURS), None, 0),
+        (1007, INSIDE, asks((INNER, HOST), OWN), answers((MAC, OWN), (INNER, HOST)), INSIDE),
+        (1007, OUTSIDE, asks(other, OWN), None, 0),
+        (1008, OUTSIDE, asks(other, OURS)[:41], None, 0),
+        (4002, INSIDE, out.frame(), GATEWAY_MAC + MAC + sent, OUTSIDE),
+        (5000, INSIDE, out.frame(), request, OUTSIDE),
+        (5001, INSIDE, out.frame(), GATEWAY_MAC + MAC + sent, OUTSIDE),
+        (7100, INSIDE, out.frame(), request, OUTSIDE),
+        (7101, INSIDE, out.frame(), None, 0),
+        (7102, OUTSIDE, asks((INNER, GATEWAY), OURS), answers(us, (INNER, GATEWAY)), OUTSIDE),
+        (7103, INSIDE, out.frame(), INNER + MAC + sent, OUTSIDE),
+    ]
+    inputs = [
+        Input(SECOND + at * MS, n % 2, side, given) for n, (at, side, given, *_) in enumerate(steps)
+    ]
+    outputs, counters = run("nat", 2, NEIGHBOURS, inputs)
+    for step, got in zip(steps, outputs, strict=True):
+        assert got.frame == step[3], step
+        assert step[3] is None or got.port == step[4], step
+    names = ("arp_requests", "arp_replies", "arp_learnt", "dropped_arp", "dropped_no_hop")
+    assert [counters[name] for name in names] == [4, 4, 2, 5, 2]
+    assert counters["outbound"] == 4
+
+
+def test_a_fragment_that_became_a_request() -> None:
+    """The others of its datagram do not leave either."""
+    packet = Packet(UDP, (HOST, 3000), (SERVER, 53), 40)
+    first, second = cut(packet.frame(), 7, 32)
+    learnt = answers((GATEWAY_MAC, GATEWAY), (MAC, OURS))
+    frames = [
+        (INSIDE, first),
+        (OUTSIDE, learnt),
+        (INSIDE, second),
+        (INSIDE, first),
+        (INSIDE, second),
+    ]
+    inputs = [Input(SECOND, 0, side, frame) for side, frame in frames]
+    outputs, counters = run("nat", 1, NEIGHBOURS, inputs)
+    assert [got.frame is not None for got in outputs] == [True, False, False, True, True]
+    assert counters["datagrams_noted"] == 1

@@ -12,6 +12,7 @@
  *   stripe  every n-th slot; protects `key` of its slots
  *   set     of datagrams in fragments (nf/sets.h); protects what is known of them. Alone in its
  *           section
+ *   hop     one for each side; protects what is known of its next hop. Alone in its section
  * `key` and `next` of a slot change only while the group *and* the stripe are held: outbound
  * packets read them under the group, inbound ones read `key` under the stripe, and neither needs
  * the other. Everything else of a slot is written once, by init.
@@ -68,10 +69,15 @@ enum nat_counter {
     NAT_SWEPT,     /* groups that the sweep looked at */
     NAT_DATAGRAMS, /* that came in fragments, noted down */
     NAT_FORGOTTEN, /* of them */
+    NAT_ARP_REPLIES,
+    NAT_ARP_REQUESTS, /* each in the place of a packet */
+    NAT_ARP_LEARNT,   /* ARP packets of a next hop */
     NAT_DROP_EXHAUSTED,
     NAT_DROP_CROWDED,
     NAT_DROP_UNKNOWN, /* no mapping of the receiver, or of the packet that an error quotes */
     NAT_DROP_HAIRPIN, /* echo from inside to an outside address of our own */
+    NAT_DROP_NO_HOP,  /* the next hop's MAC address is not known */
+    NAT_DROP_ARP,
     NAT_DROP_NOT_IPV4,
     NAT_DROP_FRAGMENT,
     NAT_DROP_ICMP,
@@ -116,6 +122,13 @@ struct nat_datagram {
 };
 _Static_assert(sizeof(struct nat_datagram) == 32, "two to a line");
 
+/* The next hop of a side, if it is learnt by ARP. */
+struct nat_hop {
+    CACHE_ALIGNED uint64_t mac; /* 0: not known */
+    uint64_t heard;             /* stamp of its latest ARP packet */
+    uint64_t asked;             /* stamp of our latest request */
+};
+
 struct nat_worker {
     CACHE_ALIGNED uint64_t next_sweep; /* stamp at which the next group is due */
     uint32_t next_group;
@@ -135,10 +148,17 @@ struct nat {
     uint32_t first_set;    /* id */
     struct sets datagrams;
     uint64_t datagram_ns; /* how long one is known */
-    uint64_t heads_at;    /* offsets from the arena's base: u32 per bucket */
-    uint64_t slots_at;    /* struct nat_slot per slot */
-    uint64_t pools_at;    /* struct nat_pool per address */
-    uint64_t rings_at;    /* u16 per slot: offset of a free slot in its address's range */
+    uint64_t mac;         /* our own; 0: MAC addresses stay as they are, and no ARP */
+    uint64_t hop_mac[2];  /* of each side's next hop; 0: learnt from its gateway's ARP packets */
+    uint32_t gateway[2];  /* addresses in network order; 0: none */
+    uint32_t own[2];
+    uint32_t first_hop; /* id */
+    uint64_t hops_at;   /* struct nat_hop per side */
+    uint64_t arp_ns;
+    uint64_t heads_at; /* offsets from the arena's base: u32 per bucket */
+    uint64_t slots_at; /* struct nat_slot per slot */
+    uint64_t pools_at; /* struct nat_pool per address */
+    uint64_t rings_at; /* u16 per slot: offset of a free slot in its address's range */
     uint64_t refresh_ns[NAT_STATES];
     uint64_t expire_ns[NAT_STATES];
     uint64_t sweep_ns; /* between two groups of one worker */
@@ -188,6 +208,11 @@ static inline struct nat_worker *nat_worker(struct arena *arena, const struct na
                                             uint32_t worker)
 {
     return (struct nat_worker *)((uint8_t *)arena + nat->worker_at[worker]);
+}
+
+static inline struct nat_hop *nat_hop(struct arena *arena, const struct nat *nat, unsigned side)
+{
+    return (struct nat_hop *)((uint8_t *)arena + nat->hops_at) + side;
 }
 
 /* The pool of a slot. */
@@ -245,10 +270,20 @@ static inline void nat_patch_l4(const struct packet_view *view, uint16_t delta)
         checksum_patch(view->l4 + (view->kind == PACKET_TCP ? 16 : 2), delta);
 }
 
-/* A packet has been translated, or answered, and leaves; it is counted as `what`. */
-static inline void nat_send(struct ftmb_ctx *ctx, struct nat_worker *worker,
+/* Give a packet the MAC addresses that it leaves with. False: they are not known (nat_arp.c). */
+bool nat_address(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                 struct nf_packet *packet, enum nf_port side);
+
+/* What is not IPv4 (nat_arp.c). */
+void nat_arp(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+             struct nf_packet *packet);
+
+/* A packet has been translated and leaves, if the next hop is known; it is counted as `what`. */
+static inline void nat_send(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
                             struct nf_packet *packet, enum nf_port port, enum nat_counter what)
 {
+    if (unlikely(nat->mac) && !nat_address(ctx, nat, worker, packet, port))
+        return;
     worker->counters[what]++;
     ftmb_emit(ctx, packet, port);
 }

@@ -65,7 +65,8 @@ void nat_fragment_note(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_w
                        const struct packet_view *view, enum nf_port side,
                        const struct nf_packet *packet)
 {
-    if (ctx->emitted != packet)
+    /* Dropped, or an ARP request has taken its place. */
+    if (ctx->emitted != packet || packet_host16(packet->data + 12) == ETHERTYPE_ARP)
         return;
     struct nat_datagram key = key_of(view, side);
     uint32_t number = nat_set(nat, &key);
@@ -119,5 +120,5 @@ void nat_fragment(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker
     packet_store32(view->ip + 12, datagram.source);
     packet_store32(view->ip + 16, datagram.destination);
     bool out = side == NF_INSIDE && datagram.destination == view->destination;
-    nat_send(ctx, worker, packet, out ? NF_OUTSIDE : NF_INSIDE, NAT_FRAGMENTS);
+    nat_send(ctx, nat, worker, packet, out ? NF_OUTSIDE : NF_INSIDE, NAT_FRAGMENTS);
 }

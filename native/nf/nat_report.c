@@ -13,10 +13,15 @@ static const char *const names[NAT_COUNTERS] = {
     [NAT_SWEPT] = "groups_swept",
     [NAT_DATAGRAMS] = "datagrams_noted",
     [NAT_FORGOTTEN] = "datagrams_forgotten",
+    [NAT_ARP_REPLIES] = "arp_replies",
+    [NAT_ARP_REQUESTS] = "arp_requests",
+    [NAT_ARP_LEARNT] = "arp_learnt",
     [NAT_DROP_EXHAUSTED] = "dropped_no_port",
     [NAT_DROP_CROWDED] = "dropped_full_chain",
     [NAT_DROP_UNKNOWN] = "dropped_no_mapping",
     [NAT_DROP_HAIRPIN] = "dropped_hairpin",
+    [NAT_DROP_NO_HOP] = "dropped_no_hop",
+    [NAT_DROP_ARP] = "dropped_arp",
     [NAT_DROP_NOT_IPV4] = "dropped_not_ipv4",
     [NAT_DROP_FRAGMENT] = "dropped_fragment",
     [NAT_DROP_ICMP] = "dropped_icmp",
@@ -144,6 +149,20 @@ static uint64_t datagrams(struct arena *arena, const struct nat *nat)
     return count;
 }
 
+/* Next hops are known as far as they are learnt, and have addresses that one can send to. */
+static bool hops_sound(struct arena *arena, const struct nat *nat)
+{
+    for (unsigned side = 0; side < 2; side++) {
+        const struct nat_hop *hop = nat_hop(arena, nat, side);
+        bool learns = nat->mac && !nat->hop_mac[side];
+        if ((hop->mac || hop->heard || hop->asked) && !learns)
+            return false;
+        if ((hop->mac != 0) != (hop->heard != 0) || (hop->mac && !packet_mac_of_one(hop->mac)))
+            return false;
+    }
+    return true;
+}
+
 void nat_report(struct arena *arena, const struct nf_report *out)
 {
     const struct nat *nat = arena_root(arena);
@@ -163,6 +182,7 @@ void nat_report(struct arena *arena, const struct nf_report *out)
     bool conserved = slots_conserved(arena, nat, live);
     bool endpoints = endpoints_sound(arena, nat);
     bool noted = sums[NAT_DATAGRAMS] - sums[NAT_FORGOTTEN] == datagrams(arena, nat);
+    bool hops = hops_sound(arena, nat);
     bool counted = sums[NAT_CREATED] - sums[NAT_EXPIRED] == live;
     out->check(out->self, "chains", chains,
                chains ? "every mapping is linked exactly once, in its own bucket"
@@ -180,4 +200,6 @@ void nat_report(struct arena *arena, const struct nf_report *out)
     out->check(out->self, "datagrams", noted,
                noted ? "datagrams in fragments are there once, as many as were noted"
                      : "a datagram in fragments is there twice, translated wrongly, or lost");
+    out->check(out->self, "hops", hops,
+               hops ? "next hops are what was learnt" : "a next hop that nobody can have told");
 }

@@ -11,7 +11,12 @@ extern const struct nf nf_nat;
 #define TIMEOUT_MS 1u
 #define HOSTS 6u
 #define PORTS 5u
+#define MAC_ADDRESS 0x020000000000u
+#define GATEWAY 0xc61200feu
 #define DATAGRAMS 256u /* more than there are packets in a schedule */
+
+/* Places of parameters. */
+enum { DATAGRAM_COUNT = 7, DATAGRAM_MS, MAC, INSIDE_MAC, OUTSIDE_GATEWAY = 14, ARP_MS };
 
 static void nat_params(uint64_t *out)
 {
@@ -23,8 +28,14 @@ static void nat_params(uint64_t *out)
     out[2] = rng_between(&rng, 8, 40);
     for (unsigned i = 3; i < 7; i++)
         out[i] = TIMEOUT_MS;
-    out[7] = rng_between(&rng, 1, 20);
-    out[8] = TIMEOUT_MS;
+    out[DATAGRAM_COUNT] = rng_between(&rng, 1, 20);
+    out[DATAGRAM_MS] = TIMEOUT_MS;
+    if (rng_below(&rng, 3) == 0) {
+        out[MAC] = MAC_ADDRESS;
+        out[INSIDE_MAC] = MAC_ADDRESS + 1;
+        out[OUTSIDE_GATEWAY] = GATEWAY;
+        out[ARP_MS] = TIMEOUT_MS;
+    }
 }
 
 /* What has happened in this run, whoever was master. */
@@ -55,6 +66,24 @@ static void make_fragment(uint8_t *bytes, uint32_t number, bool first)
     ip[7] = first ? 0 : 3;
 }
 
+static bool is_arp(const uint8_t *bytes)
+{
+    return packet_host16(bytes + 12) == ETHERTYPE_ARP;
+}
+
+/* The gateway says its MAC address, which changes all the time. */
+static void gateway_speaks(struct packet_in *packet)
+{
+    static const uint8_t reply[] = {8, 6, 0, 1, 8, 0, 6, 4, 0, 2};
+    uint8_t *bytes = packet->bytes;
+    packet->port = NF_OUTSIDE;
+    packet->length = 42;
+    memset(bytes, 0, packet->length);
+    memcpy(bytes + 12, reply, sizeof(reply));
+    packet_store_mac(bytes + 22, MAC_ADDRESS + 1 + rng_below(&sim.traffic, 200));
+    packet_store32(bytes + 28, __builtin_bswap32(GATEWAY));
+}
+
 static bool is_fragment(const uint8_t *bytes)
 {
     return bytes[ETHERNET_BYTES + 6] || bytes[ETHERNET_BYTES + 7];
@@ -77,6 +106,10 @@ static void nat_packet(struct packet_in *packet)
     struct program_flow flow = {.destination = 0xcb007101u + rng_below(rng, 3),
                                 .destination_port = 80};
     begin_run();
+    if (sim.params[MAC] && rng_below(rng, 8) == 0) {
+        gateway_speaks(packet);
+        return;
+    }
     if (past.datagrams && rng_below(rng, 8) == 0) {
         next_fragment(packet);
         return;
@@ -124,6 +157,11 @@ static void check_fragment(const uint8_t *bytes, const struct program_flow *flow
 static void nat_delivered(const uint8_t *bytes, uint32_t length, uint8_t port)
 {
     (void)length;
+    if (is_arp(bytes))
+        return;
+    if (sim.params[MAC] && packet_load_mac(bytes) - MAC_ADDRESS - 1 >= 200)
+        sim_fail("nf", "NAT: a packet left for a next hop that there is not");
+    cover_if(sim.params[MAC] && port == NF_OUTSIDE, COVER_NAT_LEARNT);
     struct program_flow flow = program_flow_of(bytes);
     begin_run();
     if (is_fragment(bytes))
@@ -179,7 +217,7 @@ static void check_outbound(struct worker *worker, uint64_t key, const struct pro
 static void nat_processed(struct worker *worker, const struct wire_input *in,
                           const struct nf_packet *packet)
 {
-    if (!packet)
+    if (!packet || is_arp(packet->data))
         return;
     if (packet->data[ETHERNET_BYTES + 7]) { /* it has no ports */
         cover(COVER_NAT_FRAGMENT);

@@ -432,6 +432,20 @@ static void test_refused_parameters(void)
     values[2] = 64;
     values[0] = UINT32_MAX;
     CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "255.255.255.255"));
+    /* Next hops: from `mac`, the tenth, on. */
+    values[0] = 1;
+    values[9] = 0x020000000001;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "inside_mac or inside_gateway"));
+    values[10] = values[11] = 0x020000000002;
+    CHECK(nat->needs(values, 2, &needs, why));
+    values[14] = SERVER;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "outside_mac or outside_gateway"));
+    values[11] = 0;
+    CHECK(nat->needs(values, 2, &needs, why));
+    values[10] = 0x010000000002;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "group"));
+    values[9] = 0;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "need mac"));
     CHECK(!nf_find("none"));
 }
 
