@@ -108,6 +108,8 @@
     X(NAT_REPLY, "NAT: reply translated back")                                                     \
     X(NAT_EXPIRED, "NAT: mapping expired")                                                         \
     X(FIREWALL_OPEN, "firewall: TCP connection established")                                       \
+    X(WANOPT_RESTORED, "WAN optimizer: packet restored")                                           \
+    X(WANOPT_MISSING, "WAN optimizer: encoded packet that lacks a chunk")                          \
     X(FIREWALL_HALF_OPEN, "firewall: too many half-open connections")                              \
     X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \
     X(LIMIT_USER, "ratelimit: user over the limit")                                                \
