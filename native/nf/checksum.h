@@ -21,21 +21,6 @@ static inline uint16_t checksum_fold(uint32_t sum)
     return (uint16_t)(sum + (sum >> 16));
 }
 
-/* Sum of up to 2^16 bytes, to 16 bits; what is summed up before them has an even length. */
-static inline uint16_t checksum_sum(const uint8_t *bytes, uint32_t length)
-{
-    uint32_t sum = 0;
-    uint16_t word = 0;
-    for (; length >= 2; length -= 2, bytes += 2) {
-        memcpy(&word, bytes, 2);
-        sum += word;
-    }
-    word = 0;
-    if (length)
-        memcpy(&word, bytes, 1);
-    return checksum_fold(sum + word);
-}
-
 /* Delta of one 16-bit word. */
 static inline uint16_t checksum_delta16(uint16_t before, uint16_t after)
 {
