@@ -46,6 +46,7 @@ static const struct bench_case functions[] = {
     {"chain", "chain", 1, {{"nat", 0}, {"firewall", 0}, {"monitor", 0}, {NULL, 0}}},
     {"monitor-pthread", "monitor-pthread", 1, {{"sample_every", 0}, {NULL, 0}}},
     {"nat-pthread", "nat-pthread", 1, {{NULL, 0}}},
+    {"wanopt", "wanopt", 1, {{NULL, 0}}},
 };
 
 struct bench_worker {
