@@ -51,3 +51,17 @@ def test_lb(trial: RunFtmb, least: int) -> None:
     assert function["balanced"] > 10_000
     assert function["passed"] > 1000
     assert function["fewest_of_a_backend"] > function["most_of_a_backend"] / 2
+
+
+@pytest.mark.parametrize("drop", [0, 1], ids=["count", "drop"])
+def test_ids(trial: RunFtmb, drop: int) -> None:
+    """Hosts with many flows begin more of them than eight servers in a window: they scan, and where
+    that is not only counted, what they begin is dropped."""
+    limits = {"drop": drop, "scan_hosts": 8, "scan_ports": 0, "window_ms": 500}
+    record = crashed(trial, {"name": "ids"} | limits, zipf=1.0)
+    function = record["nf"]
+    assert function["opened"] > 1000
+    assert function["scanners"] > 10
+    assert function["attempts"] >= function["opened"]
+    assert function["malformed"] == function["flood"] == 0
+    assert (function["dropped_scan"] > 100) == bool(drop)

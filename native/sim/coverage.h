@@ -110,6 +110,9 @@
     X(FIREWALL_OPEN, "firewall: TCP connection established")                                       \
     X(FIREWALL_HALF_OPEN, "firewall: too many half-open connections")                              \
     X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \
+    X(IDS_SPLIT, "ids: pattern found that is split")                                               \
+    X(IDS_SCANNER, "ids: source that scans")                                                       \
+    X(IDS_FLOOD, "ids: too many half-open connections")                                            \
     X(LIMIT_USER, "ratelimit: user over the limit")                                                \
     X(LIMIT_TOTAL, "ratelimit: all over the limit")                                                \
     X(NAT_EXHAUSTED, "NAT: no port free")                                                          \

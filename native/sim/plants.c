@@ -138,6 +138,8 @@ static const struct plant plants[] = {
      "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
     {P_LB_LOADS_OUTSIDE, "lb-loads-outside", "function: loads read outside of their section",
      PROGRAM_LB, NULL, false},
+    {P_IDS_LOST_UPDATE, "ids-lost-update", "function: sketch read outside of its section",
+     PROGRAM_IDS, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

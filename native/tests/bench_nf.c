@@ -96,9 +96,10 @@ static void bench_case(const char *nf, uint32_t flows, double seconds)
     struct harness_setting nat[] = {
         {"addresses", 16}, {"capacity", flows < 65536 ? 65536 : flows}, {NULL, 0}};
     /* Samples would be work that `monitor` does not have. */
-    struct harness_setting monitor[] = {{"flows", flows}, {"sample_every", 0}, {NULL, 0}};
+    struct harness_setting monitor[] = {
+        {"flows", flows}, {"capacity", flows}, {"sample_every", 0}, {NULL, 0}};
     bool is_nat = strcmp(nf, "nat") == 0;
-    harness_open(&b.h, nf, 1, is_nat ? nat : monitor);
+    harness_open(&b.h, nf, 1, is_nat ? nat : monitor); /* what it has of these */
     b.flows = flows;
     b.rng = 88172645463325252ull;
     b.endpoints = calloc(flows, sizeof(*b.endpoints));
@@ -145,5 +146,7 @@ int main(int argc, char **argv)
         bench_case("monitor", flows[i], seconds);
     for (unsigned i = 0; i < 3; i++)
         bench_case("monitor-pthread", flows[i], seconds);
+    for (unsigned i = 0; i < 2; i++)
+        bench_case("ids", flows[i], seconds);
     return 0;
 }

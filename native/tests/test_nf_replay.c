@@ -69,6 +69,7 @@ static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
     uint64_t r = test_random(&worker->seed);
     const uint8_t protocols[3] = {17, 6, 1};
     const uint8_t flags[4] = {2, 16, 17, 4};
+    static const char *const payloads[4] = {"--../../", "../-----", "--------", "/etc/pas"};
     *port = r % 3 == 0 ? NF_OUTSIDE : NF_INSIDE;
     struct frame_spec spec = {.protocol = protocols[(r >> 8) % 3],
                               .source = 0x0a000001 + (r >> 16) % 40,
@@ -85,7 +86,9 @@ static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
         spec.icmp_type = 0;
     }
     worker->ctx.now_ns += (r >> 48) % 65536 * 6; /* 0.2 ms: mappings expire all the time */
-    return frame_build(frame, &spec, r);
+    uint32_t length = frame_build(frame, &spec, r);
+    memcpy(frame + length - 8, payloads[(r >> 56) % 4], 8); /* parts of what `ids` looks for */
+    return length;
 }
 
 static void *work(void *self)
@@ -200,6 +203,11 @@ static void test_function(const struct nf *nf, const struct harness_setting *set
               harness_counter(&runs[0].h, "dropped_total") > 100);
     if (strcmp(nf->name, "lb") == 0)
         CHECK(harness_counter(&runs[0].h, "ended") > 1000);
+    if (strcmp(nf->name, "ids") == 0)
+        CHECK(harness_counter(&runs[0].h, "half_ended") > 500 &&
+              harness_counter(&runs[0].h, "rule_traversal") > 50 &&
+              harness_counter(&runs[0].h, "scanners") > 100 &&
+              harness_counter(&runs[0].h, "dropped_flood") > 100);
     if (strcmp(nf->name, "firewall") == 0)
         CHECK(harness_counter(&runs[0].h, "ended") > 1000 &&
               harness_counter(&runs[0].h, "dropped_half_open") > 10);
@@ -238,12 +246,17 @@ int main(int argc, char **argv)
     const struct harness_setting lb[] = {{"capacity", 24}, {"least", 1},   {"table", 251},
                                          {"udp_ms", 10},   {"tcp_ms", 10}, {"closing_ms", 10},
                                          {NULL, 0}};
+    const struct harness_setting ids[] = {{"drop", 1},      {"capacity", 80},      {"sources", 16},
+                                          {"half_open", 4}, {"columns", 16},       {"rows", 3},
+                                          {"udp_ms", 10},   {"transitory_ms", 10}, {"tcp_ms", 10},
+                                          {"window_ms", 5}, {"scan_ports", 3},     {NULL, 0}};
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function(nf_find("nat"), nat, seed, locked);
         test_function(nf_find("monitor"), monitor, seed, locked);
         test_function(nf_find("ratelimit"), ratelimit, seed, locked);
         test_function(nf_find("firewall"), firewall, seed, locked);
         test_function(nf_find("lb"), lb, seed, locked);
+        test_function(nf_find("ids"), ids, seed, locked);
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
         test_function(nf_find("monitor-pthread"), plain, seed, locked);
