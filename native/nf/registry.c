@@ -13,7 +13,8 @@ extern const struct nf nf_ratelimit;
 #define NF_PLACED
 #else
 extern const struct nf nf_monitor_pthread;
-#define NF_PLACED &nf_monitor_pthread,
+extern const struct nf nf_nat_pthread;
+#define NF_PLACED &nf_monitor_pthread, &nf_nat_pthread,
 #endif
 
 const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat, &nf_ratelimit,        &nf_firewall,
