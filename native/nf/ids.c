@@ -171,7 +171,7 @@ static uint32_t half_open_at(struct ftmb_ctx *ctx, const struct ids *ids, uint32
 static void change(struct ftmb_ctx *ctx, const struct ids *ids, uint32_t address, uint32_t by,
                    bool *taken)
 {
-    uint32_t early[IDS_MAX_ROWS];
+    uint32_t early[IDS_MAX_ROWS] = {0};
     for (uint32_t r = 0; PLANTED(P_IDS_LOST_UPDATE) && r < ids->rows; r++)
         early[r] = *ids_cell(ctx->arena, ids, r, address);
     take_rows(ctx, ids, taken);
