@@ -3,13 +3,11 @@
 
 const char *const config_engine_names[SIM_ENGINES] = {
     [SIM_COW] = "cow", [SIM_STOP_COPY] = "stop-copy", [SIM_PAGE] = "page"};
-const char *const config_program_names[PROGRAMS] = {[PROGRAM_RANDOM] = "random",
-                                                    [PROGRAM_NAT] = "nat",
-                                                    [PROGRAM_MONITOR] = "monitor",
-                                                    [PROGRAM_RATELIMIT] = "ratelimit",
-                                                    [PROGRAM_FIREWALL] = "firewall",
-                                                    [PROGRAM_LB] = "lb",
-                                                    [PROGRAM_IDS] = "ids"};
+const char *const config_program_names[PROGRAMS] = {
+    [PROGRAM_RANDOM] = "random",     [PROGRAM_NAT] = "nat",
+    [PROGRAM_MONITOR] = "monitor",   [PROGRAM_RATELIMIT] = "ratelimit",
+    [PROGRAM_FIREWALL] = "firewall", [PROGRAM_LB] = "lb",
+    [PROGRAM_WANOPT] = "wanopt",     [PROGRAM_IDS] = "ids"};
 
 static enum fault_kind draw_fault(struct rng *rng)
 {
