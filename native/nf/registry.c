@@ -3,6 +3,7 @@
 
 extern const struct nf nf_chain;
 extern const struct nf nf_firewall;
+extern const struct nf nf_ids;
 extern const struct nf nf_lb;
 extern const struct nf nf_monitor;
 extern const struct nf nf_mortal;
@@ -19,8 +20,8 @@ extern const struct nf nf_nat_pthread;
 #endif
 
 const struct nf *const nf_registry[] = {
-    &nf_monitor, &nf_nat,   &nf_ratelimit,        &nf_firewall, &nf_lb,
-    &nf_wanopt,  &nf_chain, NF_PLACED &nf_mortal, NULL};
+    &nf_monitor, &nf_nat, &nf_ratelimit, &nf_firewall,         &nf_lb,
+    &nf_wanopt,  &nf_ids, &nf_chain,     NF_PLACED &nf_mortal, NULL};
 
 const struct nf *nf_find(const char *name)
 {

@@ -15,6 +15,7 @@ enum program_kind {
     PROGRAM_LB,
     PROGRAM_CHAIN,
     PROGRAM_WANOPT,
+    PROGRAM_IDS,
     PROGRAMS,
     PROGRAM_ALL = PROGRAMS
 };

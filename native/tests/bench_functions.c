@@ -47,6 +47,7 @@ static const struct bench_case functions[] = {
     {"monitor-pthread", "monitor-pthread", 1, {{"sample_every", 0}, {NULL, 0}}},
     {"nat-pthread", "nat-pthread", 1, {{NULL, 0}}},
     {"wanopt", "wanopt", 1, {{NULL, 0}}},
+    {"ids", "ids", 1, {{NULL, 0}}},
 };
 
 struct bench_worker {
