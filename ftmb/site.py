@@ -115,6 +115,9 @@ class Site(Fleet):
         match event.name:
             case "fenced":
                 self._fenced_ns = event.t_ns
+            case "protected":  # where there is no traffic, no first output tells of the new master
+                self.roster.settled(event.t_ns)
+                self._look()
             case "replay_done" if self._fenced_ns:
                 self.status.failovers += 1
                 took_ms = (event.t_ns - self._fenced_ns) / 1e6
@@ -209,6 +212,11 @@ def up(name: str, spec: TrialSpec, out: Path | None) -> str:
             f"{name} is up already; `ftmb down {name}` ends it, --name names another"
         )
     prepared = trial.prepare(_quietly(spec))
+    with lock.machine_lock(0, shared=True):  # a trial beside it would spoil both
+        return _run(name, prepared, out)
+
+
+def _run(name: str, prepared: trial.Prepared, out: Path | None) -> str:
     lock.refuse_left_overs()
     runtime = RuntimeDir()
     out = runtime.path if out is None else out.absolute()
