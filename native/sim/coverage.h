@@ -107,9 +107,14 @@
     X(DETERMINANT, "determinant logged")                                                           \
     X(NAT_REPLY, "NAT: reply translated back")                                                     \
     X(NAT_EXPIRED, "NAT: mapping expired")                                                         \
+    X(NAT_HAIRPIN, "NAT: packet between inside hosts")                                             \
+    X(NAT_FRAGMENT, "NAT: fragment translated like its first")                                     \
+    X(NAT_LEARNT, "NAT: packet to a next hop that was learnt")                                     \
     X(FIREWALL_OPEN, "firewall: TCP connection established")                                       \
     X(FIREWALL_HALF_OPEN, "firewall: too many half-open connections")                              \
     X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \
+    X(WANOPT_RESTORED, "WAN optimizer: packet restored")                                           \
+    X(WANOPT_MISSING, "WAN optimizer: encoded packet that lacks a chunk")                          \
     X(LIMIT_USER, "ratelimit: user over the limit")                                                \
     X(LIMIT_TOTAL, "ratelimit: all over the limit")                                                \
     X(NAT_EXHAUSTED, "NAT: no port free")                                                          \

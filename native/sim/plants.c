@@ -68,6 +68,10 @@ static const struct plant plants[] = {
      "function: NAT does not search again under the lock", NET, NULL, false},
     {P_NAT_PORT_OUTSIDE_SECTION, "nat-port-outside-section",
      "function: NAT takes a port without its pool's lock", NET, NULL, false},
+    {P_NAT_INSIDE_UNLOGGED, "nat-inside-unlogged",
+     "function: NAT looks for a receiver inside without an access", NET, NULL, false},
+    {P_NAT_NOTE_UNLOCKED, "nat-note-unlocked",
+     "function: NAT notes a fragmented datagram without its lock", NET, NULL, false},
     {P_NF_RANDOM, "nf-random", "function: randomness from outside the state", ANY, NULL, false},
     {P_NF_STATIC_STATE, "nf-static-state", "function: state outside of the arena", ANY, NULL,
      false},
@@ -138,6 +142,8 @@ static const struct plant plants[] = {
      "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
     {P_LB_LOADS_OUTSIDE, "lb-loads-outside", "function: loads read outside of their section",
      PROGRAM_LB, NULL, false},
+    {P_WANOPT_TWO_ENTRIES, "wanopt-two-entries",
+     "function: wanopt looks for a chunk before it has the set", PROGRAM_WANOPT, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

@@ -34,7 +34,7 @@ struct program {
 };
 
 extern const struct program program_random, program_nat, program_monitor, program_ratelimit,
-    program_firewall, program_lb;
+    program_firewall, program_lb, program_wanopt;
 
 /* A section of `ctx` leaves `value` in variable `id`: what was logged must leave the same again. */
 void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value);
@@ -48,6 +48,7 @@ struct program_flow {
     uint16_t source_port, destination_port;
     uint8_t protocol, tcp_flags;
 };
+struct program_flow program_flow_of(const uint8_t *bytes);
 uint32_t program_frame(uint8_t *bytes, const struct program_flow *flow, uint64_t a, uint64_t b);
 
 #endif

@@ -8,6 +8,7 @@
 #include "core/replay.h"
 #include "tests/nf_harness.h"
 #include "tests/odd_nf.h"
+#include "tests/wanopt_frames.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -51,6 +52,8 @@ static void diverged(void *env, unsigned worker, const char *why, uint64_t pal, 
     exit(1);
 }
 
+static struct wanopt_frames wanopt_frames;
+
 static const struct ctx_env env = {.relax = relax, .diverged = diverged};
 
 static void digest(struct worker *worker, const struct nf_packet *packet)
@@ -67,6 +70,10 @@ static void digest(struct worker *worker, const struct nf_packet *packet)
 static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
 {
     uint64_t r = test_random(&worker->seed);
+    if (strcmp(worker->nf->name, "wanopt") == 0) {
+        worker->ctx.now_ns += (r >> 48) % 65536;
+        return wanopt_frames_draw(&wanopt_frames, r, frame, port);
+    }
     const uint8_t protocols[3] = {17, 6, 1};
     const uint8_t flags[4] = {2, 16, 17, 4};
     *port = r % 3 == 0 ? NF_OUTSIDE : NF_INSIDE;
@@ -85,7 +92,18 @@ static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
         spec.icmp_type = 0;
     }
     worker->ctx.now_ns += (r >> 48) % 65536 * 6; /* 0.2 ms: mappings expire all the time */
-    return frame_build(frame, &spec, r);
+    bool nat = strcmp(worker->nf->name, "nat") == 0;
+    if (nat && *port == NF_INSIDE && r % 7 == 0) { /* to another inside host */
+        spec.destination = 0xc6120001 + (r >> 32) % 4;
+        spec.destination_port = (uint16_t)(1024 + (r >> 40) % 16);
+    }
+    uint32_t length = frame_build(frame, &spec, r);
+    if (nat && r % 11 < 4) { /* the first fragment, or another, of the flow's one datagram */
+        frame[18] = frame[19] = 0;
+        frame[20] = r % 11 == 0 ? 0x20 : 0;
+        frame[21] = r % 11 == 0 ? 0 : 2;
+    }
+    return length;
 }
 
 static void *work(void *self)
@@ -135,6 +153,33 @@ static void open_run(struct run *run, const struct nf *nf, const struct harness_
     }
 }
 
+/* Did what is hard to replay happen often? */
+static void check_eventful(struct run *run)
+{
+    const char *name = run->h.nf->name;
+    if (strncmp(name, "nat", 3) == 0)
+        CHECK(harness_counter(&run->h, "mappings_expired") > 1000);
+    if (strcmp(name, "nat") == 0)
+        CHECK(harness_counter(&run->h, "hairpinned") > 100 &&
+              harness_counter(&run->h, "fragments") > 100 &&
+              harness_counter(&run->h, "datagrams_forgotten") > 100);
+    if (strcmp(name, "ratelimit") == 0)
+        CHECK(harness_counter(&run->h, "dropped_user") > 1000 &&
+              harness_counter(&run->h, "dropped_total") > 100);
+    if (strcmp(name, "lb") == 0)
+        CHECK(harness_counter(&run->h, "ended") > 1000);
+    if (strcmp(name, "wanopt") == 0)
+        CHECK(harness_counter(&run->h, "shortened") > 1000 &&
+              harness_counter(&run->h, "restored") > 1000 &&
+              harness_counter(&run->h, "dropped_missing") > 1000 &&
+              harness_counter(&run->h, "dropped_report") > 1000 &&
+              harness_counter(&run->h, "dropped_bad_shim") == 0 &&
+              harness_counter(&run->h, "chunks_replaced") > 1000);
+    if (strcmp(name, "firewall") == 0)
+        CHECK(harness_counter(&run->h, "ended") > 1000 &&
+              harness_counter(&run->h, "dropped_half_open") > 10);
+}
+
 static void execute(struct run *run)
 {
     for (uint32_t w = 0; w < WORKERS; w++)
@@ -142,6 +187,7 @@ static void execute(struct run *run)
     for (uint32_t w = 0; w < WORKERS; w++)
         CHECK(!pthread_join(run->workers[w].thread, NULL));
     harness_checks(&run->h);
+    check_eventful(run);
     harness_retire(&run->h);
 }
 
@@ -193,16 +239,6 @@ static void test_function(const struct nf *nf, const struct harness_setting *set
         waits += runs[0].workers[w].ctx.waits;
     }
     CHECK(memcmp(runs[0].h.arena, runs[1].h.arena, runs[0].h.arena_size) == 0);
-    if (strcmp(nf->name, "nat") == 0)
-        CHECK(harness_counter(&runs[0].h, "mappings_expired") > 1000);
-    if (strcmp(nf->name, "ratelimit") == 0)
-        CHECK(harness_counter(&runs[0].h, "dropped_user") > 1000 &&
-              harness_counter(&runs[0].h, "dropped_total") > 100);
-    if (strcmp(nf->name, "lb") == 0)
-        CHECK(harness_counter(&runs[0].h, "ended") > 1000);
-    if (strcmp(nf->name, "firewall") == 0)
-        CHECK(harness_counter(&runs[0].h, "ended") > 1000 &&
-              harness_counter(&runs[0].h, "dropped_half_open") > 10);
     replay_free(&replay);
 
     load(&replay, &runs[0], 150, &pals);
@@ -225,7 +261,8 @@ int main(int argc, char **argv)
 {
     uint64_t seed = test_seed(argc, argv);
     const struct harness_setting nat[] = {{"capacity", 48},      {"udp_ms", 10},  {"tcp_ms", 20},
-                                          {"transitory_ms", 10}, {"icmp_ms", 10}, {NULL, 0}};
+                                          {"transitory_ms", 10}, {"icmp_ms", 10}, {"datagrams", 8},
+                                          {"datagram_ms", 10},   {NULL, 0}};
     const struct harness_setting monitor[] = {
         {"counters_per_packet", 3}, {"workers_per_counter", 2}, {"flows", 64}, {NULL, 0}};
     /* 0.2 ms between packets of a worker: a user is over the limit as often as not. */
@@ -238,15 +275,19 @@ int main(int argc, char **argv)
     const struct harness_setting lb[] = {{"capacity", 24}, {"least", 1},   {"table", 251},
                                          {"udp_ms", 10},   {"tcp_ms", 10}, {"closing_ms", 10},
                                          {NULL, 0}};
+    const struct harness_setting wanopt[] = {{"capacity", 40}, {"min_chunk", 32}, {NULL, 0}};
+    wanopt_frames_make(&wanopt_frames, wanopt);
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function(nf_find("nat"), nat, seed, locked);
         test_function(nf_find("monitor"), monitor, seed, locked);
         test_function(nf_find("ratelimit"), ratelimit, seed, locked);
         test_function(nf_find("firewall"), firewall, seed, locked);
         test_function(nf_find("lb"), lb, seed, locked);
+        test_function(nf_find("wanopt"), wanopt, seed, locked);
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
         test_function(nf_find("monitor-pthread"), plain, seed, locked);
+        test_function(nf_find("nat-pthread"), nat, seed, locked);
         test_function(&nf_odd, NULL, seed, locked);
 #endif
     }
