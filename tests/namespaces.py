@@ -1,7 +1,8 @@
 """Three hosts on this machine, for real endpoints: client - box - server, in network namespaces.
 
-The box has two interfaces without addresses, `inside` and `outside`; the client is 10.77.0.1, the
-server 10.77.0.2, on one network, as with a cable where the box is.
+The box has two interfaces without addresses, `inside` and `outside`. Client and server are on one
+network, 10.77.0.0/24, as with a cable where the box is. Where the box is a NAT, whose inside is
+10.77.0.254 and whose outside is 198.18.0.1, the server is 198.18.0.2.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
+NAT, FAR_SERVER = "10.77.0.254", "198.18.0.2"
 
 
 def possible() -> bool:
@@ -47,7 +49,7 @@ class Hosts:
         return self.start(host, [sys.executable, "-c", program, *words], **options)
 
 
-def _cable(host: str, far: str, address: str | None, box: str, near: str) -> None:
+def _cable(host: str, far: str, address: str, box: str, near: str) -> None:
     _ip("link", "add", near, "netns", box, "type", "veth", "peer", "name", far, "netns", host)
     for where, name in ((host, far), (box, near)):
         # Nobody but the endpoints says anything, and they hand over whole packets.
@@ -58,8 +60,7 @@ def _cable(host: str, far: str, address: str | None, box: str, near: str) -> Non
         ):
             subprocess.run(["ip", "netns", "exec", where, *words], capture_output=True)
         _ip("-n", where, "link", "set", name, "up")
-    if address:
-        _ip("-n", host, "address", "add", f"{address}/24", "dev", far)
+    _ip("-n", host, "address", "add", f"{address}/24", "dev", far)
 
 
 @contextmanager
@@ -73,6 +74,8 @@ def hosts() -> Iterator[Hosts]:
             _ip("-n", name, "link", "set", "lo", "up")
         _cable(made.client, "c0", CLIENT, made.box, "inside")
         _cable(made.server, "s0", SERVER, made.box, "outside")
+        _ip("-n", made.server, "address", "add", f"{FAR_SERVER}/24", "dev", "s0")
+        _ip("-n", made.client, "route", "add", "default", "via", NAT)
         yield made
     finally:
         for name in names:

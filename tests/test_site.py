@@ -70,13 +70,18 @@ def _named(name: str) -> dict[str, Any]:
     return next((each for each in _sites() if each["name"] == name), {"protected": False})
 
 
-@pytest.fixture
+@pytest.fixture(params=["firewall", "nat"])
 def box(
-    hosts: namespaces.Hosts, node: Path, root: Path, tmp_path: Path
+    hosts: namespaces.Hosts,
+    node: Path,
+    root: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The example's firewall between the hosts, protected: its name and its process."""
-    name = f"test{os.getpid()}"
-    words = [str(FTMB), "up", str(root / "config" / "sites" / "firewall.yaml"), "--name", name]
+    """A middlebox of the examples between the hosts, protected: its name and its process."""
+    name = f"{request.param}{os.getpid()}"
+    example = root / "config" / "sites" / f"{request.param}.yaml"
+    words = [str(FTMB), "up", str(example), "--name", name]
     with (tmp_path / "said").open("w") as said:
         running = hosts.start(hosts.box, words, stdout=said, stderr=subprocess.STDOUT)
         try:
@@ -89,10 +94,10 @@ def box(
 
 
 def _transfer(
-    hosts: namespaces.Hosts, port: int, seconds: float, meanwhile: Callable[[], None]
+    hosts: namespaces.Hosts, server: str, seconds: float, meanwhile: Callable[[], None]
 ) -> None:
     """One TCP connection from inside, what it carried compared at both ends."""
-    words = (namespaces.SERVER, str(port))
+    words = (server, "8001")
     sender = hosts.python(hosts.server, SEND, *words, str(seconds), "8e6", stdout=subprocess.PIPE)
     assert sender.stdout is not None and sender.stdout.readline() == "listening\n"
     receiver = hosts.python(hosts.client, RECEIVE, *words, stdout=subprocess.PIPE)
@@ -124,7 +129,8 @@ def test_a_connection_lives_on_while_one_process_after_the_other_is_killed(
         kill("master")
         kill("loggers")
 
-    _transfer(hosts, 8001, 6, kill_all)
+    server = namespaces.FAR_SERVER if name.startswith("nat") else namespaces.SERVER
+    _transfer(hosts, server, 6, kill_all)
     assert _named(name)["failovers"] >= 2
     done = subprocess.run([FTMB, "down", name], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{name} is down\n")
@@ -134,6 +140,7 @@ def test_a_connection_lives_on_while_one_process_after_the_other_is_killed(
     assert f"{name}: stopped; failovers" in said
 
 
+@pytest.mark.parametrize("box", ["firewall"], indirect=True)
 def test_a_second_one_of_that_name_is_refused(
     hosts: namespaces.Hosts, box: tuple[str, subprocess.Popen[str]], root: Path
 ) -> None:
