@@ -2,6 +2,7 @@
 #include "nf/nf.h"
 
 extern const struct nf nf_firewall;
+extern const struct nf nf_ids;
 extern const struct nf nf_lb;
 extern const struct nf nf_monitor;
 extern const struct nf nf_mortal;
@@ -17,8 +18,9 @@ extern const struct nf nf_nat_pthread;
 #define NF_PLACED &nf_monitor_pthread, &nf_nat_pthread,
 #endif
 
-const struct nf *const nf_registry[] = {&nf_monitor, &nf_nat,    &nf_ratelimit,        &nf_firewall,
-                                        &nf_lb,      &nf_wanopt, NF_PLACED &nf_mortal, NULL};
+const struct nf *const nf_registry[] = {
+    &nf_monitor, &nf_nat, &nf_ratelimit,        &nf_firewall, &nf_lb,
+    &nf_wanopt,  &nf_ids, NF_PLACED &nf_mortal, NULL};
 
 const struct nf *nf_find(const char *name)
 {
