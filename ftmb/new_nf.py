@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,14 +42,9 @@ def _sorted_in(line: str) -> Callable[[str], str]:
 
 
 def _registry(text: str, name: str) -> str | None:
-    declared = re.sub(r"\n\n#ifdef", f"\nextern const struct nf nf_{name};\n\n#ifdef", text, count=1)
-
-    def add(inside: str) -> str:
-        words = " ".join(f"&nf_{name}, {inside}".split()) + "};"  # as clang-format fills it
-        lines = textwrap.fill(words, 100, initial_indent="    ", subsequent_indent="    ")
-        return "\n" + lines.removesuffix("};")
-
-    return None if declared == text else _between(declared, "nf_registry[] = {", "};", add)
+    declared = text.replace("\n\nconst", f"\nextern const struct nf nf_{name};\n\nconst", 1)
+    entered = declared.replace("    &nf_mortal,\n", f"    &nf_{name},\n    &nf_mortal,\n", 1)
+    return entered if text != declared != entered else None
 
 
 def _before(anchor: str, line: str) -> Callable[[str, str], str | None]:

@@ -4,19 +4,23 @@
 extern const struct nf nf_firewall;
 extern const struct nf nf_lb;
 extern const struct nf nf_monitor;
+extern const struct nf nf_monitor_pthread;
 extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
 extern const struct nf nf_ratelimit;
 
-#ifdef FTMB_SIM /* many replicas in one process: none has an address of its own */
-#define NF_PLACED
-#else
-extern const struct nf nf_monitor_pthread;
-#define NF_PLACED &nf_monitor_pthread,
-#endif
-
 const struct nf *const nf_registry[] = {
-    &nf_monitor, &nf_nat, &nf_ratelimit, &nf_firewall, &nf_lb, NF_PLACED &nf_mortal, NULL};
+    &nf_monitor,
+    &nf_nat,
+    &nf_ratelimit,
+    &nf_firewall,
+    &nf_lb,
+#ifndef FTMB_SIM /* many replicas in one process: none has an address of its own */
+    &nf_monitor_pthread,
+#endif
+    &nf_mortal,
+    NULL,
+};
 
 const struct nf *nf_find(const char *name)
 {
