@@ -23,10 +23,10 @@ MADE = {
     "example.yaml.j2": "config/examples/{}.yaml",
 }
 NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
-KEYWORDS = frozenset(
-    "auto bool break case char const continue default do double else enum extern false float for "
-    "goto if inline int long register restrict return short signed sizeof static struct switch "
-    "true typedef union unsigned void volatile while".split()
+KEYWORDS = re.compile(
+    r"auto|bool|break|case|char|const|continue|default|do|double|else|enum|extern|false|float|for|"
+    r"goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|"
+    r"true|typedef|union|unsigned|void|volatile|while"
 )
 
 
@@ -42,7 +42,7 @@ def _sorted_in(line: str) -> Callable[[str], str]:
 
 
 def _registry(text: str, name: str) -> str | None:
-    declared = text.replace("\n\nconst", f"\nextern const struct nf nf_{name};\n\nconst", 1)
+    declared = text.replace(";\n\n", f";\nextern const struct nf nf_{name};\n\n", 1)
     entered = declared.replace("    &nf_mortal,\n", f"    &nf_{name},\n    &nf_mortal,\n", 1)
     return entered if text != declared != entered else None
 
@@ -85,7 +85,7 @@ def _check_name(root: Path, name: str) -> None:
     struct = re.compile(rf"\b(struct|enum) {name}\b")
     poison = (root / "native/nf/nf_poison.h").read_text("utf-8")
     if (
-        name in KEYWORDS
+        KEYWORDS.fullmatch(name)
         or re.search(rf"^#pragma GCC poison.* {name}\b", poison, re.MULTILINE)
         or any(struct.search(path.read_text("utf-8")) for path in headers)
     ):
@@ -96,7 +96,9 @@ def _check_name(root: Path, name: str) -> None:
     if (root / f"native/nf/{name}.h").exists():
         taken.append(f"native/nf/{name}.h")
     if taken:
-        raise SpecError(f"`{name}` is there already ({taken[0]}): choose another name, or remove it")
+        raise SpecError(
+            f"`{name}` is there already ({taken[0]}): choose another name, or remove it"
+        )
 
 
 def _check_place(root: Path) -> None:

@@ -9,6 +9,8 @@ extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
 extern const struct nf nf_ratelimit;
 
+/* One a line, so that another one changes no other line. */
+/* clang-format off */
 const struct nf *const nf_registry[] = {
     &nf_monitor,
     &nf_nat,
@@ -21,6 +23,7 @@ const struct nf *const nf_registry[] = {
     &nf_mortal,
     NULL,
 };
+/* clang-format on */
 
 const struct nf *nf_find(const char *name)
 {
