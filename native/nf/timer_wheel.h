@@ -131,8 +131,9 @@ static inline uint32_t timer_wheel_due(struct ftmb_ctx *ctx, struct timer_wheel 
         return TIMER_NONE;
     ftmb_mark(ctx, wheel, sizeof(*wheel));
     wheel->latest = latest;
-    if (latest - wheel->grain > wheel->mask + 1ull) {
-        wheel->grain = latest - wheel->mask - 1; /* once round is enough */
+    uint64_t round = wheel->set ? wheel->mask + 1ull : 0; /* once round is enough */
+    if (latest - wheel->grain > round) {
+        wheel->grain = latest - round;
         wheel->scan = TIMER_NONE;
     }
     for (unsigned step = 0; step < TIMER_STEPS; step++) {
