@@ -165,6 +165,11 @@ class Schedule:
         return fault
 
     @property
+    def listens(self) -> bool:
+        """Whether a fault waits for some event."""
+        return any(source.spec.after is not None for source in self.sources)
+
+    @property
     def happened(self) -> list[Fault]:
         """Those that were injected."""
         return [fault for fault in self.faults if fault.happened]

@@ -202,8 +202,19 @@ class Fleet:
             self._replace_dead()
             self._look()
 
+    def _routine_matters(self) -> bool:
+        """Does anything follow from a routine event now? Else they are taken apart at the end."""
+        measuring = self.schedule.window_start_ns is not None
+        return not measuring or self.schedule.listens or "commits" in self.roster.amiss
+
     def _handle(self, event: Event) -> None:
+        if event.name == "routine" and self._routine_matters():
+            for each in events.unfolded(event):
+                self._handle(each)
+            return
         self.events.append(event)
+        if event.name == "routine":
+            return
         process = self.processes[event.process]
         self.roster.take(event)
         self.seen.add(event.name)
@@ -395,4 +406,5 @@ class Fleet:
                 self.events.append(self._inbox.get_nowait())
             except queue.Empty:
                 break
-        self.events.sort(key=lambda event: event.t_ns)
+        known = [each for event in self.events for each in events.unfolded(event)]
+        self.events = sorted(known, key=lambda event: event.t_ns)

@@ -24,7 +24,9 @@ enum urgency { ROUTINE, AT_ONCE, DYING };
 static char process_name[64] = "?";
 static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Routine events that wait. Guarded by the lock, as is the time when something was last written. */
+/* Routine events that wait, as the line that they will be but for its end. Guarded by the lock, as
+ * is the time when something was last written. */
+static const char batch_head[] = "{\"routine\":[", batch_tail[] = "]}\n";
 static char waiting[16384];
 static size_t waiting_length;
 static uint64_t written_ns;
@@ -69,24 +71,42 @@ static bool take_turn(bool dying)
     return false;
 }
 
-/* In order, whatever waited first. */
+static void write_waiting(void)
+{
+    if (waiting_length == 0)
+        return;
+    size_t length = waiting_length - 1; /* without the last comma */
+    memcpy(waiting + length, batch_tail, sizeof(batch_tail) - 1);
+    write_all(waiting, length + sizeof(batch_tail) - 1);
+    waiting_length = 0;
+    written_ns = clock_ns();
+}
+
+static void put_off(const char *event, size_t length)
+{
+    if (waiting_length + length + sizeof(batch_tail) > sizeof(waiting))
+        write_waiting();
+    if (waiting_length == 0) {
+        memcpy(waiting, batch_head, sizeof(batch_head) - 1);
+        waiting_length = sizeof(batch_head) - 1;
+    }
+    memcpy(waiting + waiting_length, event, length);
+    waiting_length += length;
+    waiting[waiting_length++] = ',';
+}
+
+/* `line` ends with a newline. In order: whatever waited goes first. */
 static void write_line(const char *line, size_t length, bool routine)
 {
-    uint64_t now = clock_ns();
-
-    if (waiting_length + length > sizeof(waiting)) {
-        write_all(waiting, waiting_length);
-        waiting_length = 0;
-    }
-    if (routine && now - written_ns < ROUTINE_NS && length <= sizeof(waiting)) {
-        memcpy(waiting + waiting_length, line, length);
-        waiting_length += length;
+    if (routine && length < sizeof(waiting) / 2) {
+        put_off(line, length - 1);
+        if (clock_ns() - written_ns >= ROUTINE_NS)
+            write_waiting();
         return;
     }
-    write_all(waiting, waiting_length);
-    waiting_length = 0;
+    write_waiting();
     write_all(line, length);
-    written_ns = now;
+    written_ns = clock_ns();
 }
 
 /* Write one event line; steals `fields` (may be NULL). False when out of memory. */
@@ -115,11 +135,8 @@ static bool write_event(const char *name, json_t *fields, enum urgency urgency)
 void event_flush(void)
 {
     pthread_mutex_lock(&write_lock);
-    if (waiting_length > 0 && clock_ns() - written_ns >= ROUTINE_NS) {
-        write_all(waiting, waiting_length);
-        waiting_length = 0;
-        written_ns = clock_ns();
-    }
+    if (clock_ns() - written_ns >= ROUTINE_NS)
+        write_waiting();
     pthread_mutex_unlock(&write_lock);
 }
 

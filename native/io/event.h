@@ -11,10 +11,11 @@ void event_process(const char *process);
  * pack is a bug and ends the process. A reader that went away is ignored. */
 void event_emit(const char *name, const char *fmt, ...);
 
-/* The same for what comes with each snapshot, and nothing follows from at once: written with the
- * next event, or by event_flush(), 250 ms after the last write at the latest. Whoever reads takes
- * time from the cores that are measured, most of it for waking up. Lost if the process is killed.
- */
+/* The same for what comes with each snapshot, and nothing follows from at once: several in one
+ * line,
+ * {"routine": [event, ...]}, written before the next other event, or by event_flush(), 250 ms after
+ * the last write at the latest. Whoever reads takes time from the cores that are measured: waking
+ * up for each, and taking it apart, which can wait until the end. Lost if the process is killed. */
 void event_routine(const char *name, const char *fmt, ...);
 
 /* Whoever uses event_routine() calls this every few milliseconds. */

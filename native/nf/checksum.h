@@ -75,4 +75,19 @@ static inline void checksum_patch_udp(uint8_t *field, uint16_t delta)
     memcpy(field, &value, sizeof(value));
 }
 
+/* Sum of the words of `bytes`, of which there are at most 2^16: 0xffff where a right checksum is
+ * among them. For what is rare, since it reads all of them. */
+static inline uint16_t checksum_sum(const uint8_t *bytes, uint32_t length)
+{
+    uint32_t sum = 0;
+    uint16_t word;
+    for (; length > 1; bytes += 2, length -= 2) {
+        memcpy(&word, bytes, sizeof(word));
+        sum += word;
+    }
+    word = 0;
+    memcpy(&word, bytes, length);
+    return checksum_fold(sum + word);
+}
+
 #endif

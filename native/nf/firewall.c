@@ -43,9 +43,6 @@ enum { RULE_ACTION, RULE_SIDE, RULE_PROTOCOL, RULE_NETWORK, RULE_BITS, RULE_PORT
 #define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
 #define ETHERTYPE_ARP 0x0806u
-#define ICMP_UNREACHABLE 3u
-#define ICMP_TIME_EXCEEDED 11u
-#define ICMP_PARAMETER_PROBLEM 12u
 
 #define RULE(n)                                                                                    \
     {"rule" n, NF_UINT, 0, 0, 2, "rule " n ": 0 none, 1 allow, 2 deny"},                           \
@@ -318,40 +315,15 @@ static bool known(struct ftmb_ctx *ctx, const struct firewall *firewall, const s
     return found;
 }
 
-/* An ICMP error from `side` quotes a packet that went the other way: 20 bytes of its IPv4 header,
- * its options, and 8 bytes more. */
+/* An ICMP error from `side` quotes a packet that its receiver has sent. */
 static enum fw_counter icmp_error(struct ftmb_ctx *ctx, const struct firewall *firewall,
                                   const struct packet_view *view, unsigned side)
 {
-    const uint8_t *l4 = view->l4, *quoted = l4 + ICMP_ECHO_BYTES;
-    uint32_t there = view->l4_bytes - ICMP_ECHO_BYTES;
-    if (l4[0] != ICMP_UNREACHABLE && l4[0] != ICMP_TIME_EXCEEDED && l4[0] != ICMP_PARAMETER_PROBLEM)
+    struct packet_view quoted;
+    if (!packet_quoted(view, &quoted) || quoted.source != view->destination)
         return FW_DROP_ICMP;
-    uint32_t header = there >= IPV4_MIN_BYTES ? (quoted[0] & 15u) * 4 : 0;
-    if (header < IPV4_MIN_BYTES || quoted[0] >> 4 != 4 || there < header + 8 ||
-        (packet_host16(quoted + 6) & 0x1fff) != 0)
-        return FW_DROP_ICMP;
-    const uint8_t *ports = quoted + header;
-    struct packet_view inner = {.source = packet_load32(quoted + 12),
-                                .destination = packet_load32(quoted + 16),
-                                .source_port = packet_load16(ports),
-                                .destination_port = packet_load16(ports + 2),
-                                .protocol = quoted[9]};
-    if (inner.protocol == PROTOCOL_ICMP) {
-        inner.kind = PACKET_ECHO;
-        inner.icmp_type = ports[0];
-        inner.source_port = inner.destination_port = packet_load16(ports + 4);
-        if (ports[0] != ICMP_ECHO_REQUEST && ports[0] != ICMP_ECHO_REPLY)
-            return FW_DROP_ICMP;
-    } else {
-        inner.kind = inner.protocol == PROTOCOL_TCP ? PACKET_TCP : PACKET_UDP;
-        if (inner.protocol != PROTOCOL_TCP && inner.protocol != PROTOCOL_UDP)
-            return FW_DROP_ICMP;
-    }
-    struct fw_key key = key_of(&inner, 1 - side);
-    if (inner.source != view->destination || !known(ctx, firewall, &key))
-        return FW_DROP_ICMP;
-    return FW_FORWARDED;
+    struct fw_key key = key_of(&quoted, 1 - side);
+    return known(ctx, firewall, &key) ? FW_FORWARDED : FW_DROP_ICMP;
 }
 
 static enum fw_counter judge(struct ftmb_ctx *ctx, const struct firewall *firewall,

@@ -1,20 +1,22 @@
-/* nat: source NAT for TCP, UDP and ICMP echo, in both directions.
+/* nat: source NAT for TCP, UDP and ICMP echo, in both directions, and for the ICMP errors about
+ * them. docs/NAT.md says what the RFCs about NATs ask for, and what of it is met.
  *
  * Mapping is endpoint-independent (RFC 4787): an inside (protocol, address, port) has one outside
  * (address, port), whatever it talks to; filtering too: whoever knows the outside endpoint may
- * answer. Outbound packets keep a mapping alive, inbound ones do not. A mapping lives for at least
- * its timeout after the latest outbound packet, and for at most 9/8 of it plus one round of the
- * sweep (an eighth of the shortest timeout, when the workers keep up).
+ * answer, an inside host as well (hairpinning). Packets from inside keep their source's mapping
+ * alive, inbound ones do not. A mapping lives for at least its timeout after the latest of them,
+ * and for at most 9/8 of it plus one round of the sweep (an eighth of the shortest timeout, when
+ * the workers keep up).
  *
  * It is a bump in the wire: MAC addresses and TTL stay as they are. IPv4 options pass. Dropped,
- * each with a counter: what is not IPv4 (ARP and IPv6 too), fragments, ICMP that is not an echo
- * request from inside or an echo reply from outside, other protocols, malformed packets, packets
- * from outside without a mapping, packets from inside to our own outside addresses (no
- * hairpinning), and new flows when no port is free.
+ * each with a counter: what is not IPv4 (ARP and IPv6 too), fragments, other ICMP than echo
+ * requests from inside, echo replies from outside and errors (nat_icmp.c), other protocols,
+ * malformed packets, packets to an outside endpoint without a mapping, echo requests from inside to
+ * our own outside addresses, and new flows when no port is free.
  *
- * Logged accesses of an outbound packet of a known flow: one read; of an inbound packet: one read.
- * A new flow: one read and three writes. The sweep: one read per group of four buckets and round,
- * three writes per mapping removed. */
+ * Logged accesses of an outbound packet of a known flow: one read; of an inbound packet: one read;
+ * hairpinned: both. A new flow: one read and three writes. The sweep: one read per group of four
+ * buckets and round, three writes per mapping removed. */
 #include "nf/nat.h"
 
 enum { OUTSIDE, ADDRESSES, CAPACITY, UDP_MS, TCP_MS, TRANSITORY_MS, ICMP_MS };
@@ -79,8 +81,9 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
                         6 * CACHE_LINE,
         .worker_bytes = sizeof(struct nat_worker) + CACHE_LINE,
         .variables = shape.groups + (uint32_t)addresses + shape.stripes,
-        /* Look-up; removals; sweep; a look at each pool but the first; per try three locks. */
-        .max_pals = 1 + 3 * NAT_REMOVALS + NAT_SWEEP_GROUPS + (uint32_t)addresses - 1 +
+        /* Two look-ups; an end; removals; sweep; a look at each pool but the first; per try three
+         * locks. */
+        .max_pals = 3 + 3 * NAT_REMOVALS + NAT_SWEEP_GROUPS + (uint32_t)addresses - 1 +
                     3 * (uint32_t)u64_min(addresses, NAT_TRIES),
         .max_outputs = 1,
     };
@@ -172,48 +175,81 @@ static void *init(struct arena *arena, const uint64_t *values)
     return nat;
 }
 
-static void patch_l4(const struct packet_view *view, uint16_t delta)
+/* The binding of the packet's source. False: it has none and gets none, which is counted. */
+static inline bool bind_source(struct ftmb_ctx *ctx, const struct nat *nat,
+                               struct nat_worker *worker, const struct packet_view *view,
+                               struct nat_binding *binding)
 {
-    if (view->kind == PACKET_UDP)
-        checksum_patch_udp(view->l4 + 6, delta);
-    else
-        checksum_patch(view->l4 + (view->kind == PACKET_TCP ? 16 : 2), delta);
-}
-
-static bool is_ours(const struct nat *nat, uint32_t address)
-{
-    return __builtin_bswap32(address) - nat->first_address < nat->addresses;
-}
-
-static void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                     const struct packet_view *view, struct nf_packet *packet)
-{
-    if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REQUEST)) {
-        worker->counters[NAT_DROP_ICMP]++;
-        return;
-    }
-    if (unlikely(is_ours(nat, view->destination))) {
-        worker->counters[NAT_DROP_HAIRPIN]++;
-        return;
-    }
     struct nat_flow flow = {
         .key = nat_key(view->source, view->source_port, view->protocol),
         .tcp_payload = view->payload,
         .tcp_flags = view->tcp_flags,
         .protocol = view->protocol,
     };
-    struct nat_binding binding;
-    enum nat_verdict verdict = nat_bind(ctx, nat, worker, &flow, &binding);
-    if (unlikely(verdict != NAT_BOUND)) {
-        worker->counters[verdict == NAT_CROWDED ? NAT_DROP_CROWDED : NAT_DROP_EXHAUSTED]++;
+    enum nat_verdict verdict = nat_bind(ctx, nat, worker, &flow, binding);
+    if (likely(verdict == NAT_BOUND))
+        return true;
+    worker->counters[verdict == NAT_CROWDED ? NAT_DROP_CROWDED : NAT_DROP_EXHAUSTED]++;
+    return false;
+}
+
+static inline void replace_source(const struct packet_view *view, const struct nat_binding *binding)
+{
+    packet_store32(view->ip + 12, binding->address);
+    checksum_patch(view->ip + 10, binding->ip_delta);
+    packet_store16(view->l4 + (view->kind == PACKET_ECHO ? 4 : 0), binding->port);
+    nat_patch_l4(view, binding->l4_delta);
+}
+
+/* The destination becomes the inside endpoint `key`, whose binding it was. */
+static inline void replace_destination(struct ftmb_ctx *ctx, const struct nat *nat,
+                                       struct nat_worker *worker, const struct packet_view *view,
+                                       uint64_t key, const struct nat_binding *binding)
+{
+    packet_store32(view->ip + 16, (uint32_t)key);
+    checksum_patch(view->ip + 10, checksum_reverse(binding->ip_delta));
+    packet_store16(view->l4 + (view->kind == PACKET_ECHO ? 4 : 2), (uint16_t)(key >> 32));
+    nat_patch_l4(view, checksum_reverse(binding->l4_delta));
+    if (unlikely(view->tcp_flags & (TCP_FIN | TCP_RST)))
+        nat_close(ctx, nat, worker, key);
+}
+
+/* From inside to an outside endpoint of our own: out and in again at once, so that its receiver
+ * sees the sender's outside endpoint. An echo request cannot do so: the identifier is the sender's,
+ * and names no receiver. */
+static void hairpin(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                    const struct packet_view *view, struct nf_packet *packet)
+{
+    struct nat_binding binding, receiver;
+    if (view->kind == PACKET_ECHO) {
+        worker->counters[NAT_DROP_HAIRPIN]++;
         return;
     }
-    packet_store32(view->ip + 12, binding.address);
-    checksum_patch(view->ip + 10, binding.ip_delta);
-    packet_store16(view->l4 + (view->kind == PACKET_ECHO ? 4 : 0), binding.port);
-    patch_l4(view, binding.l4_delta);
-    worker->counters[NAT_OUTBOUND]++;
-    ftmb_emit(ctx, packet, NF_OUTSIDE);
+    uint64_t key =
+        nat_owner(ctx, nat, view->destination, view->destination_port, view->protocol, &receiver);
+    if (key == 0) {
+        worker->counters[NAT_DROP_UNKNOWN]++;
+        return;
+    }
+    if (!bind_source(ctx, nat, worker, view, &binding))
+        return;
+    replace_source(view, &binding);
+    replace_destination(ctx, nat, worker, view, key, &receiver);
+    nat_send(ctx, worker, packet, NF_INSIDE, NAT_HAIRPINNED);
+}
+
+static void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                     const struct packet_view *view, struct nf_packet *packet)
+{
+    struct nat_binding binding;
+    if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REQUEST)) {
+        worker->counters[NAT_DROP_ICMP]++;
+    } else if (unlikely(nat_is_ours(nat, view->destination))) {
+        hairpin(ctx, nat, worker, view, packet);
+    } else if (likely(bind_source(ctx, nat, worker, view, &binding))) {
+        replace_source(view, &binding);
+        nat_send(ctx, worker, packet, NF_OUTSIDE, NAT_OUTBOUND);
+    }
 }
 
 static void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
@@ -223,40 +259,36 @@ static void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_work
         worker->counters[NAT_DROP_ICMP]++;
         return;
     }
-    uint32_t number = __builtin_bswap32(view->destination) - nat->first_address;
-    uint32_t port = __builtin_bswap16(view->destination_port) - NAT_FIRST_PORT;
-    uint64_t key = 0;
     struct nat_binding binding;
-    if (likely(number < nat->addresses && port < nat->ranges[number].size))
-        key = nat_inside(ctx, nat, nat->ranges[number].first + port, &binding);
-    if (unlikely(key >> 48 != view->protocol || key == 0)) {
+    uint64_t key =
+        nat_owner(ctx, nat, view->destination, view->destination_port, view->protocol, &binding);
+    if (unlikely(key == 0)) {
         worker->counters[NAT_DROP_UNKNOWN]++;
         return;
     }
-    packet_store32(view->ip + 16, (uint32_t)key);
-    checksum_patch(view->ip + 10, checksum_reverse(binding.ip_delta));
-    packet_store16(view->l4 + (view->kind == PACKET_ECHO ? 4 : 2), (uint16_t)(key >> 32));
-    patch_l4(view, checksum_reverse(binding.l4_delta));
-    if (unlikely(view->tcp_flags & (TCP_FIN | TCP_RST)))
-        nat_close(ctx, nat, worker, key);
-    worker->counters[NAT_INBOUND]++;
-    ftmb_emit(ctx, packet, NF_INSIDE);
+    replace_destination(ctx, nat, worker, view, key, &binding);
+    nat_send(ctx, worker, packet, NF_INSIDE, NAT_INBOUND);
 }
 
-/* Counter of a kind that is always dropped. */
-static enum nat_counter drop_of(enum packet_kind kind)
+/* What is no packet of a flow by itself. */
+static void other(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                  const struct packet_view *view, struct nf_packet *packet)
 {
-    switch (kind) {
+    switch (view->kind) {
     case PACKET_ICMP_OTHER:
-        return NAT_DROP_ICMP;
+        nat_icmp(ctx, nat, worker, view, packet);
+        return;
     case PACKET_PROTOCOL:
-        return NAT_DROP_PROTOCOL;
+        worker->counters[NAT_DROP_PROTOCOL]++;
+        return;
     case PACKET_FRAGMENT:
-        return NAT_DROP_FRAGMENT;
+        worker->counters[NAT_DROP_FRAGMENT]++;
+        return;
     case PACKET_NOT_IPV4:
-        return NAT_DROP_NOT_IPV4;
+        worker->counters[NAT_DROP_NOT_IPV4]++;
+        return;
     default:
-        return NAT_DROP_MALFORMED;
+        worker->counters[NAT_DROP_MALFORMED]++;
     }
 }
 
@@ -279,7 +311,7 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     struct packet_view view;
     enum packet_kind kind = packet_parse(&view, packet->data, packet->length);
     if (unlikely(kind >= PACKET_ICMP_OTHER))
-        worker->counters[drop_of(kind)]++;
+        other(ctx, nat, worker, &view, packet);
     else if (packet->port == NF_INSIDE)
         outbound(ctx, nat, worker, &view, packet);
     else

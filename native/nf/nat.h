@@ -57,14 +57,16 @@ enum nat_state {
 enum nat_counter {
     NAT_OUTBOUND,
     NAT_INBOUND,
+    NAT_HAIRPINNED,
+    NAT_ICMP_ERRORS, /* translated, in either direction */
     NAT_CREATED,
     NAT_EXPIRED,
     NAT_REFRESHED, /* writes to a live mapping: last_seen or state */
     NAT_SWEPT,     /* groups that the sweep looked at */
     NAT_DROP_EXHAUSTED,
     NAT_DROP_CROWDED,
-    NAT_DROP_UNKNOWN, /* inbound, no mapping */
-    NAT_DROP_HAIRPIN, /* from inside to an outside address of our own */
+    NAT_DROP_UNKNOWN, /* no mapping of the receiver, or of the packet that an error quotes */
+    NAT_DROP_HAIRPIN, /* echo from inside to an outside address of our own */
     NAT_DROP_NOT_IPV4,
     NAT_DROP_FRAGMENT,
     NAT_DROP_ICMP,
@@ -190,9 +192,48 @@ static inline uint64_t nat_key(uint32_t address, uint16_t port, uint8_t protocol
 enum nat_verdict nat_bind(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
                           const struct nat_flow *flow, struct nat_binding *binding);
 
+/* The binding that an inside endpoint has; nothing is refreshed. False: none. */
+bool nat_find(struct ftmb_ctx *ctx, const struct nat *nat, uint64_t key,
+              struct nat_binding *binding);
+
 /* The inside endpoint behind slot `index` (which is < slots), and its deltas; 0: a free slot. */
 uint64_t nat_inside(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t index,
                     struct nat_binding *binding);
+
+static inline bool nat_is_ours(const struct nat *nat, uint32_t address)
+{
+    return __builtin_bswap32(address) - nat->first_address < nat->addresses;
+}
+
+/* The inside endpoint that an outside one (in network order) belongs to; 0: to none of this
+ * protocol. */
+static inline uint64_t nat_owner(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t address,
+                                 uint16_t port, uint8_t protocol, struct nat_binding *binding)
+{
+    uint32_t number = __builtin_bswap32(address) - nat->first_address;
+    uint32_t offset = __builtin_bswap16(port) - NAT_FIRST_PORT;
+    uint64_t key = 0;
+    if (likely(number < nat->addresses && offset < nat->ranges[number].size))
+        key = nat_inside(ctx, nat, nat->ranges[number].first + offset, binding);
+    return likely(key >> 48 == protocol) ? key : 0;
+}
+
+/* Of TCP, UDP and echo. */
+static inline void nat_patch_l4(const struct packet_view *view, uint16_t delta)
+{
+    if (view->kind == PACKET_UDP)
+        checksum_patch_udp(view->l4 + 6, delta);
+    else
+        checksum_patch(view->l4 + (view->kind == PACKET_TCP ? 16 : 2), delta);
+}
+
+/* A packet has been translated, or answered, and leaves; it is counted as `what`. */
+static inline void nat_send(struct ftmb_ctx *ctx, struct nat_worker *worker,
+                            struct nf_packet *packet, enum nf_port port, enum nat_counter what)
+{
+    worker->counters[what]++;
+    ftmb_emit(ctx, packet, port);
+}
 
 /* An inbound FIN or RST: shorten the mapping's timeout. */
 void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
@@ -200,6 +241,10 @@ void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *w
 
 /* Remove what has expired in the groups that are due (at most NAT_SWEEP_GROUPS of them). */
 void nat_sweep(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker);
+
+/* An ICMP message that is no echo (nat_icmp.c). */
+void nat_icmp(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+              const struct packet_view *view, struct nf_packet *packet);
 
 /* Hints for a burst (nf.h): stage 0 asks for the lines that the packet itself names, stage 1 for
  * the first mapping of its bucket. */

@@ -4,6 +4,8 @@
 static const char *const names[NAT_COUNTERS] = {
     [NAT_OUTBOUND] = "outbound",
     [NAT_INBOUND] = "inbound",
+    [NAT_HAIRPINNED] = "hairpinned",
+    [NAT_ICMP_ERRORS] = "icmp_errors",
     [NAT_CREATED] = "mappings_created",
     [NAT_EXPIRED] = "mappings_expired",
     [NAT_REFRESHED] = "mappings_refreshed",

@@ -258,17 +258,31 @@ static enum nat_verdict claim(struct ftmb_ctx *ctx, const struct nat *nat,
     return NAT_EXHAUSTED;
 }
 
-enum nat_verdict nat_bind(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                          const struct nat_flow *flow, struct nat_binding *binding)
+/* find() as a read access. */
+static inline struct lookup look_up(struct ftmb_ctx *ctx, const struct nat *nat, uint32_t bucket,
+                                    uint64_t key, struct nat_binding *binding)
 {
-    uint32_t bucket = nat_bucket(nat, flow->key);
     uint32_t group = group_of(bucket);
     struct lookup found;
     uint64_t token;
     do {
         token = ftmb_read_begin(ctx, group);
-        found = find(ctx, nat, bucket, flow->key, binding);
+        found = find(ctx, nat, bucket, key, binding);
     } while (!ftmb_read_end(ctx, group, token));
+    return found;
+}
+
+bool nat_find(struct ftmb_ctx *ctx, const struct nat *nat, uint64_t key,
+              struct nat_binding *binding)
+{
+    return look_up(ctx, nat, nat_bucket(nat, key), key, binding).index != NAT_NONE;
+}
+
+enum nat_verdict nat_bind(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                          const struct nat_flow *flow, struct nat_binding *binding)
+{
+    uint32_t bucket = nat_bucket(nat, flow->key);
+    struct lookup found = look_up(ctx, nat, bucket, flow->key, binding);
 
     /* The usual case: the mapping is there and was written lately. One read, no write. */
     if (likely(found.index != NAT_NONE)) {
@@ -276,7 +290,7 @@ enum nat_verdict nat_bind(struct ftmb_ctx *ctx, const struct nat *nat, struct na
         if (likely(fresh && next_state(found.state, flow) == found.state))
             return NAT_BOUND;
     } else if (found.stale) {
-        while (worker->removals && remove_one(ctx, nat, worker, group))
+        while (worker->removals && remove_one(ctx, nat, worker, group_of(bucket)))
             ;
     }
     return claim(ctx, nat, worker, flow, bucket, binding);

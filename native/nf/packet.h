@@ -25,7 +25,10 @@
 #define TCP_ACK 0x10u
 
 #define ICMP_ECHO_REPLY 0u
+#define ICMP_UNREACHABLE 3u
 #define ICMP_ECHO_REQUEST 8u
+#define ICMP_TIME_EXCEEDED 11u
+#define ICMP_PARAMETER_PROBLEM 12u
 
 enum packet_kind {
     PACKET_TCP,
@@ -149,6 +152,45 @@ static inline enum packet_kind packet_parse(struct packet_view *view, uint8_t *f
     if ((packet_host16(ip + 6) & 0x3fff) != 0) /* more fragments, or an offset */
         return view->kind = PACKET_FRAGMENT;
     return view->kind = (uint8_t)packet_parse_l4(view);
+}
+
+/* The packet that an ICMP error is about, as far as `error` (of kind PACKET_ICMP_OTHER) quotes it:
+ * its IPv4 header and 8 bytes or more behind it. `l4_bytes` are those that are there. False: no
+ * error, or one about something else than TCP, UDP or an echo, or about a later fragment. */
+static inline bool packet_quoted(const struct packet_view *error, struct packet_view *quoted)
+{
+    uint8_t type = error->l4[0], *ip = error->l4 + ICMP_ECHO_BYTES;
+    uint32_t there = error->l4_bytes - ICMP_ECHO_BYTES;
+    if (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM)
+        return false;
+    uint32_t header = there >= IPV4_MIN_BYTES ? (ip[0] & 15u) * 4 : 0;
+    if (header < IPV4_MIN_BYTES || ip[0] >> 4 != 4 || there < header + 8 ||
+        (packet_host16(ip + 6) & 0x1fff) != 0)
+        return false;
+    uint8_t *l4 = ip + header;
+    *quoted = (struct packet_view){.ip = ip,
+                                   .l4 = l4,
+                                   .l4_bytes = there - header,
+                                   .source = packet_load32(ip + 12),
+                                   .destination = packet_load32(ip + 16),
+                                   .source_port = packet_load16(l4),
+                                   .destination_port = packet_load16(l4 + 2),
+                                   .protocol = ip[9]};
+    switch (quoted->protocol) {
+    case PROTOCOL_TCP:
+        quoted->kind = PACKET_TCP;
+        return true;
+    case PROTOCOL_UDP:
+        quoted->kind = PACKET_UDP;
+        return true;
+    case PROTOCOL_ICMP:
+        quoted->kind = PACKET_ECHO;
+        quoted->icmp_type = l4[0];
+        quoted->source_port = quoted->destination_port = packet_load16(l4 + 4);
+        return l4[0] == ICMP_ECHO_REQUEST || l4[0] == ICMP_ECHO_REPLY;
+    default:
+        return false;
+    }
 }
 
 #endif

@@ -97,7 +97,10 @@ int il_control_start(struct input_logger *il)
     int error = ol_link_open(&il->ol);
     if (error)
         return error;
-    return -pthread_create(&il->control_thread, NULL, control_main, il);
+    error = pthread_create(&il->control_thread, NULL, control_main, il);
+    if (!error)
+        pthread_setname_np(il->control_thread, "il-control");
+    return -error;
 }
 
 void input_logger_stop(struct input_logger *il)

@@ -332,7 +332,10 @@ int ol_control_start(struct output_logger *ol)
     int error = ol_hub_open(ol);
     if (error)
         return error;
-    return -pthread_create(&ol->control_thread, NULL, control_main, ol);
+    error = pthread_create(&ol->control_thread, NULL, control_main, ol);
+    if (!error)
+        pthread_setname_np(ol->control_thread, "ol-control");
+    return -error;
 }
 
 /* Only after the lcore has stopped; the goodbyes keep the others from taking this for a failure. */

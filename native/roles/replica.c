@@ -228,6 +228,9 @@ static int start_threads(struct replica *replica)
         pthread_create(&replica->beat_thread, NULL, beat_main, replica) ||
         pthread_create(&replica->state_thread, NULL, replica_state_main, replica))
         return -EAGAIN;
+    pthread_setname_np(replica->control_thread, "control");
+    pthread_setname_np(replica->beat_thread, "beat");
+    pthread_setname_np(replica->state_thread, "state");
     return 0;
 }
 

@@ -127,18 +127,27 @@ static void test_lines_of_many_threads(void)
     fclose(output);
 }
 
-static void test_routine(void (*child)(void), int count)
+/* All in order, some in lines of many, the last one in a line of its own if it was urgent. */
+static void test_routine(void (*child)(void), int count, int urgent)
 {
     FILE *output;
-    json_t *event;
-    int number = 0;
+    static char line[32768];
+    int number = 0, single = 0;
 
     CHECK(run_child(child, &output) == 0);
-    for (; (event = read_event(output)) != NULL; number++) {
-        CHECK(json_integer_value(json_object_get(event, "number")) == number);
-        json_decref(event);
+    while (fgets(line, sizeof(line), output) != NULL) {
+        json_t *tree = json_loads(line, 0, NULL), *batch = json_object_get(tree, "routine");
+
+        CHECK(tree != NULL && (batch == NULL || json_array_size(batch) > 0));
+        single += batch == NULL;
+        for (size_t i = 0; i < (batch ? json_array_size(batch) : 1); i++, number++) {
+            json_t *event = batch ? json_array_get(batch, i) : tree;
+            CHECK(strcmp(json_string_value(json_object_get(event, "process")), "tester") == 0);
+            CHECK(json_integer_value(json_object_get(event, "number")) == number);
+        }
+        json_decref(tree);
     }
-    CHECK(number == count);
+    CHECK(number == count && single == urgent);
     fclose(output);
 }
 
@@ -159,8 +168,8 @@ static void test_die(void (*child)(void), int code, const char *message)
 int main(void)
 {
     test_lines_of_many_threads();
-    test_routine(child_has_routine, EACH + 1);
-    test_routine(child_flushes, 2);
+    test_routine(child_has_routine, EACH + 1, 1);
+    test_routine(child_flushes, 2, 1);
     test_die(child_dies, 4, "lost 3 things");
     test_die(child_has_a_bad_format, 3, "does not pack");
     return 0;

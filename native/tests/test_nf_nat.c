@@ -149,8 +149,9 @@ static void test_fates(void)
     frame[14 + 9] = 47;
     CHECK(!harness_packet(&h, 0, NF_INSIDE, frame, length));
     CHECK(harness_counter(&h, "dropped_protocol") == 1);
-    spec.destination = POOL + 2;
-    CHECK(!send_out(&h, 0, &spec));
+    echo = flow(1, INSIDE, 4000);
+    echo.destination = POOL + 2;
+    CHECK(!send_out(&h, 0, &echo));
     CHECK(harness_counter(&h, "dropped_hairpin") == 1);
     CHECK(!send_in(&h, 17, POOL, 1024, 0) && !send_in(&h, 17, POOL + 4, 1024, 0));
     CHECK(!send_in(&h, 17, POOL - 1, 1024, 0) && !send_in(&h, 17, POOL, 1023, 0));

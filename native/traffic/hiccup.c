@@ -92,6 +92,8 @@ static int start_meter(struct meter *m, bool *fifo)
     }
     pthread_attr_destroy(&attr);
     m->running = rc == 0;
+    if (m->running)
+        pthread_setname_np(m->thread, "hiccup");
     return rc;
 }
 
