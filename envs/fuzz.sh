@@ -12,7 +12,8 @@ source "$(dirname "$0")/common.sh"
 export PATH="$root/.venv/bin:$PATH"
 build=results/build/fuzz
 runs=${RUNS:-1000000}
-all=(flow frames logs delta standby transfer control spec capture nat monitor ratelimit firewall lb)
+all=(flow frames logs delta standby transfer control spec capture nat nat-pthread monitor ratelimit
+    firewall lb)
 read -ra targets <<<"${TARGETS:-${all[*]}}"
 found=results/fuzz
 json=${JSON:-results/reliability/fuzz.json}

@@ -141,13 +141,13 @@ def _nf_checks(spec: TrialSpec, stats: Stats) -> list[Check]:
         _check(f"{name}.{given['name']}", bool(given["ok"]), None, str(given.get("detail", "")))
         for given in (stats.active or {}).get("nf_checks", [])
     ]
-    if name == "nat" and spec.ft.mode != "floor" and stats.traffic is not None:
+    if name in {"nat", "nat-pthread"} and spec.ft.mode != "floor" and stats.traffic is not None:
         for key, what in (
             ("mapping_changed", "flows whose outside address or port changed"),
             ("mapping_shared", "outside ports given to two flows at a time"),
         ):
             count = stats.traffic[key]
-            checks.append(_check(f"nat.{key}", count == 0, count, f"{count} {what}"))
+            checks.append(_check(f"{name}.{key}", count == 0, count, f"{count} {what}"))
     return checks
 
 

@@ -51,10 +51,11 @@ def test_undisturbed(trial: RunFtmb, nf: str, mode: str) -> None:
         ("nat", {"release": "exact"}),
         ("monitor", {"snapshot": {"engine": "none"}}),
         ("monitor-pthread", {"snapshot": {"period_ms": 5}, "release": "exact"}),
+        ("nat-pthread", {"snapshot": {"period_ms": 20}}),
     ],
     ids=[
         *("cow-20", "stop-copy", "fork", "cow-5", "page", "paper", "exact", "no-snapshots"),
-        "injected",
+        *("injected", "injected-nat"),
     ],
 )
 def test_master_killed(trial: RunFtmb, nf: str, ft: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ extern const struct nf nf_monitor;
 extern const struct nf nf_monitor_pthread;
 extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
+extern const struct nf nf_nat_pthread;
 extern const struct nf nf_ratelimit;
 
 /* One a line, so that another one changes no other line. */
@@ -19,6 +20,7 @@ const struct nf *const nf_registry[] = {
     &nf_lb,
 #ifndef FTMB_SIM /* many replicas in one process: none has an address of its own */
     &nf_monitor_pthread,
+    &nf_nat_pthread,
 #endif
     &nf_mortal,
     NULL,

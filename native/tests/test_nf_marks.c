@@ -222,6 +222,7 @@ int main(int argc, char **argv)
         static const struct harness_setting plain[] = {
             {"flows", 40}, {"sample_every", 5}, {NULL, 0}};
         test_marks(nf_find("monitor-pthread"), plain, test_random(&seed));
+        test_marks(nf_find("nat-pthread"), small_nat, test_random(&seed));
         test_marks(&nf_odd, NULL, test_random(&seed));
         test_assembly(test_random(&seed));
 #endif

@@ -1,5 +1,5 @@
-/* nat against a model: random packets, good and damaged, over few flows and fewer ports, with time
- * passing in small and large steps. The model knows only what a NAT promises:
+/* nat, and nat-pthread, against a model: random packets, good and damaged, over few flows and fewer
+ * ports, with time passing in small and large steps. The model knows only what a NAT promises:
  *   - what it forwards is the packet with one endpoint replaced and every checksum right;
  *   - a mapping stays the same, and works inbound, for its timeout after an outbound packet;
  *   - no two inside endpoints share an outside endpoint while both may be alive;
@@ -188,12 +188,12 @@ static void step_time(struct model *m)
     }
 }
 
-static void run(uint64_t *rng, uint32_t workers, unsigned steps)
+static void run(const char *nf, uint64_t *rng, uint32_t workers, unsigned steps)
 {
     struct model *m = calloc(1, sizeof(*m));
     CHECK(m);
     m->rng = *rng;
-    harness_open(&m->h, "nat", workers,
+    harness_open(&m->h, nf, workers,
                  (struct harness_setting[]){{"addresses", ADDRESSES},
                                             {"capacity", CAPACITY},
                                             {"udp_ms", UDP_MS},
@@ -225,20 +225,20 @@ static void run(uint64_t *rng, uint32_t workers, unsigned steps)
     }
     CHECK(m->forwarded > steps / 8 && m->refused > 100 && m->damaged > steps / 10);
     CHECK(harness_counter(&m->h, "mappings_expired") > 100);
-    printf(
-        "%u workers: %llu forwarded, %llu refused, %llu damaged, most PALs of one input %u of %u\n",
-        workers, (unsigned long long)m->forwarded, (unsigned long long)m->refused,
-        (unsigned long long)m->damaged, m->h.pal_peak, m->h.needs.max_pals);
+    printf("%s, %u workers: %llu forwarded, %llu refused, %llu damaged, most PALs of one input %u "
+           "of %u\n",
+           nf, workers, (unsigned long long)m->forwarded, (unsigned long long)m->refused,
+           (unsigned long long)m->damaged, m->h.pal_peak, m->h.needs.max_pals);
     *rng = m->rng;
     harness_close(&m->h);
     free(m);
 }
 
 /* Any bytes, also as IPv4 headers: nothing but safety, and sound tables. */
-static void run_garbage(uint64_t *rng, unsigned steps)
+static void run_garbage(const char *nf, uint64_t *rng, unsigned steps)
 {
     struct harness h;
-    harness_open(&h, "nat", 1, (struct harness_setting[]){{"capacity", 300}, {NULL, 0}});
+    harness_open(&h, nf, 1, (struct harness_setting[]){{"capacity", 300}, {NULL, 0}});
     uint64_t forwarded = 0;
     for (unsigned i = 0; i < steps; i++) {
         uint8_t frame[HARNESS_FRAME];
@@ -302,9 +302,17 @@ static void run_twice(uint64_t seed, const char *nf)
 int main(int argc, char **argv)
 {
     uint64_t rng = test_seed(argc, argv);
-    run(&rng, 1, 60000);
-    run(&rng, 3, 60000);
-    run_garbage(&rng, 60000);
+    static const char *const functions[] = {
+        "nat",
+#ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
+        "nat-pthread",
+#endif
+    };
+    for (unsigned f = 0; f < sizeof(functions) / sizeof(functions[0]); f++) {
+        run(functions[f], &rng, 1, 60000);
+        run(functions[f], &rng, 3, 60000);
+        run_garbage(functions[f], &rng, 60000);
+    }
     run_twice(rng, "nat");
     run_twice(rng, "monitor");
     return 0;
