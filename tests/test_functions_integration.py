@@ -51,3 +51,16 @@ def test_lb(trial: RunFtmb, least: int) -> None:
     assert function["balanced"] > 10_000
     assert function["passed"] > 1000
     assert function["fewest_of_a_backend"] > function["most_of_a_backend"] / 2
+
+
+@pytest.mark.parametrize("capacity", [8, 16384], ids=["crowded", "roomy"])
+def test_wanopt(trial: RunFtmb, capacity: int) -> None:
+    """The generator's trailer is in no chunk, and encoded packets have right checksums, so the sink
+    knows them. Few contents: with a small cache they push each other out all the time."""
+    record = crashed(trial, {"name": "wanopt", "capacity": capacity}, profile="imix")
+    function = record["nf"]
+    assert function["passed"] > 1000
+    assert function["chunks_found"] > 1000
+    assert function["shortened"] > 1000
+    assert (function["chunks_replaced"] > 1000) == (capacity == 8)
+    assert sum(count for name, count in function.items() if name.startswith("dropped_")) == 0

@@ -94,6 +94,7 @@ enum plant_id {
     P_ANEW_KEEPS_BASE = 70,
     P_FIREWALL_TWO_ENTRIES = 71,
     P_LB_LOADS_OUTSIDE = 72,
+    P_WANOPT_TWO_ENTRIES = 73,
     P_COUNT
 };
 

@@ -15,6 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct input input = {bytes, size};
     if (!fresh) {
         harness_open(&harness, FUZZ_NF, WORKERS, settings);
+        harness.capacity = 1600;
         fresh = malloc(harness.arena_size);
         HOLDS(fresh);
         memcpy(fresh, harness.arena, harness.arena_size);

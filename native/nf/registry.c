@@ -9,6 +9,7 @@ extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
 extern const struct nf nf_nat_pthread;
 extern const struct nf nf_ratelimit;
+extern const struct nf nf_wanopt;
 
 /* One a line, so that another one changes no other line. */
 /* clang-format off */
@@ -18,6 +19,7 @@ const struct nf *const nf_registry[] = {
     &nf_ratelimit,
     &nf_firewall,
     &nf_lb,
+    &nf_wanopt,
 #ifndef FTMB_SIM /* many replicas in one process: none has an address of its own */
     &nf_monitor_pthread,
     &nf_nat_pthread,

@@ -13,6 +13,7 @@ enum program_kind {
     PROGRAM_RATELIMIT,
     PROGRAM_FIREWALL,
     PROGRAM_LB,
+    PROGRAM_WANOPT,
     PROGRAMS,
     PROGRAM_ALL = PROGRAMS
 };

@@ -110,6 +110,8 @@
     X(FIREWALL_OPEN, "firewall: TCP connection established")                                       \
     X(FIREWALL_HALF_OPEN, "firewall: too many half-open connections")                              \
     X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \
+    X(WANOPT_RESTORED, "WAN optimizer: packet restored")                                           \
+    X(WANOPT_MISSING, "WAN optimizer: encoded packet that lacks a chunk")                          \
     X(LIMIT_USER, "ratelimit: user over the limit")                                                \
     X(LIMIT_TOTAL, "ratelimit: all over the limit")                                                \
     X(NAT_EXHAUSTED, "NAT: no port free")                                                          \

@@ -138,6 +138,8 @@ static const struct plant plants[] = {
      "function: firewall looks for an entry before it has the set", PROGRAM_FIREWALL, NULL, false},
     {P_LB_LOADS_OUTSIDE, "lb-loads-outside", "function: loads read outside of their section",
      PROGRAM_LB, NULL, false},
+    {P_WANOPT_TWO_ENTRIES, "wanopt-two-entries",
+     "function: wanopt looks for a chunk before it has the set", PROGRAM_WANOPT, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

@@ -160,11 +160,12 @@ bool harness_packet(struct harness *h, uint32_t worker, enum nf_port port, const
                     uint32_t length)
 {
     struct ftmb_ctx *ctx = &h->ctx[worker];
-    uint8_t *copy = malloc(length ? length : 1);
-    CHECK(copy && length <= HARNESS_FRAME);
+    uint32_t capacity = h->capacity > length ? h->capacity : length;
+    uint8_t *copy = malloc(capacity ? capacity : 1);
+    CHECK(copy && capacity <= HARNESS_FRAME);
     memcpy(copy, frame, length);
     struct nf_packet packet = {
-        .data = copy, .length = length, .capacity = length, .port = (uint8_t)port};
+        .data = copy, .length = length, .capacity = capacity, .port = (uint8_t)port};
     for (unsigned stage = 0; h->nf->prefetch && stage < 2; stage++)
         h->nf->prefetch(ctx, &packet, stage);
     begin(h, ctx);
@@ -334,6 +335,14 @@ static uint32_t l4_field(uint8_t protocol)
     return protocol == 6 ? 16 : protocol == 17 ? 6 : 2;
 }
 
+void frame_checksum(uint8_t *frame)
+{
+    uint8_t *ip = frame + 14, *field = ip + (ip[0] & 15u) * 4 + l4_field(ip[9]);
+    put16(field, 0);
+    uint32_t checksum = ~fold(l4_sum(ip)) & 0xffff;
+    put16(field, ip[9] == 17 && !checksum ? 0xffff : checksum);
+}
+
 uint32_t frame_build(uint8_t *frame, const struct frame_spec *spec, uint64_t salt)
 {
     uint32_t header = 20 + 4u * spec->option_words;
@@ -365,10 +374,8 @@ uint32_t frame_build(uint8_t *frame, const struct frame_spec *spec, uint64_t sal
     }
     if (spec->protocol == 17)
         put16(at + 4, l4);
-    if (spec->protocol == 17 && spec->no_udp_checksum)
-        return length;
-    uint32_t checksum = ~fold(l4_sum(ip)) & 0xffff;
-    put16(at + l4_field(spec->protocol), spec->protocol == 17 && !checksum ? 0xffff : checksum);
+    if (spec->protocol != 17 || !spec->no_udp_checksum)
+        frame_checksum(frame);
     return length;
 }
 

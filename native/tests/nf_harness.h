@@ -31,6 +31,7 @@ struct harness {
     uint32_t pal_count;
     uint32_t pal_peak; /* most PALs of one input so far */
     uint64_t pal_total;
+    uint32_t capacity;          /* of a packet's buffer; 0: its length */
     uint8_t out[HARNESS_FRAME]; /* the latest packet, if it was forwarded */
     uint32_t out_length;
     uint8_t out_port;
@@ -46,7 +47,8 @@ void harness_retire(struct harness *h);
 void harness_close(struct harness *h);
 
 /* One packet; true if it was forwarded (h->out, out_length, out_port). The function gets a copy
- * in a heap block of exactly `length` bytes, so that the address sanitizer sees any overrun. */
+ * in a heap block of exactly `length` bytes (or h->capacity, if that is more), so that the address
+ * sanitizer sees any overrun. */
 bool harness_packet(struct harness *h, uint32_t worker, enum nf_port port, const uint8_t *frame,
                     uint32_t length);
 void harness_tick(struct harness *h, uint32_t worker);
@@ -82,6 +84,8 @@ struct frame_spec {
 /* Build an Ethernet frame (of HARNESS_FRAME bytes at most); returns its length. The payload's
  * bytes depend on `salt`. */
 uint32_t frame_build(uint8_t *frame, const struct frame_spec *spec, uint64_t salt);
+/* Computes the checksum of its TCP, UDP or ICMP anew, from all bytes. */
+void frame_checksum(uint8_t *frame);
 /* Are all checksums of a well-formed frame right? Computed from all its bytes. */
 bool frame_checksums_right(const uint8_t *frame, uint32_t length);
 /* Endpoint fields of a frame that frame_build() could have built. */

@@ -88,6 +88,7 @@ int main(int argc, char **argv)
         settings[i - 3] = (struct harness_setting){argv[i], strtoull(value + 1, NULL, 0)};
     }
     harness_open(&h, argv[1], (uint32_t)strtoul(argv[2], NULL, 0), settings);
+    h.capacity = HARNESS_FRAME;
     while (read_record(&record))
         one(&h, &record);
     harness_checks(&h);

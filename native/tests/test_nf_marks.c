@@ -6,11 +6,14 @@
 #include "core/snapshot.h"
 #include "tests/nf_harness.h"
 #include "tests/odd_nf.h"
+#include "tests/wanopt_frames.h"
 
 #include <string.h>
 
 #define WORKERS 2u
 #define UNDO_ENTRIES 20000u
+
+static struct wanopt_frames wanopt_frames;
 
 struct world {
     struct harness h;
@@ -38,6 +41,7 @@ static void open_world(struct world *w, const struct nf *nf, const struct harnes
     memset(w, 0, sizeof(*w));
     w->seed = seed;
     harness_open_nf(&w->h, nf, WORKERS, settings);
+    w->h.capacity = HARNESS_FRAME;
     w->memory = zeroes(marks_bytes(w->h.arena_size, WORKERS, UNDO_ENTRIES));
     marks_create(&w->marks, w->h.arena, w->memory, UNDO_ENTRIES);
     w->group.workers = WORKERS;
@@ -91,6 +95,10 @@ static void input(struct world *w)
     w->h.now += below(w, 500) ? below(w, MS) : 40 * SECOND;
     if (below(w, 20) == 0) {
         harness_tick(&w->h, worker);
+    } else if (strcmp(w->h.nf->name, "wanopt") == 0) {
+        enum nf_port port;
+        uint32_t length = wanopt_frames_draw(&wanopt_frames, test_random(&w->seed), frame, &port);
+        harness_packet(&w->h, worker, port, frame, length);
     } else if (w->h.out_length && w->h.out_port == NF_OUTSIDE && below(w, 3) == 0) {
         struct frame_spec back = any_frame(w);
         back.protocol = w->h.out[14 + 9];
@@ -211,12 +219,15 @@ int main(int argc, char **argv)
         {"capacity", 60}, {"window", 0}, {"udp_ms", 3000}, {"icmp_ms", 500}, {NULL, 0}};
     static const struct harness_setting small_lb[] = {
         {"capacity", 60}, {"least", 1}, {"udp_ms", 3000}, {"table", 251}, {NULL, 0}};
+    static const struct harness_setting small_wanopt[] = {{"capacity", 60}, {NULL, 0}};
+    wanopt_frames_make(&wanopt_frames, small_wanopt);
     for (unsigned i = 0; i < 10; i++) {
         test_marks(nf_find("nat"), small_nat, test_random(&seed));
         test_marks(nf_find("monitor"), small_monitor, test_random(&seed));
         test_marks(nf_find("ratelimit"), small_ratelimit, test_random(&seed));
         test_marks(nf_find("firewall"), small_firewall, test_random(&seed));
         test_marks(nf_find("lb"), small_lb, test_random(&seed));
+        test_marks(nf_find("wanopt"), small_wanopt, test_random(&seed));
         test_marks(nf_find("mortal"), NULL, test_random(&seed));
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         static const struct harness_setting plain[] = {

@@ -8,6 +8,7 @@
 #include "core/replay.h"
 #include "tests/nf_harness.h"
 #include "tests/odd_nf.h"
+#include "tests/wanopt_frames.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -51,6 +52,8 @@ static void diverged(void *env, unsigned worker, const char *why, uint64_t pal, 
     exit(1);
 }
 
+static struct wanopt_frames wanopt_frames;
+
 static const struct ctx_env env = {.relax = relax, .diverged = diverged};
 
 static void digest(struct worker *worker, const struct nf_packet *packet)
@@ -67,6 +70,10 @@ static void digest(struct worker *worker, const struct nf_packet *packet)
 static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
 {
     uint64_t r = test_random(&worker->seed);
+    if (strcmp(worker->nf->name, "wanopt") == 0) {
+        worker->ctx.now_ns += (r >> 48) % 65536;
+        return wanopt_frames_draw(&wanopt_frames, r, frame, port);
+    }
     const uint8_t protocols[3] = {17, 6, 1};
     const uint8_t flags[4] = {2, 16, 17, 4};
     *port = r % 3 == 0 ? NF_OUTSIDE : NF_INSIDE;
@@ -146,6 +153,13 @@ static void check_eventful(struct run *run)
               harness_counter(&run->h, "dropped_total") > 100);
     if (strcmp(name, "lb") == 0)
         CHECK(harness_counter(&run->h, "ended") > 1000);
+    if (strcmp(name, "wanopt") == 0)
+        CHECK(harness_counter(&run->h, "shortened") > 1000 &&
+              harness_counter(&run->h, "restored") > 1000 &&
+              harness_counter(&run->h, "dropped_missing") > 1000 &&
+              harness_counter(&run->h, "dropped_report") > 1000 &&
+              harness_counter(&run->h, "dropped_bad_shim") == 0 &&
+              harness_counter(&run->h, "chunks_replaced") > 1000);
     if (strcmp(name, "firewall") == 0)
         CHECK(harness_counter(&run->h, "ended") > 1000 &&
               harness_counter(&run->h, "dropped_half_open") > 10);
@@ -245,12 +259,15 @@ int main(int argc, char **argv)
     const struct harness_setting lb[] = {{"capacity", 24}, {"least", 1},   {"table", 251},
                                          {"udp_ms", 10},   {"tcp_ms", 10}, {"closing_ms", 10},
                                          {NULL, 0}};
+    const struct harness_setting wanopt[] = {{"capacity", 40}, {"min_chunk", 32}, {NULL, 0}};
+    wanopt_frames_make(&wanopt_frames, wanopt);
     for (unsigned locked = 0; locked < 2; locked++) {
         test_function(nf_find("nat"), nat, seed, locked);
         test_function(nf_find("monitor"), monitor, seed, locked);
         test_function(nf_find("ratelimit"), ratelimit, seed, locked);
         test_function(nf_find("firewall"), firewall, seed, locked);
         test_function(nf_find("lb"), lb, seed, locked);
+        test_function(nf_find("wanopt"), wanopt, seed, locked);
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
         test_function(nf_find("monitor-pthread"), plain, seed, locked);
