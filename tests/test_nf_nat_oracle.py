@@ -16,136 +16,25 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import pytest
-from nf_stream import ACK, FIN, ICMP, INSIDE, OUTSIDE, RST, SYN, TCP, UDP, Input, echo, ipv4, run
-from nf_stream import tcp as segment
-from nf_stream import udp as datagram
+from nat_oracle import (
+    HOST,
+    MS,
+    OURS,
+    REPLY,
+    ROUTER,
+    SECOND,
+    SERVER,
+    End,
+    Error,
+    Nat,
+    Packet,
+    cut,
+    put,
+    sealed,
+)
+from nf_stream import ACK, FIN, ICMP, INSIDE, OUTSIDE, RST, SYN, TCP, UDP, Input, ipv4, run
 
 SEEDS = [int(os.environ.get("FTMB_TEST_SEED", "1")) + n for n in range(3)]
-MS = 1_000_000
-OURS, HOST, ROUTER, SERVER = 0xC6120001, 0x0A000001, 0x0A0000FE, 0xC0000201
-REQUEST, REPLY = 8, 0
-End = tuple[int, int]  # address, port
-
-
-def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
-    total += data[-1] << 8 if len(data) % 2 else 0
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total
-
-
-def put(data: bytes, at: int, value: int) -> bytes:
-    return data[:at] + struct.pack("!H", value) + data[at + 2 :]
-
-
-def sealed(frame: bytes) -> bytes:
-    """The same IPv4 frame with every checksum right, also that of UDP."""
-    end = 14 + 4 * (frame[14] & 15)
-    ip, body = put(frame[14:end], 10, 0), frame[end:]
-    ip = put(ip, 10, checksum(ip))
-    at = {ICMP: 2, TCP: 16, UDP: 6}[ip[9]]
-    pseudo = b"" if ip[9] == ICMP else ip[12:20] + struct.pack("!HH", ip[9], len(body))
-    body = put(body, at, 0)
-    body = put(body, at, checksum(pseudo + body) or (0xFFFF if ip[9] == UDP else 0))
-    return frame[:14] + ip + body
-
-
-@dataclass(frozen=True)
-class Packet:
-    """Of TCP, UDP, or an echo, whose identifier is the port of both ends."""
-
-    protocol: int
-    source: End
-    destination: End
-    payload: int = 18
-    flags: int = ACK
-    type: int = REQUEST
-
-    def frame(self) -> bytes:
-        if self.protocol == UDP:
-            return sealed(datagram(*self.source, *self.destination, payload=self.payload))
-        if self.protocol == TCP:
-            ends = (self.source, self.destination)
-            return sealed(segment(*ends, 5, 6, self.flags, 100, self.payload))
-        reply = self.type == REPLY
-        return sealed(echo(self.source[0], self.destination[0], self.source[1], reply=reply))
-
-    def with_source(self, end: End) -> Packet:
-        if self.protocol == ICMP:
-            return replace(self, source=end, destination=(self.destination[0], end[1]))
-        return replace(self, source=end)
-
-    def with_destination(self, end: End) -> Packet:
-        if self.protocol == ICMP:
-            return replace(self, source=(self.source[0], end[1]), destination=end)
-        return replace(self, destination=end)
-
-
-@dataclass(frozen=True)
-class Error:
-    """An ICMP error that quotes the beginning of a packet."""
-
-    source: int
-    destination: int
-    about: Packet
-    type: int = 3
-    quoted: int = 28  # bytes
-
-    def frame(self) -> bytes:
-        body = struct.pack("!BBHI", self.type, 1, 0, 0) + self.about.frame()[14:][: self.quoted]
-        return sealed(ipv4(ICMP, self.source, self.destination, body))
-
-
-@dataclass
-class Nat:
-    """What is promised: the fate of a packet, and the frame that leaves with the side."""
-
-    outside: dict[tuple[int, End], End] = field(default_factory=dict)
-    inside: dict[tuple[int, End], End] = field(default_factory=dict)
-
-    def bind(self, protocol: int, end: End) -> End:
-        new = (OURS, 1024 + len(self.outside))
-        bound = self.outside.setdefault((protocol, end), new)
-        self.inside[protocol, bound] = end
-        return bound
-
-    def packet(self, side: int, p: Packet) -> tuple[str, int, bytes]:
-        wanted = REQUEST if side == INSIDE else REPLY
-        if p.protocol == ICMP and p.type != wanted:
-            return "dropped_icmp", 0, b""
-        to_us = p.destination[0] == OURS
-        if side == INSIDE and p.protocol == ICMP and to_us:
-            return "dropped_hairpin", 0, b""
-        receiver = self.inside.get((p.protocol, p.destination))
-        if receiver is None and (side == OUTSIDE or to_us):
-            return "dropped_no_mapping", 0, b""
-        if side == INSIDE:
-            p = p.with_source(self.bind(p.protocol, p.source))
-        if receiver is not None:
-            p = p.with_destination(receiver)
-        if side == OUTSIDE:
-            return "inbound", INSIDE, p.frame()
-        return ("hairpinned", INSIDE, p.frame()) if to_us else ("outbound", OUTSIDE, p.frame())
-
-    def error(self, side: int, e: Error) -> tuple[str, int, bytes]:
-        about = e.about
-        wanted = REQUEST if side == OUTSIDE else REPLY
-        strange = about.protocol == ICMP and about.type != wanted
-        if strange or e.type not in (3, 11, 12) or about.source[0] != e.destination:
-            return "dropped_icmp", 0, b""
-        if side == INSIDE:
-            sender = self.outside.get((about.protocol, about.destination))
-            if sender is None:
-                return "dropped_no_mapping", 0, b""
-            e = replace(e, source=sender[0], about=about.with_destination(sender))
-        if side == INSIDE and e.destination != OURS:
-            return "icmp_errors", OUTSIDE, e.frame()
-        receiver = self.inside.get((about.protocol, about.source))
-        if receiver is None:
-            return "dropped_no_mapping", 0, b""
-        e = replace(e, destination=receiver[0], about=e.about.with_source(receiver))
-        return "icmp_errors", INSIDE, e.frame()
 
 
 class Traffic:
@@ -228,6 +117,65 @@ def test_packets_and_errors(seed: int) -> None:
         assert fates[fate] > 100, fates
 
 
+@dataclass
+class Datagram:
+    side: int
+    packet: Packet
+    came: list[bytes]
+    fate: str = ""
+    where: int = 0
+    left: list[bytes] = field(default_factory=list)
+    begun: int | None = None  # when its first fragment was translated
+
+
+def datagrams(rng: random.Random, nat: Nat, now: int) -> list[tuple[int, Datagram, int]]:
+    """Fragments that come mixed with those of others, late, and some before their first one: the
+    time, the datagram, and which of its fragments."""
+    traffic, arrivals = Traffic(rng, nat), []
+    for number in range(1500):
+        now += rng.randrange(MS)
+        side, packet = traffic.packet()
+        packet = replace(packet, payload=rng.randrange(30, 90))
+        came = cut(packet.frame(), number, rng.choice([24, 32, 40]))
+        datagram, at = Datagram(side, packet, came), now
+        for n in range(len(came) if len(came) > 1 else 0):
+            late = 3 * MS if n == 0 and rng.random() < 0.1 else 0
+            arrivals.append((at + late, datagram, n))
+            at += rng.choice([0, 1000, MS, 12 * MS, 25 * MS])
+    return sorted(arrivals, key=lambda arrival: arrival[0])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fragments(seed: int) -> None:
+    rng = random.Random(seed)
+    nat = Nat()
+    ends = [(HOST + host, 3000 + port) for host in range(4) for port in range(10)]
+    known = [Packet(protocol, end, (SERVER, 80)) for protocol in (UDP, TCP) for end in ends]
+    inputs = [Input(1000 * MS, 0, INSIDE, packet.frame()) for packet in known]
+    for packet in known:
+        nat.packet(INSIDE, packet)
+    arrivals = datagrams(rng, nat, 1000 * MS)
+    inputs += [Input(at, rng.randrange(3), d.side, d.came[n]) for at, d, n in arrivals]
+    outputs, counters = run("nat", 3, {"addresses": 1, "capacity": 2000, "datagram_ms": 40}, inputs)
+    fates = Counter({"outbound": len(known)})
+    for (at, d, n), got in zip(arrivals, outputs[len(known) :], strict=True):
+        if n == 0:
+            d.fate, d.where, whole = nat.packet(d.side, d.packet)
+            identification = int.from_bytes(d.came[0][18:20], "big")
+            d.left = cut(whole, identification, len(d.came[0]) - 34) if whole else []
+            d.begun = at if whole else None
+        in_time = d.begun is not None and at - d.begun <= 40 * MS
+        fate = d.fate if n == 0 else "fragments" if in_time else "dropped_fragment"
+        fates[fate] += 1
+        passes = not fate.startswith("dropped")
+        assert got.frame == (d.left[n] if passes else None), f"seed {seed}, {d}, {n}"
+        assert not passes or got.port == d.where
+    assert {fate: counters[fate] for fate in fates} == fates
+    assert counters["mappings"] == len(nat.outside) > len(known)
+    assert min(fates["fragments"], fates["dropped_fragment"]) > 200
+    assert min(fates["outbound"], fates["inbound"], fates["hairpinned"]) > 50, fates
+
+
 @pytest.mark.parametrize(
     "damage", ["icmp", "quoted", "short", "version", "later fragment", "protocol"]
 )
@@ -271,3 +219,90 @@ def test_errors_with_options(options: int) -> None:
     inputs = [Input(MS, 0, INSIDE, out.frame()), Input(MS, 0, OUTSIDE, frames[0])]
     outputs, _ = run("nat", 1, {"addresses": 1, "capacity": 16}, inputs)
     assert outputs[1].frame == frames[1]
+
+
+MAC, INNER, GATEWAY_MAC, OTHER_MAC = (bytes([2, 0, 0, 0, 9, n]) for n in range(4))
+ALL, NOBODY = b"\xff" * 6, b"\0" * 6
+GATEWAY, OWN = 0xC61200FE, 0x0A0000FF
+NEIGHBOURS = {
+    "addresses": 1, "capacity": 16, "mac": int.from_bytes(MAC, "big"),
+    "inside_mac": int.from_bytes(INNER, "big"), "inside_address": OWN,
+    "outside_gateway": GATEWAY, "arp_ms": 3000,
+}  # fmt: skip
+
+
+def arp(operation: int, sender: tuple[bytes, int], target: tuple[bytes, int], to: bytes) -> bytes:
+    """An ARP packet for Ethernet and IPv4 in a frame to `to`."""
+    head = to + sender[0] + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, operation)
+    ends = [mac + struct.pack("!I", address) for mac, address in (sender, target)]
+    return head + b"".join(ends)
+
+
+def asks(sender: tuple[bytes, int], address: int) -> bytes:
+    return arp(1, sender, (NOBODY, address), ALL)
+
+
+def answers(sender: tuple[bytes, int], target: tuple[bytes, int]) -> bytes:
+    return arp(2, sender, target, target[0])
+
+
+def test_next_hops_and_arp() -> None:
+    """The next hop inside is given, the one outside is learnt, lost, and found again."""
+    out = Packet(UDP, (HOST, 3000), (SERVER, 53))
+    back = Packet(UDP, (SERVER, 53), (OURS, 1024)).frame()
+    us, gateway, other = (MAC, OURS), (GATEWAY_MAC, GATEWAY), (OTHER_MAC, SERVER)
+    sent = out.with_source((OURS, 1024)).frame()[12:]
+    came = Packet(UDP, (SERVER, 53), (HOST, 3000)).frame()[12:]
+    request = asks(us, GATEWAY)
+    pad = b"p" * 18
+    steps = [  # milliseconds, side, frame, what leaves, on which side
+        (0, INSIDE, out.frame(), request, OUTSIDE),
+        (1, INSIDE, out.frame(), None, 0),
+        (1001, INSIDE, out.frame(), request, OUTSIDE),
+        (1002, OUTSIDE, answers(other, us), None, 0),
+        (1002, OUTSIDE, answers(gateway, us), None, 0),
+        (1003, INSIDE, out.frame(), GATEWAY_MAC + MAC + sent, OUTSIDE),
+        (1004, OUTSIDE, back, INNER + MAC + came, INSIDE),
+        (1005, OUTSIDE, asks(other, OURS), answers(us, other), OUTSIDE),
+        (1005, OUTSIDE, asks(other, OURS) + pad, answers(us, other) + pad, OUTSIDE),
+        (1006, OUTSIDE, asks(other, OURS + 1), None, 0),
+        (1007, INSIDE, asks((INNER, HOST), OURS), None, 0),
+        (1007, INSIDE, asks((INNER, HOST), OWN), answers((MAC, OWN), (INNER, HOST)), INSIDE),
+        (1007, OUTSIDE, asks(other, OWN), None, 0),
+        (1008, OUTSIDE, asks(other, OURS)[:41], None, 0),
+        (4002, INSIDE, out.frame(), GATEWAY_MAC + MAC + sent, OUTSIDE),
+        (5000, INSIDE, out.frame(), request, OUTSIDE),
+        (5001, INSIDE, out.frame(), GATEWAY_MAC + MAC + sent, OUTSIDE),
+        (7100, INSIDE, out.frame(), request, OUTSIDE),
+        (7101, INSIDE, out.frame(), None, 0),
+        (7102, OUTSIDE, asks((INNER, GATEWAY), OURS), answers(us, (INNER, GATEWAY)), OUTSIDE),
+        (7103, INSIDE, out.frame(), INNER + MAC + sent, OUTSIDE),
+    ]
+    inputs = [
+        Input(SECOND + at * MS, n % 2, side, given) for n, (at, side, given, *_) in enumerate(steps)
+    ]
+    outputs, counters = run("nat", 2, NEIGHBOURS, inputs)
+    for step, got in zip(steps, outputs, strict=True):
+        assert got.frame == step[3], step
+        assert step[3] is None or got.port == step[4], step
+    names = ("arp_requests", "arp_replies", "arp_learnt", "dropped_arp", "dropped_no_hop")
+    assert [counters[name] for name in names] == [4, 4, 2, 5, 2]
+    assert counters["outbound"] == 4
+
+
+def test_a_fragment_that_became_a_request() -> None:
+    """The others of its datagram do not leave either."""
+    packet = Packet(UDP, (HOST, 3000), (SERVER, 53), 40)
+    first, second = cut(packet.frame(), 7, 32)
+    learnt = answers((GATEWAY_MAC, GATEWAY), (MAC, OURS))
+    frames = [
+        (INSIDE, first),
+        (OUTSIDE, learnt),
+        (INSIDE, second),
+        (INSIDE, first),
+        (INSIDE, second),
+    ]
+    inputs = [Input(SECOND, 0, side, frame) for side, frame in frames]
+    outputs, counters = run("nat", 1, NEIGHBOURS, inputs)
+    assert [got.frame is not None for got in outputs] == [True, False, False, True, True]
+    assert counters["datagrams_noted"] == 1

@@ -42,7 +42,6 @@ enum { RULE_ACTION, RULE_SIDE, RULE_PROTOCOL, RULE_NETWORK, RULE_BITS, RULE_PORT
 
 #define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
-#define ETHERTYPE_ARP 0x0806u
 
 #define RULE(n)                                                                                    \
     {"rule" n, NF_UINT, 0, 0, 2, "rule " n ": 0 none, 1 allow, 2 deny"},                           \

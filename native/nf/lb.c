@@ -43,7 +43,6 @@ enum {
 
 #define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
-#define ETHERTYPE_ARP 0x0806u
 
 static const struct nf_param params[] = {
     {"virtual", NF_IPV4, 0xc0000200, 0, UINT32_MAX, "network of the virtual addresses"},
@@ -255,8 +254,7 @@ static uint8_t track(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker
 static void send_to(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker *worker,
                     struct nf_packet *packet, uint8_t backend)
 {
-    uint64_t mac = __builtin_bswap64((lb->mac + backend) << 16);
-    memcpy(packet->data, &mac, 6);
+    packet_store_mac(packet->data, lb->mac + backend);
     worker->to[backend]++;
     ftmb_emit(ctx, packet, NF_OUTSIDE);
 }

@@ -1,5 +1,5 @@
-/* nat: source NAT for TCP, UDP and ICMP echo, in both directions, and for the ICMP errors about
- * them. docs/NAT.md says what the RFCs about NATs ask for, and what of it is met.
+/* nat: source NAT for TCP, UDP and ICMP echo, in both directions, also in fragments, and for the
+ * ICMP errors about them. docs/NAT.md says what the RFCs about NATs ask for, and what of it is met.
  *
  * Mapping is endpoint-independent (RFC 4787): an inside (protocol, address, port) has one outside
  * (address, port), whatever it talks to; filtering too: whoever knows the outside endpoint may
@@ -8,21 +8,42 @@
  * and for at most 9/8 of it plus one round of the sweep (an eighth of the shortest timeout, when
  * the workers keep up).
  *
- * It is a bump in the wire: MAC addresses and TTL stay as they are. IPv4 options pass. Dropped,
- * each with a counter: what is not IPv4 (ARP and IPv6 too), fragments, other ICMP than echo
- * requests from inside, echo replies from outside and errors (nat_icmp.c), other protocols,
- * malformed packets, packets to an outside endpoint without a mapping, echo requests from inside to
- * our own outside addresses, and new flows when no port is free.
+ * Unless it has a MAC address of its own (nat_arp.c) it is a bump in the wire: MAC addresses stay
+ * as they are. TTL always does. IPv4 options pass. Dropped,
+ * each with a counter: what is not IPv4 (IPv6 too), fragments whose first one is not known
+ * (nat_fragment.c), other ICMP than echo requests from inside, echo replies from outside and
+ * errors (nat_icmp.c), other protocols, malformed packets, packets to an outside endpoint without a
+ * mapping, echo requests from inside to our own outside addresses, and new flows when no port is
+ * free.
  *
  * Logged accesses of an outbound packet of a known flow: one read; of an inbound packet: one read;
- * hairpinned: both. A new flow: one read and three writes. The sweep: one read per group of four
+ * hairpinned: both; of a first fragment: a write more; of another: a read. A new flow: one read and
+ * three writes. The sweep: one read per group of four
  * buckets and round, three writes per mapping removed. */
 #include "nf/nat.h"
 
-enum { OUTSIDE, ADDRESSES, CAPACITY, UDP_MS, TCP_MS, TRANSITORY_MS, ICMP_MS };
+enum {
+    OUTSIDE,
+    ADDRESSES,
+    CAPACITY,
+    UDP_MS,
+    TCP_MS,
+    TRANSITORY_MS,
+    ICMP_MS,
+    DATAGRAMS,
+    DATAGRAM_MS,
+    MAC,
+    INSIDE_MAC,
+    OUTSIDE_MAC,
+    INSIDE_ADDRESS,
+    INSIDE_GATEWAY,
+    OUTSIDE_GATEWAY,
+    ARP_MS,
+};
 
 #define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
+#define MAX_MAC 0xfeffffffffffull
 
 static const struct nf_param params[] = {
     {"outside", NF_IPV4, 0xc6120001, 1, UINT32_MAX, "first outside address"},
@@ -34,6 +55,15 @@ static const struct nf_param params[] = {
     {"transitory_ms", NF_UINT, 240000, 10, DAY_MS,
      "timeout of TCP that is opening or closing, milliseconds"},
     {"icmp_ms", NF_UINT, 60000, 10, DAY_MS, "ICMP echo timeout, milliseconds"},
+    {"datagrams", NF_UINT, 1024, 1, 1u << 20, "datagrams in fragments that are known at a time"},
+    {"datagram_ms", NF_UINT, 15000, 1, DAY_MS, "time for all fragments to come, milliseconds"},
+    {"mac", NF_UINT, 0, 0, MAX_MAC, "its own MAC address, a number; 0: none, a bump in the wire"},
+    {"inside_mac", NF_UINT, 0, 0, MAX_MAC, "MAC address of the next hop inside; 0: learnt by ARP"},
+    {"outside_mac", NF_UINT, 0, 0, MAX_MAC, "MAC address of the next hop outside; 0: likewise"},
+    {"inside_address", NF_IPV4, 0, 0, UINT32_MAX, "its own address inside, for ARP"},
+    {"inside_gateway", NF_IPV4, 0, 0, UINT32_MAX, "address of the next hop inside, for ARP"},
+    {"outside_gateway", NF_IPV4, 0, 0, UINT32_MAX, "address of the next hop outside, for ARP"},
+    {"arp_ms", NF_UINT, 60000, 10, DAY_MS, "how long an ARP answer is good, milliseconds"},
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -62,6 +92,28 @@ static bool refuse(char *why, const char *reason)
     return false;
 }
 
+static bool next_hops_agree(const uint64_t *values, char *why)
+{
+    if (!values[MAC]) {
+        for (unsigned p = INSIDE_MAC; p <= OUTSIDE_GATEWAY; p++) {
+            if (values[p])
+                return refuse(why, "next hops and addresses for ARP need mac");
+        }
+        return true;
+    }
+    for (unsigned p = MAC; p <= OUTSIDE_MAC; p++) {
+        if (values[p] && !packet_mac_of_one(values[p]))
+            return refuse(why, "mac, inside_mac or outside_mac is a group's address");
+    }
+    if (!values[INSIDE_MAC] == !values[INSIDE_GATEWAY])
+        return refuse(why, "with mac, give either inside_mac or inside_gateway");
+    if (!values[OUTSIDE_MAC] == !values[OUTSIDE_GATEWAY])
+        return refuse(why, "with mac, give either outside_mac or outside_gateway");
+    if (values[INSIDE_GATEWAY] && !values[INSIDE_ADDRESS])
+        return refuse(why, "inside_gateway needs inside_address, from which to ask for it");
+    return true;
+}
+
 static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out, char *why)
 {
     (void)workers;
@@ -73,17 +125,21 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
         return refuse(why, "capacity is below one mapping for each of the addresses");
     if (values[OUTSIDE] + addresses - 1 > UINT32_MAX)
         return refuse(why, "outside addresses go beyond 255.255.255.255");
+    if (!next_hops_agree(values, why))
+        return false;
     struct shape shape = shape_of(capacity);
     uint64_t heads = sizeof(uint32_t) << shape.bucket_bits;
     *out = (struct nf_needs){
         .shared_bytes = sizeof(struct nat) + heads + capacity * sizeof(struct nat_slot) +
                         addresses * sizeof(struct nat_pool) + capacity * sizeof(uint16_t) +
-                        6 * CACHE_LINE,
+                        sets_bytes(values[DATAGRAMS], sizeof(struct nat_datagram)) +
+                        2 * sizeof(struct nat_hop) + 7 * CACHE_LINE,
         .worker_bytes = sizeof(struct nat_worker) + CACHE_LINE,
-        .variables = shape.groups + (uint32_t)addresses + shape.stripes,
-        /* Two look-ups; an end; removals; sweep; a look at each pool but the first; per try three
-         * locks. */
-        .max_pals = 3 + 3 * NAT_REMOVALS + NAT_SWEEP_GROUPS + (uint32_t)addresses - 1 +
+        .variables =
+            shape.groups + (uint32_t)addresses + shape.stripes + sets_for(values[DATAGRAMS]) + 2,
+        /* Two look-ups; an end; a datagram; a next hop, twice; removals; sweep; a look at each pool
+         * but the first; per try three locks. */
+        .max_pals = 6 + 3 * NAT_REMOVALS + NAT_SWEEP_GROUPS + (uint32_t)addresses - 1 +
                     3 * (uint32_t)u64_min(addresses, NAT_TRIES),
         .max_outputs = 1,
     };
@@ -135,6 +191,18 @@ static void init_times(struct nat *nat, const uint64_t *values, uint32_t workers
     nat->sweep_ns = u64_max(shortest / 8 / share, 1);
 }
 
+static void init_hops(struct nat *nat, const uint64_t *values)
+{
+    nat->mac = values[MAC];
+    nat->arp_ns = values[ARP_MS] * NS_PER_MS;
+    nat->own[NF_INSIDE] = __builtin_bswap32((uint32_t)values[INSIDE_ADDRESS]);
+    nat->own[NF_OUTSIDE] = __builtin_bswap32(nat->first_address);
+    for (unsigned side = 0; side < 2; side++) {
+        nat->hop_mac[side] = values[INSIDE_MAC + side];
+        nat->gateway[side] = __builtin_bswap32((uint32_t)values[INSIDE_GATEWAY + side]);
+    }
+}
+
 static void *init(struct arena *arena, const uint64_t *values)
 {
     struct nat *nat = arena_alloc(arena, 0, sizeof(*nat), CACHE_LINE);
@@ -149,6 +217,10 @@ static void *init(struct arena *arena, const uint64_t *values)
     nat->stripe_mask = shape.stripes - 1;
     nat->first_pool = shape.groups;
     nat->first_stripe = shape.groups + nat->addresses;
+    nat->first_set = nat->first_stripe + shape.stripes;
+    nat->datagram_ns = values[DATAGRAM_MS] * NS_PER_MS;
+    nat->first_hop = nat->first_set + sets_for(values[DATAGRAMS]);
+    init_hops(nat, values);
     init_times(nat, values, arena->workers);
 
     uint64_t buckets = 1ull << shape.bucket_bits;
@@ -156,12 +228,15 @@ static void *init(struct arena *arena, const uint64_t *values)
     void *slots = arena_alloc(arena, 0, nat->slots * sizeof(struct nat_slot), CACHE_LINE);
     void *pools = arena_alloc(arena, 0, nat->addresses * sizeof(struct nat_pool), CACHE_LINE);
     void *rings = arena_alloc(arena, 0, nat->slots * sizeof(uint16_t), CACHE_LINE);
-    if (!heads || !slots || !pools || !rings)
+    void *hops = arena_alloc(arena, 0, 2 * sizeof(struct nat_hop), CACHE_LINE);
+    if (!heads || !slots || !pools || !rings || !hops ||
+        !sets_init(&nat->datagrams, arena, values[DATAGRAMS], sizeof(struct nat_datagram)))
         return NULL;
     nat->heads_at = offset_of(arena, heads);
     nat->slots_at = offset_of(arena, slots);
     nat->pools_at = offset_of(arena, pools);
     nat->rings_at = offset_of(arena, rings);
+    nat->hops_at = offset_of(arena, hops);
     for (uint64_t b = 0; b < buckets; b++)
         heads[b] = NAT_NONE;
     init_slots(arena, nat);
@@ -235,11 +310,11 @@ static void hairpin(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_work
         return;
     replace_source(view, &binding);
     replace_destination(ctx, nat, worker, view, key, &receiver);
-    nat_send(ctx, worker, packet, NF_INSIDE, NAT_HAIRPINNED);
+    nat_send(ctx, nat, worker, packet, NF_INSIDE, NAT_HAIRPINNED);
 }
 
-static void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                     const struct packet_view *view, struct nf_packet *packet)
+static inline void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                            const struct packet_view *view, struct nf_packet *packet)
 {
     struct nat_binding binding;
     if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REQUEST)) {
@@ -248,12 +323,12 @@ static void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_wor
         hairpin(ctx, nat, worker, view, packet);
     } else if (likely(bind_source(ctx, nat, worker, view, &binding))) {
         replace_source(view, &binding);
-        nat_send(ctx, worker, packet, NF_OUTSIDE, NAT_OUTBOUND);
+        nat_send(ctx, nat, worker, packet, NF_OUTSIDE, NAT_OUTBOUND);
     }
 }
 
-static void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                    const struct packet_view *view, struct nf_packet *packet)
+static inline void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                           const struct packet_view *view, struct nf_packet *packet)
 {
     if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REPLY)) {
         worker->counters[NAT_DROP_ICMP]++;
@@ -267,25 +342,47 @@ static void inbound(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_work
         return;
     }
     replace_destination(ctx, nat, worker, view, key, &binding);
-    nat_send(ctx, worker, packet, NF_INSIDE, NAT_INBOUND);
+    nat_send(ctx, nat, worker, packet, NF_INSIDE, NAT_INBOUND);
+}
+
+static inline void translate(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                             const struct packet_view *view, struct nf_packet *packet)
+{
+    if (packet->port == NF_INSIDE)
+        outbound(ctx, nat, worker, view, packet);
+    else
+        inbound(ctx, nat, worker, view, packet);
+}
+
+/* The first fragment is translated like a packet, the others like the first. */
+static void fragment(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                     struct packet_view *view, struct nf_packet *packet)
+{
+    enum nf_port side = packet->port;
+    if (nat_fragment_first(view)) {
+        translate(ctx, nat, worker, view, packet);
+        nat_fragment_note(ctx, nat, worker, view, side, packet);
+    } else {
+        nat_fragment(ctx, nat, worker, view, packet);
+    }
 }
 
 /* What is no packet of a flow by itself. */
 static void other(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
-                  const struct packet_view *view, struct nf_packet *packet)
+                  struct packet_view *view, struct nf_packet *packet)
 {
     switch (view->kind) {
     case PACKET_ICMP_OTHER:
         nat_icmp(ctx, nat, worker, view, packet);
         return;
+    case PACKET_FRAGMENT:
+        fragment(ctx, nat, worker, view, packet);
+        return;
     case PACKET_PROTOCOL:
         worker->counters[NAT_DROP_PROTOCOL]++;
         return;
-    case PACKET_FRAGMENT:
-        worker->counters[NAT_DROP_FRAGMENT]++;
-        return;
     case PACKET_NOT_IPV4:
-        worker->counters[NAT_DROP_NOT_IPV4]++;
+        nat_arp(ctx, nat, worker, packet);
         return;
     default:
         worker->counters[NAT_DROP_MALFORMED]++;
@@ -310,12 +407,10 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     nat_sweep(ctx, nat, worker);
     struct packet_view view;
     enum packet_kind kind = packet_parse(&view, packet->data, packet->length);
-    if (unlikely(kind >= PACKET_ICMP_OTHER))
-        other(ctx, nat, worker, &view, packet);
-    else if (packet->port == NF_INSIDE)
-        outbound(ctx, nat, worker, &view, packet);
+    if (likely(kind < PACKET_ICMP_OTHER))
+        translate(ctx, nat, worker, &view, packet);
     else
-        inbound(ctx, nat, worker, &view, packet);
+        other(ctx, nat, worker, &view, packet);
 }
 
 const struct nf nf_nat = {

@@ -10,6 +10,9 @@
  *           `last_seen` and `state` of the mappings in them
  *   pool    one per outside address; protects its ring of free slots
  *   stripe  every n-th slot; protects `key` of its slots
+ *   set     of datagrams in fragments (nf/sets.h); protects what is known of them. Alone in its
+ *           section
+ *   hop     one for each side; protects what is known of its next hop. Alone in its section
  * `key` and `next` of a slot change only while the group *and* the stripe are held: outbound
  * packets read them under the group, inbound ones read `key` under the stripe, and neither needs
  * the other. Everything else of a slot is written once, by init.
@@ -58,15 +61,23 @@ enum nat_counter {
     NAT_OUTBOUND,
     NAT_INBOUND,
     NAT_HAIRPINNED,
+    NAT_FRAGMENTS,   /* later ones, translated like their first */
     NAT_ICMP_ERRORS, /* translated, in either direction */
     NAT_CREATED,
     NAT_EXPIRED,
     NAT_REFRESHED, /* writes to a live mapping: last_seen or state */
     NAT_SWEPT,     /* groups that the sweep looked at */
+    NAT_DATAGRAMS, /* that came in fragments, noted down */
+    NAT_FORGOTTEN, /* of them */
+    NAT_ARP_REPLIES,
+    NAT_ARP_REQUESTS, /* each in the place of a packet */
+    NAT_ARP_LEARNT,   /* ARP packets of a next hop */
     NAT_DROP_EXHAUSTED,
     NAT_DROP_CROWDED,
     NAT_DROP_UNKNOWN, /* no mapping of the receiver, or of the packet that an error quotes */
     NAT_DROP_HAIRPIN, /* echo from inside to an outside address of our own */
+    NAT_DROP_NO_HOP,  /* the next hop's MAC address is not known */
+    NAT_DROP_ARP,
     NAT_DROP_NOT_IPV4,
     NAT_DROP_FRAGMENT,
     NAT_DROP_ICMP,
@@ -101,6 +112,23 @@ struct nat_range {
     uint32_t size;
 };
 
+/* A datagram in fragments: how its first one was translated, and so are the others. */
+struct nat_datagram {
+    uint64_t addresses; /* source << 32 | destination, as they came */
+    uint64_t rest;      /* identification | protocol << 16 | side << 24 | 1 << 32; 0: free */
+    uint64_t seen;      /* stamp of the first fragment */
+    uint32_t source;    /* as they left; network order, like those above */
+    uint32_t destination;
+};
+_Static_assert(sizeof(struct nat_datagram) == 32, "two to a line");
+
+/* The next hop of a side, if it is learnt by ARP. */
+struct nat_hop {
+    CACHE_ALIGNED uint64_t mac; /* 0: not known */
+    uint64_t heard;             /* stamp of its latest ARP packet */
+    uint64_t asked;             /* stamp of our latest request */
+};
+
 struct nat_worker {
     CACHE_ALIGNED uint64_t next_sweep; /* stamp at which the next group is due */
     uint32_t next_group;
@@ -117,10 +145,20 @@ struct nat {
     uint32_t stripe_mask;
     uint32_t first_pool;   /* id */
     uint32_t first_stripe; /* id */
-    uint64_t heads_at;     /* offsets from the arena's base: u32 per bucket */
-    uint64_t slots_at;     /* struct nat_slot per slot */
-    uint64_t pools_at;     /* struct nat_pool per address */
-    uint64_t rings_at;     /* u16 per slot: offset of a free slot in its address's range */
+    uint32_t first_set;    /* id */
+    struct sets datagrams;
+    uint64_t datagram_ns; /* how long one is known */
+    uint64_t mac;         /* our own; 0: MAC addresses stay as they are, and no ARP */
+    uint64_t hop_mac[2];  /* of each side's next hop; 0: learnt from its gateway's ARP packets */
+    uint32_t gateway[2];  /* addresses in network order; 0: none */
+    uint32_t own[2];
+    uint32_t first_hop; /* id */
+    uint64_t hops_at;   /* struct nat_hop per side */
+    uint64_t arp_ns;
+    uint64_t heads_at; /* offsets from the arena's base: u32 per bucket */
+    uint64_t slots_at; /* struct nat_slot per slot */
+    uint64_t pools_at; /* struct nat_pool per address */
+    uint64_t rings_at; /* u16 per slot: offset of a free slot in its address's range */
     uint64_t refresh_ns[NAT_STATES];
     uint64_t expire_ns[NAT_STATES];
     uint64_t sweep_ns; /* between two groups of one worker */
@@ -170,6 +208,11 @@ static inline struct nat_worker *nat_worker(struct arena *arena, const struct na
                                             uint32_t worker)
 {
     return (struct nat_worker *)((uint8_t *)arena + nat->worker_at[worker]);
+}
+
+static inline struct nat_hop *nat_hop(struct arena *arena, const struct nat *nat, unsigned side)
+{
+    return (struct nat_hop *)((uint8_t *)arena + nat->hops_at) + side;
 }
 
 /* The pool of a slot. */
@@ -227,10 +270,20 @@ static inline void nat_patch_l4(const struct packet_view *view, uint16_t delta)
         checksum_patch(view->l4 + (view->kind == PACKET_TCP ? 16 : 2), delta);
 }
 
-/* A packet has been translated, or answered, and leaves; it is counted as `what`. */
-static inline void nat_send(struct ftmb_ctx *ctx, struct nat_worker *worker,
+/* Give a packet the MAC addresses that it leaves with. False: they are not known (nat_arp.c). */
+bool nat_address(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                 struct nf_packet *packet, enum nf_port side);
+
+/* What is not IPv4 (nat_arp.c). */
+void nat_arp(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+             struct nf_packet *packet);
+
+/* A packet has been translated and leaves, if the next hop is known; it is counted as `what`. */
+static inline void nat_send(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
                             struct nf_packet *packet, enum nf_port port, enum nat_counter what)
 {
+    if (unlikely(nat->mac) && !nat_address(ctx, nat, worker, packet, port))
+        return;
     worker->counters[what]++;
     ftmb_emit(ctx, packet, port);
 }
@@ -241,6 +294,22 @@ void nat_close(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *w
 
 /* Remove what has expired in the groups that are due (at most NAT_SWEEP_GROUPS of them). */
 void nat_sweep(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker);
+
+static inline uint32_t nat_set(const struct nat *nat, const struct nat_datagram *key)
+{
+    return sets_pick(&nat->datagrams, sets_mix(key->addresses ^ sets_mix(key->rest)));
+}
+
+/* A fragment that is not the first of its datagram (nat_fragment.c). */
+void nat_fragment(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                  const struct packet_view *view, struct nf_packet *packet);
+/* Is this the first fragment of a TCP, UDP or echo packet? Then its view becomes that of a packet.
+ */
+bool nat_fragment_first(struct packet_view *view);
+/* It has been translated, and `packet` is what leaves. */
+void nat_fragment_note(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,
+                       const struct packet_view *view, enum nf_port side,
+                       const struct nf_packet *packet);
 
 /* An ICMP message that is no echo (nat_icmp.c). */
 void nat_icmp(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *worker,

@@ -84,5 +84,5 @@ void nat_icmp(struct ftmb_ctx *ctx, const struct nat *nat, struct nat_worker *wo
     }
     packet_store16(view->l4 + 2, 0);
     packet_store16(view->l4 + 2, (uint16_t)~checksum_sum(view->l4, view->l4_bytes));
-    nat_send(ctx, worker, packet, to_inside ? NF_INSIDE : NF_OUTSIDE, NAT_ICMP_ERRORS);
+    nat_send(ctx, nat, worker, packet, to_inside ? NF_INSIDE : NF_OUTSIDE, NAT_ICMP_ERRORS);
 }

@@ -5,15 +5,23 @@ static const char *const names[NAT_COUNTERS] = {
     [NAT_OUTBOUND] = "outbound",
     [NAT_INBOUND] = "inbound",
     [NAT_HAIRPINNED] = "hairpinned",
+    [NAT_FRAGMENTS] = "fragments",
     [NAT_ICMP_ERRORS] = "icmp_errors",
     [NAT_CREATED] = "mappings_created",
     [NAT_EXPIRED] = "mappings_expired",
     [NAT_REFRESHED] = "mappings_refreshed",
     [NAT_SWEPT] = "groups_swept",
+    [NAT_DATAGRAMS] = "datagrams_noted",
+    [NAT_FORGOTTEN] = "datagrams_forgotten",
+    [NAT_ARP_REPLIES] = "arp_replies",
+    [NAT_ARP_REQUESTS] = "arp_requests",
+    [NAT_ARP_LEARNT] = "arp_learnt",
     [NAT_DROP_EXHAUSTED] = "dropped_no_port",
     [NAT_DROP_CROWDED] = "dropped_full_chain",
     [NAT_DROP_UNKNOWN] = "dropped_no_mapping",
     [NAT_DROP_HAIRPIN] = "dropped_hairpin",
+    [NAT_DROP_NO_HOP] = "dropped_no_hop",
+    [NAT_DROP_ARP] = "dropped_arp",
     [NAT_DROP_NOT_IPV4] = "dropped_not_ipv4",
     [NAT_DROP_FRAGMENT] = "dropped_fragment",
     [NAT_DROP_ICMP] = "dropped_icmp",
@@ -109,6 +117,52 @@ static bool endpoints_sound(struct arena *arena, const struct nat *nat)
     return true;
 }
 
+/* Of a datagram in fragments: is it in its own set, and was one of our endpoints replaced? */
+static bool datagram_sound(const struct nat *nat, uint32_t set, const struct nat_datagram *at)
+{
+    uint32_t source = (uint32_t)(at->addresses >> 32), destination = (uint32_t)at->addresses;
+    bool to_us = nat_is_ours(nat, destination), left_as_it_was = at->destination == destination;
+    if (nat_set(nat, at) != set || to_us == left_as_it_was)
+        return false;
+    return (at->rest >> 24 & 1) == NF_INSIDE ? nat_is_ours(nat, at->source)
+                                             : to_us && at->source == source;
+}
+
+/* Datagrams that are known, or UINT64_MAX: one is wrong, or there twice. */
+static uint64_t datagrams(struct arena *arena, const struct nat *nat)
+{
+    uint64_t count = 0;
+    for (uint32_t s = 0; s < nat->datagrams.count; s++) {
+        const struct nat_datagram *set = sets_at(arena, &nat->datagrams, s);
+        for (unsigned a = 0; a < SETS_WAYS; a++) {
+            if (!set[a].rest)
+                continue;
+            count++;
+            if (!datagram_sound(nat, s, &set[a]))
+                return UINT64_MAX;
+            for (unsigned b = 0; b < a; b++) {
+                if (set[a].rest == set[b].rest && set[a].addresses == set[b].addresses)
+                    return UINT64_MAX;
+            }
+        }
+    }
+    return count;
+}
+
+/* Next hops are known as far as they are learnt, and have addresses that one can send to. */
+static bool hops_sound(struct arena *arena, const struct nat *nat)
+{
+    for (unsigned side = 0; side < 2; side++) {
+        const struct nat_hop *hop = nat_hop(arena, nat, side);
+        bool learns = nat->mac && !nat->hop_mac[side];
+        if ((hop->mac || hop->heard || hop->asked) && !learns)
+            return false;
+        if ((hop->mac != 0) != (hop->heard != 0) || (hop->mac && !packet_mac_of_one(hop->mac)))
+            return false;
+    }
+    return true;
+}
+
 void nat_report(struct arena *arena, const struct nf_report *out)
 {
     const struct nat *nat = arena_root(arena);
@@ -127,6 +181,8 @@ void nat_report(struct arena *arena, const struct nf_report *out)
     bool unique = chains && keys_unique(arena, nat);
     bool conserved = slots_conserved(arena, nat, live);
     bool endpoints = endpoints_sound(arena, nat);
+    bool noted = sums[NAT_DATAGRAMS] - sums[NAT_FORGOTTEN] == datagrams(arena, nat);
+    bool hops = hops_sound(arena, nat);
     bool counted = sums[NAT_CREATED] - sums[NAT_EXPIRED] == live;
     out->check(out->self, "chains", chains,
                chains ? "every mapping is linked exactly once, in its own bucket"
@@ -141,4 +197,9 @@ void nat_report(struct arena *arena, const struct nf_report *out)
     out->check(out->self, "counted", counted,
                counted ? "created less expired is what is there"
                        : "created less expired differs from the mappings that are there");
+    out->check(out->self, "datagrams", noted,
+               noted ? "datagrams in fragments are there once, as many as were noted"
+                     : "a datagram in fragments is there twice, translated wrongly, or lost");
+    out->check(out->self, "hops", hops,
+               hops ? "next hops are what was learnt" : "a next hop that nobody can have told");
 }

@@ -15,6 +15,8 @@
 #define UDP_BYTES 8u
 #define ICMP_ECHO_BYTES 8u
 
+#define ETHERTYPE_ARP 0x0806u
+
 #define PROTOCOL_ICMP 1u
 #define PROTOCOL_TCP 6u
 #define PROTOCOL_UDP 17u
@@ -78,6 +80,26 @@ static inline void packet_store16(uint8_t *at, uint16_t value)
 static inline void packet_store32(uint8_t *at, uint32_t value)
 {
     memcpy(at, &value, sizeof(value));
+}
+
+/* A MAC address as a number: its first byte on the wire is the highest. */
+static inline void packet_store_mac(uint8_t *at, uint64_t mac)
+{
+    uint64_t wire = __builtin_bswap64(mac << 16);
+    memcpy(at, &wire, 6);
+}
+
+static inline uint64_t packet_load_mac(const uint8_t *at)
+{
+    uint64_t wire = 0;
+    memcpy(&wire, at, 6);
+    return __builtin_bswap64(wire) >> 16;
+}
+
+/* Can it be one station's? */
+static inline bool packet_mac_of_one(uint64_t mac)
+{
+    return mac != 0 && !(mac >> 40 & 1);
 }
 
 static inline uint16_t packet_host16(const uint8_t *at)

@@ -107,6 +107,9 @@
     X(DETERMINANT, "determinant logged")                                                           \
     X(NAT_REPLY, "NAT: reply translated back")                                                     \
     X(NAT_EXPIRED, "NAT: mapping expired")                                                         \
+    X(NAT_HAIRPIN, "NAT: packet between inside hosts")                                             \
+    X(NAT_FRAGMENT, "NAT: fragment translated like its first")                                     \
+    X(NAT_LEARNT, "NAT: packet to a next hop that was learnt")                                     \
     X(FIREWALL_OPEN, "firewall: TCP connection established")                                       \
     X(FIREWALL_HALF_OPEN, "firewall: too many half-open connections")                              \
     X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \

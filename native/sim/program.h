@@ -48,6 +48,7 @@ struct program_flow {
     uint16_t source_port, destination_port;
     uint8_t protocol, tcp_flags;
 };
+struct program_flow program_flow_of(const uint8_t *bytes);
 uint32_t program_frame(uint8_t *bytes, const struct program_flow *flow, uint64_t a, uint64_t b);
 
 #endif

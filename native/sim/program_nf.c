@@ -1,10 +1,10 @@
 /* The real network functions under simulation: their traffic, and what must be true of them. */
 #include <string.h>
 
-#include "nf/nat.h"
+#include "nf/packet.h"
 #include "sim/program.h"
 
-extern const struct nf nf_monitor, nf_nat, nf_ratelimit;
+extern const struct nf nf_monitor, nf_ratelimit;
 
 static void put16(uint8_t *at, uint32_t value)
 {
@@ -44,54 +44,6 @@ uint32_t program_frame(uint8_t *bytes, const struct program_flow *flow, uint64_t
     return ETHERNET_BYTES + total;
 }
 
-/* ---- NAT ---------------------------------------------------------------------------------- */
-
-#define OUTSIDE 0xc6120001u
-#define TIMEOUT_MS 1u
-#define HOSTS 6u
-#define PORTS 5u
-
-static void nat_params(uint64_t *out)
-{
-    struct rng rng = rng_stream(sim.config.seed, 7);
-    out[0] = OUTSIDE;
-    out[1] = rng_between(&rng, 1, 2);
-    out[2] = rng_between(&rng, 8, 40);
-    for (unsigned i = 3; i < 7; i++)
-        out[i] = TIMEOUT_MS;
-}
-
-/* Outside endpoints that were seen leaving, so that replies can come. */
-static struct program_flow seen[16];
-static uint32_t seen_count, seen_run;
-
-static void nat_packet(struct packet_in *packet)
-{
-    static const uint8_t flags[8] = {TCP_SYN, TCP_ACK, TCP_ACK,           TCP_ACK,
-                                     TCP_ACK, TCP_ACK, TCP_FIN | TCP_ACK, TCP_RST};
-    struct rng *rng = &sim.traffic;
-    struct program_flow flow = {.destination = 0xcb007101u + rng_below(rng, 3),
-                                .destination_port = 80};
-    if (seen_run != sim.run)
-        seen_count = 0;
-    if (seen_count && rng_below(rng, 3) == 0) {
-        const struct program_flow *out = &seen[rng_below(rng, (uint32_t)u64_min(seen_count, 16))];
-        flow = (struct program_flow){.source = out->destination,
-                                     .destination = out->source,
-                                     .source_port = out->destination_port,
-                                     .destination_port = out->source_port,
-                                     .protocol = out->protocol};
-        packet->port = NF_OUTSIDE;
-    } else {
-        flow.source = 0x0a000001u + rng_below(rng, HOSTS);
-        flow.source_port = (uint16_t)(4000 + rng_below(rng, PORTS));
-        flow.protocol = rng_below(rng, 2) ? PROTOCOL_TCP : PROTOCOL_UDP;
-        packet->port = NF_INSIDE;
-    }
-    flow.tcp_flags = flags[rng_below(rng, 8)];
-    packet->length = program_frame(packet->bytes, &flow, rng_next(rng), 0);
-}
-
 static uint32_t get16(const uint8_t *at)
 {
     return (uint32_t)at[0] << 8 | at[1];
@@ -102,7 +54,7 @@ static uint32_t get32(const uint8_t *at)
     return get16(at) << 16 | get16(at + 2);
 }
 
-static struct program_flow flow_of(const uint8_t *bytes)
+struct program_flow program_flow_of(const uint8_t *bytes)
 {
     const uint8_t *ip = bytes + ETHERNET_BYTES;
     return (struct program_flow){.source = get32(ip + 12),
@@ -111,84 +63,6 @@ static struct program_flow flow_of(const uint8_t *bytes)
                                  .destination_port = (uint16_t)get16(ip + 22),
                                  .protocol = ip[9]};
 }
-
-static void nat_delivered(const uint8_t *bytes, uint32_t length, uint8_t port)
-{
-    (void)length;
-    if (seen_run != sim.run)
-        seen_count = 0;
-    seen_run = sim.run;
-    if (port == NF_OUTSIDE)
-        seen[seen_count++ % 16] = flow_of(bytes);
-}
-
-/* Could the mapping of a packet with this stamp have been removed by now? Whoever removes one has
- * seen a stamp that is later by more than the timeout. */
-static bool may_be_gone(const struct program_ghost *ghost, uint64_t stamp_ns)
-{
-    return ghost->latest_ns > stamp_ns + TIMEOUT_MS * SIM_MS;
-}
-
-/* The inside endpoint that the NAT's table has for an outside one; 0: none. */
-static uint64_t inside_of(struct ftmb_ctx *ctx, uint32_t address, uint16_t port)
-{
-    const struct nat *nat = arena_root(ctx->arena);
-    uint32_t number = address - nat->first_address, offset = port - NAT_FIRST_PORT;
-    if (number >= nat->addresses || offset >= nat->ranges[number].size)
-        sim_fail("nf", "NAT: an outside endpoint that it does not have");
-    return nat_slots(ctx->arena, nat)[nat->ranges[number].first + offset].key;
-}
-
-static void check_outbound(struct worker *worker, uint64_t key, const struct program_flow *out,
-                           uint64_t stamp_ns)
-{
-    struct program_ghost *ghost = worker->proc->program;
-    uint64_t outside = (uint64_t)out->source << 16 | out->source_port;
-    if (inside_of(&worker->ctx, out->source, out->source_port) != key) {
-        if (!may_be_gone(ghost, stamp_ns))
-            sim_fail("nf", "NAT: a port that is live for one flow is used by another");
-        return;
-    }
-    for (uint32_t i = 0; i < ghost->flows; i++) {
-        if (ghost->flow[i].key != key)
-            continue;
-        if (ghost->flow[i].outside != outside && !may_be_gone(ghost, ghost->flow[i].stamp_ns))
-            sim_fail("nf", "NAT: the mapping of a live flow changed");
-        ghost->flow[i].stamp_ns = ghost->flow[i].outside == outside
-                                      ? u64_max(ghost->flow[i].stamp_ns, stamp_ns)
-                                      : stamp_ns;
-        ghost->flow[i].outside = outside;
-        return;
-    }
-    FTMB_ASSERT(ghost->flows < SIM_FLOWS);
-    ghost->flow[ghost->flows].key = key;
-    ghost->flow[ghost->flows].outside = outside;
-    ghost->flow[ghost->flows++].stamp_ns = stamp_ns;
-}
-
-static void nat_processed(struct worker *worker, const struct wire_input *in,
-                          const struct nf_packet *packet)
-{
-    if (!packet)
-        return;
-    struct program_flow before = flow_of((const uint8_t *)(in + 1));
-    struct program_flow after = flow_of(packet->data);
-    if (in->head.port == NF_OUTSIDE) {
-        cover(COVER_NAT_REPLY);
-        return;
-    }
-    uint64_t key = nat_key(__builtin_bswap32(before.source), __builtin_bswap16(before.source_port),
-                           before.protocol);
-    check_outbound(worker, key, &after, in->stamp_ns);
-}
-
-const struct program program_nat = {.name = "nat",
-                                    .nf = &nf_nat,
-                                    .section_pals = 3,
-                                    .params = nat_params,
-                                    .packet = nat_packet,
-                                    .processed = nat_processed,
-                                    .delivered = nat_delivered};
 
 /* ---- monitor ------------------------------------------------------------------------------ */
 
@@ -271,7 +145,7 @@ static uint64_t allowed(uint64_t kbps, uint64_t burst)
 
 static void ratelimit_delivered(const uint8_t *bytes, uint32_t length, uint8_t port)
 {
-    struct program_flow flow = flow_of(bytes);
+    struct program_flow flow = program_flow_of(bytes);
     uint32_t host = (port == NF_OUTSIDE ? flow.source : flow.destination) - 0x0a000001u;
     uint64_t sum = 0;
     FTMB_ASSERT(host < LIMIT_HOSTS && left.run == sim.run);

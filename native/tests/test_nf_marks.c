@@ -110,7 +110,10 @@ static void input(struct world *w)
         harness_packet(&w->h, worker, NF_OUTSIDE, frame, frame_build(frame, &back, w->seed));
     } else {
         struct frame_spec spec = any_frame(w);
-        harness_packet(&w->h, worker, NF_INSIDE, frame, frame_build(frame, &spec, w->seed));
+        uint32_t length = frame_build(frame, &spec, w->seed);
+        if (strcmp(w->h.nf->name, "nat") == 0 && below(w, 10) == 0)
+            frame[20] = 0x20; /* a first fragment */
+        harness_packet(&w->h, worker, NF_INSIDE, frame, length);
     }
     ctx->cursor->next_input++;
     epoch_leave(ctx);
@@ -209,8 +212,9 @@ static void test_assembly(uint64_t seed)
 int main(int argc, char **argv)
 {
     uint64_t seed = test_seed(argc, argv);
-    static const struct harness_setting small_nat[] = {
-        {"capacity", 60}, {"addresses", 2}, {"udp_ms", 3000}, {"icmp_ms", 500}, {NULL, 0}};
+    static const struct harness_setting small_nat[] = {{"capacity", 60}, {"addresses", 2},
+                                                       {"udp_ms", 3000}, {"icmp_ms", 500},
+                                                       {"datagrams", 8}, {NULL, 0}};
     static const struct harness_setting small_monitor[] = {
         {"flows", 40}, {"counters_per_packet", 3}, {NULL, 0}};
     static const struct harness_setting small_ratelimit[] = {

@@ -133,13 +133,13 @@ static void test_fates(void)
     frame[12] = 0x86, frame[13] = 0xdd;
     CHECK(!harness_packet(&h, 0, NF_INSIDE, frame, length));
     CHECK(harness_counter(&h, "dropped_not_ipv4") == 1);
-    for (unsigned i = 0; i < 3; i++) { /* more fragments; an offset; its highest bit */
+    for (unsigned i = 0; i < 2; i++) { /* without a first one: an offset; its highest bit */
         frame_build(frame, &spec, 1);
-        frame[20] = i == 0 ? 0x20 : i == 1 ? 0 : 0x10;
-        frame[21] = i == 1;
+        frame[20] = i == 0 ? 0 : 0x10;
+        frame[21] = i == 0;
         CHECK(!harness_packet(&h, 0, NF_INSIDE, frame, length));
     }
-    CHECK(harness_counter(&h, "dropped_fragment") == 3);
+    CHECK(harness_counter(&h, "dropped_fragment") == 2);
     echo.icmp_type = 0;
     CHECK(!send_out(&h, 0, &echo)); /* a reply from inside */
     echo.icmp_type = 3;
@@ -432,6 +432,20 @@ static void test_refused_parameters(void)
     values[2] = 64;
     values[0] = UINT32_MAX;
     CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "255.255.255.255"));
+    /* Next hops: from `mac`, the tenth, on. */
+    values[0] = 1;
+    values[9] = 0x020000000001;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "inside_mac or inside_gateway"));
+    values[10] = values[11] = 0x020000000002;
+    CHECK(nat->needs(values, 2, &needs, why));
+    values[14] = SERVER;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "outside_mac or outside_gateway"));
+    values[11] = 0;
+    CHECK(nat->needs(values, 2, &needs, why));
+    values[10] = 0x010000000002;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "group"));
+    values[9] = 0;
+    CHECK(!nat->needs(values, 2, &needs, why) && strstr(why, "need mac"));
     CHECK(!nf_find("none"));
 }
 

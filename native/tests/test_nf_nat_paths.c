@@ -1,4 +1,4 @@
-/* nat: what is neither from inside to outside nor back by a mapping: between inside hosts, ICMP
+/* nat: what is not a packet from inside to outside or back: between inside hosts, fragments, ICMP
  * errors. That the bytes are right is shown by tests/test_nf_nat_oracle.py; here is what they cost,
  * and what they must leave alone. */
 #include "nf/nat.h"
@@ -181,11 +181,105 @@ static void test_errors_change_nothing(void)
     harness_close(&h);
 }
 
+/* A fragment of a UDP packet from `host`: the first, or one with an offset. */
+static bool send_fragment(struct harness *h, uint32_t host, uint16_t identification, bool first)
+{
+    struct frame_spec spec = spec_of(PROTOCOL_UDP, host, server);
+    uint32_t length = frame_build(frame, &spec, 7);
+    frame[18] = (uint8_t)(identification >> 8);
+    frame[19] = (uint8_t)identification;
+    frame[20] = first ? 0x20 : 0;
+    frame[21] = first ? 0 : 4;
+    return harness_packet(h, 0, NF_INSIDE, frame, length);
+}
+
+/* RFC 4787, REQ-14: later fragments follow the first, in any order, for a time. */
+static void test_fragments(void)
+{
+    struct harness h;
+    harness_open(&h, "nat", 1, (struct harness_setting[]){{"datagram_ms", 50}, {NULL, 0}});
+    harness_tick(&h, 0);
+    CHECK(!send_fragment(&h, INSIDE, 1, false) && h.pal_count == 1); /* too early */
+    CHECK(harness_counter(&h, "dropped_fragment") == 1 && harness_counter(&h, "mappings") == 0);
+    CHECK(send_fragment(&h, INSIDE, 1, true) && h.pal_count == 5 && harness_writes(&h) == 4);
+    uint32_t address = frame_address(h.out, false);
+    CHECK(address - POOL < 4);
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK(send_fragment(&h, INSIDE, 1, false) && h.pal_count == 1 && !harness_writes(&h));
+        CHECK(frame_address(h.out, false) == address && h.out_port == NF_OUTSIDE);
+    }
+    CHECK(!send_fragment(&h, INSIDE, 2, false) && !send_fragment(&h, INSIDE + 1, 1, false));
+    h.now += 50 * MS;
+    CHECK(send_fragment(&h, INSIDE, 1, false));
+    h.now++;
+    CHECK(!send_fragment(&h, INSIDE, 1, false));
+    CHECK(send_fragment(&h, INSIDE, 1, true) && send_fragment(&h, INSIDE, 1, false));
+    CHECK(harness_counter(&h, "fragments") == 5 && harness_counter(&h, "mappings") == 1);
+    CHECK(harness_counter(&h, "datagrams_noted") == 2);
+    CHECK(harness_counter(&h, "datagrams_forgotten") == 1);
+    harness_checks(&h);
+    harness_close(&h);
+}
+
+/* REQ-14a: as many first fragments as one likes, without the others. The oldest are forgotten, and
+ * nothing else is impaired: neither packets nor whoever sends all fragments of a datagram. */
+static void test_fragment_flood(void)
+{
+    struct harness h;
+    harness_open(&h, "nat", 1, (struct harness_setting[]){{"datagrams", 2}, {NULL, 0}});
+    for (uint16_t i = 0; i < 1000; i++) {
+        struct frame_spec spec = spec_of(PROTOCOL_UDP, INSIDE + i, server);
+        CHECK(send_fragment(&h, INSIDE + 5000, i, true) && send(&h, NF_INSIDE, &spec));
+        h.now += 1000;
+        if (i >= SETS_WAYS) {
+            CHECK(send_fragment(&h, INSIDE + 5000, i - SETS_WAYS + 1, false));
+            CHECK(!send_fragment(&h, INSIDE + 5000, i - SETS_WAYS, false));
+        }
+    }
+    CHECK(harness_counter(&h, "datagrams_forgotten") == 1000 - SETS_WAYS);
+    harness_checks(&h);
+    /* The check of the table finds what is not so. */
+    const struct nat *nat = arena_root(h.arena);
+    struct nat_datagram *set = sets_at(h.arena, &nat->datagrams, 0);
+    struct nat_datagram kept = set[3];
+    set[3] = set[4];
+    CHECK(!harness_check_holds(&h, "datagrams"));
+    set[3] = kept;
+    set[3].source = 1;
+    CHECK(!harness_check_holds(&h, "datagrams"));
+    set[3] = (struct nat_datagram){0};
+    CHECK(!harness_check_holds(&h, "datagrams"));
+    harness_close(&h);
+}
+
+/* First fragments that lack a part of their header, or that nothing can be done with. */
+static void test_short_fragments(void)
+{
+    struct harness h;
+    harness_open(&h, "nat", 1, NULL);
+    const uint8_t lacking[][2] = {{6, 19}, {17, 7}, {1, 7}, {47, 60}};
+    for (unsigned i = 0; i < 4; i++) {
+        struct frame_spec spec = spec_of(PROTOCOL_TCP, INSIDE, server);
+        spec.payload = 60;
+        frame_build(frame, &spec, 1);
+        frame[17] = 20 + lacking[i][1];
+        frame[20] = 0x20;
+        frame[23] = lacking[i][0];
+        CHECK(!harness_packet(&h, 0, NF_INSIDE, frame, 34u + lacking[i][1]));
+    }
+    CHECK(harness_counter(&h, "dropped_fragment") == 4);
+    CHECK(harness_counter(&h, "mappings") == 0 && harness_counter(&h, "datagrams_noted") == 0);
+    harness_close(&h);
+}
+
 int main(void)
 {
     test_hairpin(PROTOCOL_UDP);
     test_hairpin(PROTOCOL_TCP);
     test_hairpin_timeouts();
     test_errors_change_nothing();
+    test_fragments();
+    test_fragment_flood();
+    test_short_fragments();
     return 0;
 }

@@ -92,7 +92,18 @@ static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
         spec.icmp_type = 0;
     }
     worker->ctx.now_ns += (r >> 48) % 65536 * 6; /* 0.2 ms: mappings expire all the time */
-    return frame_build(frame, &spec, r);
+    bool nat = strcmp(worker->nf->name, "nat") == 0;
+    if (nat && *port == NF_INSIDE && r % 7 == 0) { /* to another inside host */
+        spec.destination = 0xc6120001 + (r >> 32) % 4;
+        spec.destination_port = (uint16_t)(1024 + (r >> 40) % 16);
+    }
+    uint32_t length = frame_build(frame, &spec, r);
+    if (nat && r % 11 < 4) { /* the first fragment, or another, of the flow's one datagram */
+        frame[18] = frame[19] = 0;
+        frame[20] = r % 11 == 0 ? 0x20 : 0;
+        frame[21] = r % 11 == 0 ? 0 : 2;
+    }
+    return length;
 }
 
 static void *work(void *self)
@@ -148,6 +159,10 @@ static void check_eventful(struct run *run)
     const char *name = run->h.nf->name;
     if (strncmp(name, "nat", 3) == 0)
         CHECK(harness_counter(&run->h, "mappings_expired") > 1000);
+    if (strcmp(name, "nat") == 0)
+        CHECK(harness_counter(&run->h, "hairpinned") > 100 &&
+              harness_counter(&run->h, "fragments") > 100 &&
+              harness_counter(&run->h, "datagrams_forgotten") > 100);
     if (strcmp(name, "ratelimit") == 0)
         CHECK(harness_counter(&run->h, "dropped_user") > 1000 &&
               harness_counter(&run->h, "dropped_total") > 100);
@@ -246,7 +261,8 @@ int main(int argc, char **argv)
 {
     uint64_t seed = test_seed(argc, argv);
     const struct harness_setting nat[] = {{"capacity", 48},      {"udp_ms", 10},  {"tcp_ms", 20},
-                                          {"transitory_ms", 10}, {"icmp_ms", 10}, {NULL, 0}};
+                                          {"transitory_ms", 10}, {"icmp_ms", 10}, {"datagrams", 8},
+                                          {"datagram_ms", 10},   {NULL, 0}};
     const struct harness_setting monitor[] = {
         {"counters_per_packet", 3}, {"workers_per_counter", 2}, {"flows", 64}, {NULL, 0}};
     /* 0.2 ms between packets of a worker: a user is over the limit as often as not. */
