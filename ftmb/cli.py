@@ -1,5 +1,5 @@
-"""The `ftmb` command. Exit codes: 0 done, 2 wrong spec or words, 3 machine, 4 the run failed, 5 a
-check failed (only with `trial --strict`)."""
+"""The `ftmb` command. Exit codes: 0 done, 1 `check-nf` found something, 2 wrong spec or words,
+3 machine, 4 the run failed, 5 a check failed (only with `trial --strict`)."""
 
 from __future__ import annotations
 
@@ -57,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and what mends it")
     doctor.add_argument("--json", action="store_true", help="the findings as JSON")
+
+    check = commands.add_parser("check-nf", help="is a plain C program fit to be injected")
+    check.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="its C files, and "
+                       "the one with its `struct nf`")  # fmt: skip
+    check.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                       dest="assignments", help="a parameter of the program")  # fmt: skip
+    check.add_argument("--threads", type=int, choices=range(2, 9), default=4)
+    check.add_argument("--seconds", type=float, default=1.0, help="default %(default)g")
 
     schema = commands.add_parser("schema", help="print the JSON Schema of a record or a spec")
     schema.add_argument("which", choices=("record", "trial"))
@@ -138,6 +146,11 @@ def _dispatch(words: list[str]) -> int:
         from ftmb import new_nf
 
         return new_nf.main(options.name)
+    if options.command == "check-nf":
+        from ftmb import check_nf
+
+        words = options.assignments
+        return check_nf.main(options.sources, words, options.threads, options.seconds)
     from ftmb import record
 
     print(record.schema(options.which), end="")

@@ -27,6 +27,7 @@ C_RULES: dict[str, tuple[set[str], set[str] | None]] = {
     # Types of what it serves; the calls are its own.
     "inject": ({"core", "nf", "inject", "plain"}, PURE_HEADERS | {"time.h", "sys/time.h"}),
     "plain": ({"plain"}, None),
+    "check": ({"inject"}, None),
     "io": ({"core", "io"}, None),
     "traffic": ({"core", "io", "traffic", "roles"}, None),
     "roles": ({"core", "nf", "io", "traffic", "roles"}, None),

@@ -24,6 +24,9 @@ struct inject_image {
     const uint8_t *bss_end;
 };
 
+#ifdef INJECT_NOTHING /* the program as it was written (native/check) */
+#define INJECT_IMAGE(name) static const struct inject_image image = {NULL, NULL, NULL, NULL}
+#else
 /* `static const struct inject_image image = ...` of the function that was built as `--name name`.
  */
 #define INJECT_IMAGE(name)                                                                         \
@@ -35,6 +38,7 @@ struct inject_image {
         __start_inject_bss_##name,                                                                 \
         __stop_inject_bss_##name,                                                                  \
     }
+#endif
 
 /* What it needs with `heap` bytes to allocate from, and `max_pals` accesses in a packet. */
 bool inject_needs(const struct inject_image *image, uint64_t heap, uint32_t max_pals,

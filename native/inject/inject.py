@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from placed import PlaceError, place
@@ -97,7 +98,7 @@ INSTRUCTIONS = re.compile(r"\t(rdtscp?|rdrand|rdseed|rdpid|cpuid|syscall|lock)\b
 
 
 class RefusedError(Exception):
-    """The function cannot be brought under FTMB as it is; the reason in one line."""
+    """The function cannot be brought under FTMB as it is; a line for each reason."""
 
 
 def run(*words: str | Path) -> str:
@@ -123,27 +124,26 @@ def refusal(symbol: str) -> str:
     )
 
 
-def check(name: str, objects: list[Path]) -> None:
-    """Refuses objects of calls and instructions that a replay could not repeat."""
+def reasons(objects: list[Path]) -> Iterator[str]:
+    """What a replay could not repeat in these objects: a line for each."""
     sections = run("objdump", "--section-headers", *objects)
     if re.search(r"\s\.t(data|bss)\b", sections):
-        raise RefusedError(
-            f"{name}: thread-local data is refused: it is not in the arena; use an array with an "
-            "element for each thread"
+        yield (
+            "thread-local data is refused: it is not in the arena; use an array with an element "
+            "for each thread"
         )
+        return  # what else it calls is of no interest, and partly for this
     if re.search(r"\s\.(init_array(?!\.00099)|fini_array|ctors|dtors)", sections):
-        raise RefusedError(
-            f"{name}: a constructor is refused: state begins when the function is opened; call it "
-            "from there"
+        yield (
+            "a constructor is refused: state begins when the function is opened; call it from there"
         )
     calls = symbols(objects, "--undefined-only") - symbols(objects, "--defined-only")
-    for symbol in sorted(calls - SERVED - PURE):
-        raise RefusedError(f"{name}: {refusal(symbol)}")
+    yield from map(refusal, sorted(calls - SERVED - PURE))
     code = run("objdump", "--disassemble", "--no-show-raw-insn", *objects)
     if found := INSTRUCTIONS.search(code):
-        raise RefusedError(
-            f"{name}: the instruction '{found[1]}' is refused: it sees the machine, or goes round "
-            "the compiler; use the C library or C11 atomics"
+        yield (
+            f"the instruction '{found[1]}' is refused: it sees the machine, or goes round the "
+            "compiler; use the C library or C11 atomics"
         )
 
 
@@ -157,7 +157,9 @@ def build(args: argparse.Namespace, directory: Path) -> None:
     for number, source in enumerate(args.sources):
         objects.append(directory / f"{number}.o")
         run(args.cc, *COMPILE, *includes, source, "-o", objects[-1])
-    check(", ".join(Path(source).name for source in args.sources), objects)
+    names = ", ".join(Path(source).name for source in args.sources)
+    if refused := [f"{names}: {reason}" for reason in reasons(objects)]:
+        raise RefusedError("\n".join(refused))
     for path in objects:  # the constructor that would start the race detector
         run("objcopy", "-R", ".init_array.00099", "-R", ".rela.init_array.00099", path)
     script, merged = directory / "merge.ld", directory / "merged.o"
@@ -185,7 +187,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             build(args, Path(directory))
     except (RefusedError, PlaceError) as error:
-        print(f"inject: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"inject: {line}", file=sys.stderr)
         return 1
     return 0
 
