@@ -13,7 +13,7 @@ export PATH="$root/.venv/bin:$PATH"
 build=results/build/fuzz
 runs=${RUNS:-1000000}
 all=(flow frames logs delta standby transfer control spec capture nat nat-pthread monitor ratelimit
-    firewall lb wanopt)
+    firewall lb wanopt ids)
 read -ra targets <<<"${TARGETS:-${all[*]}}"
 found=results/fuzz
 json=${JSON:-results/reliability/fuzz.json}

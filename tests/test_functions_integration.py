@@ -64,3 +64,17 @@ def test_wanopt(trial: RunFtmb, capacity: int) -> None:
     assert function["shortened"] > 1000
     assert (function["chunks_replaced"] > 1000) == (capacity == 8)
     assert sum(count for name, count in function.items() if name.startswith("dropped_")) == 0
+
+
+@pytest.mark.parametrize("drop", [0, 1], ids=["count", "drop"])
+def test_ids(trial: RunFtmb, drop: int) -> None:
+    """Hosts with many flows begin more of them than eight servers in a window: they scan, and where
+    that is not only counted, what they begin is dropped."""
+    limits = {"drop": drop, "scan_hosts": 8, "scan_ports": 0, "window_ms": 500}
+    record = crashed(trial, {"name": "ids"} | limits, zipf=1.0)
+    function = record["nf"]
+    assert function["opened"] > 1000
+    assert function["scanners"] > 10
+    assert function["attempts"] >= function["opened"]
+    assert function["malformed"] == function["flood"] == 0
+    assert (function["dropped_scan"] > 100) == bool(drop)

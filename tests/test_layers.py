@@ -1,7 +1,7 @@
 """The dependency rules between the layers, in C and in Python.
 
-Native: `core` is pure (no DPDK, threads, clock or I/O), `nf` sees only `core` and itself, `plain`
-knows nothing of FTMB, `io` knows nothing of the layers above it. Python: `analysis`
+Native: `core` is pure (no DPDK, threads, clock or I/O), `nf` sees only `core`, `match` and itself,
+`plain` knows nothing of FTMB, `io` knows nothing of the layers above it. Python: `analysis`
 and `report` reach nothing that starts a process.
 """
 
@@ -23,7 +23,9 @@ PURE_HEADERS = {
 # Directory of native/: (directories it may include from, system headers it may; None = any).
 C_RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "core": ({"core"}, PURE_HEADERS),
-    "nf": ({"core", "nf"}, PURE_HEADERS),
+    # One library behind three calls, whose answers follow from what they are given.
+    "match": ({"core", "match"}, PURE_HEADERS | {"hs.h"}),
+    "nf": ({"core", "match", "nf"}, PURE_HEADERS),
     # Types of what it serves; the calls are its own.
     "inject": ({"core", "nf", "inject", "plain"}, PURE_HEADERS | {"time.h", "sys/time.h"}),
     "plain": ({"plain"}, None),
@@ -31,7 +33,7 @@ C_RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "io": ({"core", "io"}, None),
     "traffic": ({"core", "io", "traffic", "roles"}, None),
     "roles": ({"core", "nf", "io", "traffic", "roles"}, None),
-    "sim": ({"core", "nf", "sim"}, None),
+    "sim": ({"core", "match", "nf", "sim"}, None),
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:<([^>]+)>|"([^"]+)")', re.MULTILINE)
@@ -40,6 +42,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*(?:<([^>]+)>|"([^"]+)")', re.MULTILINE)
 PURE_SYMBOL = re.compile(
     r"(_*(mem|str)\w+|malloc|calloc|realloc|free|aligned_alloc|abort|qsort|bsearch"
     r"|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_"
+    r"|match_(open|scan|name)"  # native/match
     r"|__(start|stop)_inject_\w+)$"  # sections of an injected function, named by the linker
 )
 

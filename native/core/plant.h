@@ -97,6 +97,7 @@ enum plant_id {
     P_WANOPT_TWO_ENTRIES = 73,
     P_NAT_INSIDE_UNLOGGED = 74,
     P_NAT_NOTE_UNLOCKED = 75,
+    P_IDS_LOST_UPDATE = 76,
     P_COUNT
 };
 

@@ -2,6 +2,7 @@
 #include "nf/nf.h"
 
 extern const struct nf nf_firewall;
+extern const struct nf nf_ids;
 extern const struct nf nf_lb;
 extern const struct nf nf_monitor;
 extern const struct nf nf_monitor_pthread;
@@ -20,6 +21,7 @@ const struct nf *const nf_registry[] = {
     &nf_firewall,
     &nf_lb,
     &nf_wanopt,
+    &nf_ids,
 #ifndef FTMB_SIM /* many replicas in one process: none has an address of its own */
     &nf_monitor_pthread,
     &nf_nat_pthread,

@@ -7,7 +7,7 @@ const char *const config_program_names[PROGRAMS] = {
     [PROGRAM_RANDOM] = "random",     [PROGRAM_NAT] = "nat",
     [PROGRAM_MONITOR] = "monitor",   [PROGRAM_RATELIMIT] = "ratelimit",
     [PROGRAM_FIREWALL] = "firewall", [PROGRAM_LB] = "lb",
-    [PROGRAM_WANOPT] = "wanopt"};
+    [PROGRAM_WANOPT] = "wanopt",     [PROGRAM_IDS] = "ids"};
 
 static enum fault_kind draw_fault(struct rng *rng)
 {

@@ -14,6 +14,7 @@ enum program_kind {
     PROGRAM_FIREWALL,
     PROGRAM_LB,
     PROGRAM_WANOPT,
+    PROGRAM_IDS,
     PROGRAMS,
     PROGRAM_ALL = PROGRAMS
 };

@@ -115,6 +115,9 @@
     X(FIREWALL_EXPIRED, "firewall: connection ended")                                              \
     X(WANOPT_RESTORED, "WAN optimizer: packet restored")                                           \
     X(WANOPT_MISSING, "WAN optimizer: encoded packet that lacks a chunk")                          \
+    X(IDS_SPLIT, "ids: pattern found that is split")                                               \
+    X(IDS_SCANNER, "ids: source that scans")                                                       \
+    X(IDS_FLOOD, "ids: too many half-open connections")                                            \
     X(LIMIT_USER, "ratelimit: user over the limit")                                                \
     X(LIMIT_TOTAL, "ratelimit: all over the limit")                                                \
     X(NAT_EXHAUSTED, "NAT: no port free")                                                          \

@@ -311,6 +311,8 @@ static void on_counter(void *self, const char *name, uint64_t value)
     cover_if(value && strcmp(name, "dropped_no_port") == 0, COVER_NAT_EXHAUSTED);
     cover_if(value && strcmp(name, "dropped_half_open") == 0, COVER_FIREWALL_HALF_OPEN);
     cover_if(value && strcmp(name, "ended") == 0, COVER_FIREWALL_EXPIRED);
+    cover_if(value && strcmp(name, "scanners") == 0, COVER_IDS_SCANNER);
+    cover_if(value && strcmp(name, "flood") == 0, COVER_IDS_FLOOD);
     cover_if(value && strcmp(name, "dropped_user") == 0, COVER_LIMIT_USER);
     cover_if(value && strcmp(name, "dropped_total") == 0, COVER_LIMIT_TOTAL);
 }

@@ -144,6 +144,8 @@ static const struct plant plants[] = {
      PROGRAM_LB, NULL, false},
     {P_WANOPT_TWO_ENTRIES, "wanopt-two-entries",
      "function: wanopt looks for a chunk before it has the set", PROGRAM_WANOPT, NULL, false},
+    {P_IDS_LOST_UPDATE, "ids-lost-update", "function: sketch read outside of its section",
+     PROGRAM_IDS, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

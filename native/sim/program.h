@@ -34,7 +34,7 @@ struct program {
 };
 
 extern const struct program program_random, program_nat, program_monitor, program_ratelimit,
-    program_firewall, program_lb, program_wanopt;
+    program_firewall, program_lb, program_wanopt, program_ids;
 
 /* A section of `ctx` leaves `value` in variable `id`: what was logged must leave the same again. */
 void oracle_version(struct ftmb_ctx *ctx, uint32_t id, uint64_t value);

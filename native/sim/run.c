@@ -238,7 +238,7 @@ static void choose_program(void)
         [PROGRAM_RANDOM] = &program_random,     [PROGRAM_NAT] = &program_nat,
         [PROGRAM_MONITOR] = &program_monitor,   [PROGRAM_RATELIMIT] = &program_ratelimit,
         [PROGRAM_FIREWALL] = &program_firewall, [PROGRAM_LB] = &program_lb,
-        [PROGRAM_WANOPT] = &program_wanopt,
+        [PROGRAM_WANOPT] = &program_wanopt,     [PROGRAM_IDS] = &program_ids,
     };
     char why[160];
     sim.program = programs[sim.config.program];

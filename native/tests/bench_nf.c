@@ -96,9 +96,10 @@ static void bench_case(const char *nf, uint32_t flows, double seconds)
     struct harness_setting nat[] = {
         {"addresses", 16}, {"capacity", flows < 65536 ? 65536 : flows}, {NULL, 0}};
     /* Samples would be work that `monitor` does not have. */
-    struct harness_setting monitor[] = {{"flows", flows}, {"sample_every", 0}, {NULL, 0}};
+    struct harness_setting monitor[] = {
+        {"flows", flows}, {"capacity", flows}, {"sample_every", 0}, {NULL, 0}};
     bool is_nat = strncmp(nf, "nat", 3) == 0;
-    harness_open(&b.h, nf, 1, is_nat ? nat : monitor);
+    harness_open(&b.h, nf, 1, is_nat ? nat : monitor); /* what it has of these */
     b.flows = flows;
     b.rng = 88172645463325252ull;
     b.endpoints = calloc(flows, sizeof(*b.endpoints));
@@ -139,8 +140,9 @@ int main(int argc, char **argv)
 {
     double seconds = argc > 1 ? atof(argv[1]) : 1.0;
     const uint32_t flows[] = {1000, 65536, 1000000};
-    static const char *const functions[] = {"nat", "nat-pthread", "monitor", "monitor-pthread"};
-    for (unsigned f = 0; f < 4; f++) {
+    static const char *const functions[] = {"nat", "nat-pthread", "monitor", "monitor-pthread",
+                                            "ids"};
+    for (unsigned f = 0; f < 5; f++) {
         for (unsigned i = 0; i < 3; i++)
             bench_case(functions[f], flows[i], seconds);
     }

@@ -223,6 +223,9 @@ int main(int argc, char **argv)
         {"capacity", 60}, {"window", 0}, {"udp_ms", 3000}, {"icmp_ms", 500}, {NULL, 0}};
     static const struct harness_setting small_lb[] = {
         {"capacity", 60}, {"least", 1}, {"udp_ms", 3000}, {"table", 251}, {NULL, 0}};
+    static const struct harness_setting small_ids[] = {
+        {"capacity", 60},  {"sources", 6},   {"half_open", 5},       {"columns", 40}, {"rows", 3},
+        {"scan_ports", 3}, {"udp_ms", 3000}, {"transitory_ms", 500}, {NULL, 0}};
     static const struct harness_setting small_wanopt[] = {{"capacity", 60}, {NULL, 0}};
     wanopt_frames_make(&wanopt_frames, small_wanopt);
     for (unsigned i = 0; i < 10; i++) {
@@ -231,6 +234,7 @@ int main(int argc, char **argv)
         test_marks(nf_find("ratelimit"), small_ratelimit, test_random(&seed));
         test_marks(nf_find("firewall"), small_firewall, test_random(&seed));
         test_marks(nf_find("lb"), small_lb, test_random(&seed));
+        test_marks(nf_find("ids"), small_ids, test_random(&seed));
         test_marks(nf_find("wanopt"), small_wanopt, test_random(&seed));
         test_marks(nf_find("mortal"), NULL, test_random(&seed));
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */

@@ -76,6 +76,7 @@ static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
     }
     const uint8_t protocols[3] = {17, 6, 1};
     const uint8_t flags[4] = {2, 16, 17, 4};
+    static const char *const payloads[4] = {"--../../", "../-----", "--------", "/etc/pas"};
     *port = r % 3 == 0 ? NF_OUTSIDE : NF_INSIDE;
     struct frame_spec spec = {.protocol = protocols[(r >> 8) % 3],
                               .source = 0x0a000001 + (r >> 16) % 40,
@@ -98,6 +99,7 @@ static uint32_t input(struct worker *worker, uint8_t *frame, enum nf_port *port)
         spec.destination_port = (uint16_t)(1024 + (r >> 40) % 16);
     }
     uint32_t length = frame_build(frame, &spec, r);
+    memcpy(frame + length - 8, payloads[(r >> 56) % 4], 8); /* parts of what `ids` looks for */
     if (nat && r % 11 < 4) { /* the first fragment, or another, of the flow's one datagram */
         frame[18] = frame[19] = 0;
         frame[20] = r % 11 == 0 ? 0x20 : 0;
@@ -168,6 +170,11 @@ static void check_eventful(struct run *run)
               harness_counter(&run->h, "dropped_total") > 100);
     if (strcmp(name, "lb") == 0)
         CHECK(harness_counter(&run->h, "ended") > 1000);
+    if (strcmp(name, "ids") == 0)
+        CHECK(harness_counter(&run->h, "half_ended") > 500 &&
+              harness_counter(&run->h, "rule_traversal") > 50 &&
+              harness_counter(&run->h, "scanners") > 100 &&
+              harness_counter(&run->h, "dropped_flood") > 100);
     if (strcmp(name, "wanopt") == 0)
         CHECK(harness_counter(&run->h, "shortened") > 1000 &&
               harness_counter(&run->h, "restored") > 1000 &&
@@ -275,6 +282,10 @@ int main(int argc, char **argv)
     const struct harness_setting lb[] = {{"capacity", 24}, {"least", 1},   {"table", 251},
                                          {"udp_ms", 10},   {"tcp_ms", 10}, {"closing_ms", 10},
                                          {NULL, 0}};
+    const struct harness_setting ids[] = {{"drop", 1},      {"capacity", 80},      {"sources", 16},
+                                          {"half_open", 4}, {"columns", 16},       {"rows", 3},
+                                          {"udp_ms", 10},   {"transitory_ms", 10}, {"tcp_ms", 10},
+                                          {"window_ms", 5}, {"scan_ports", 3},     {NULL, 0}};
     const struct harness_setting wanopt[] = {{"capacity", 40}, {"min_chunk", 32}, {NULL, 0}};
     wanopt_frames_make(&wanopt_frames, wanopt);
     for (unsigned locked = 0; locked < 2; locked++) {
@@ -283,6 +294,7 @@ int main(int argc, char **argv)
         test_function(nf_find("ratelimit"), ratelimit, seed, locked);
         test_function(nf_find("firewall"), firewall, seed, locked);
         test_function(nf_find("lb"), lb, seed, locked);
+        test_function(nf_find("ids"), ids, seed, locked);
         test_function(nf_find("wanopt"), wanopt, seed, locked);
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
