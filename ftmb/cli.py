@@ -16,6 +16,27 @@ from ftmb.errors import EngineError, FtmbError, Stopped
 LOCK_WAIT_S = 900.0
 
 
+def _add_site_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """A middlebox at work."""
+    up = commands.add_parser("up", help="a middlebox between two interfaces, until it is stopped")
+    up.add_argument("spec", type=Path, metavar="FILE.yaml", help="a spec with `interfaces`")
+    up.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="change a key of the spec, e.g. interfaces.inside=eth1; may be repeated",
+    )
+    up.add_argument("--name", help="what `ftmb status` and `ftmb down` call it (default: FILE)")
+    up.add_argument("--out", type=Path, metavar="DIR", help="keep what its processes say there")
+
+    status = commands.add_parser("status", help="the middleboxes that are up")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    down = commands.add_parser("down", help="end a middlebox in order")
+    down.add_argument("name", nargs="?", help="which, if there are several")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ftmb", description="Rollback recovery for middleboxes: trials, records, report."
@@ -54,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         "with 0",
     )
     trial.add_argument("--verbose", action="store_true", help="a line on stderr for each stage")
+
+    _add_site_commands(commands)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and what mends it")
     doctor.add_argument("--json", action="store_true", help="the findings as JSON")
@@ -130,6 +153,16 @@ def _trial(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
+def _up(options: argparse.Namespace) -> int:
+    from ftmb import site, spec
+    from ftmb.signals import stoppable
+
+    checked = spec.load(options.spec, options.assignments)
+    with stoppable():
+        print(site.up(options.name or options.spec.stem, checked, options.out))
+    return 0
+
+
 def _dispatch(words: list[str]) -> int:
     if words and words[0] == "report":
         report = importlib.import_module("ftmb.report")
@@ -138,6 +171,15 @@ def _dispatch(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.command == "trial":
         return _trial(options, parser)
+    if options.command == "up":
+        return _up(options)
+    if options.command in ("status", "down"):
+        from ftmb import site
+
+        if options.command == "status":
+            return site.status(options.json)
+        print(site.down(options.name))
+        return 0
     if options.command == "doctor":
         from ftmb import doctor
 

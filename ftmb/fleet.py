@@ -17,7 +17,7 @@ from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
 from ftmb.memory import Sampler
 from ftmb.node import Plan
-from ftmb.process import ENDED, NodeProcess, State
+from ftmb.process import ENDED, Died, NodeProcess, State
 from ftmb.progress import TrialProgress
 from ftmb.roster import Roster
 from ftmb.signals import held
@@ -34,17 +34,6 @@ RESUME_S = 5.0
 FINISH_S = 20.0
 # The run ends with these events: orderly, or because an input kills every master.
 ENDS = ("drained", "poison")
-
-
-class Died(Exception):  # noqa: N818
-    """A process ended that neither a fault nor `finish` ended."""
-
-    def __init__(self, process: NodeProcess) -> None:
-        self.process = process
-        super().__init__(
-            f"process {process.name} died that no fault named "
-            f"({process.how_it_ended()}): {process.last_words()}"
-        )
 
 
 class Fleet:

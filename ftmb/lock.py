@@ -67,8 +67,10 @@ def holder(path: Path | None = None) -> int | None:
 
 
 @contextmanager
-def machine_lock(wait_s: float) -> Iterator[None]:
-    """Hold the lock. Another trial: wait up to `wait_s` with a message, then MachineError."""
+def machine_lock(wait_s: float, shared: bool = False) -> Iterator[None]:
+    """Hold the lock. Another trial: wait up to `wait_s` with a message, then MachineError.
+
+    shared: others that share it may hold it too, a trial may not: middleboxes at work."""
     path = lock_path()
     try:
         fd = _open_lock(path)
@@ -81,7 +83,7 @@ def machine_lock(wait_s: float) -> Iterator[None]:
         told = False
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 who = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"

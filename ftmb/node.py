@@ -34,8 +34,8 @@ class Plan:
 
     @property
     def traffic_name(self) -> str:
-        """The process that generates traffic."""
-        return self.processes["traffic"]
+        """The process that generates traffic; empty where interfaces take its place."""
+        return self.processes.get("traffic", "")
 
 
 def available_cpus() -> list[int]:
@@ -55,12 +55,14 @@ def _auto_placement(workers: int, cpus: list[int]) -> Placement:
     return Placement(traffic=traffic, il=il, ol=ol, workers=spread)
 
 
-def _roles(mode: str) -> tuple[str, ...]:
-    return ("traffic",) if mode in ("direct", "floor") else LOGGER_ROLES
+def _roles(spec: TrialSpec) -> tuple[str, ...]:
+    if spec.interfaces:
+        return ("il", "ol")
+    return ("traffic",) if spec.ft.mode in ("direct", "floor") else LOGGER_ROLES
 
 
 def _processes(spec: TrialSpec) -> dict[str, str]:
-    roles = _roles(spec.ft.mode)
+    roles = _roles(spec)
     if isinstance(spec.processes, Processes):
         return {role: getattr(spec.processes, role) for role in roles}
     if any(role in ("il", "ol") for fault in spec.faults for role in fault.roles):
@@ -77,7 +79,7 @@ def make_plan(spec: TrialSpec, cpus: list[int] | None = None) -> Plan:
         placement = spec.placement
     else:
         placement = _auto_placement(spec.workers, cpus)
-    roles = _roles(spec.ft.mode)
+    roles = _roles(spec)
     workers = placement.workers if spec.ft.mode != "floor" else []
     wanted = [getattr(placement, role) for role in roles] + workers
     missing = sorted(set(wanted) - set(cpus))
@@ -132,8 +134,10 @@ def _common(spec: TrialSpec, plan: Plan, nf: dict[str, Any], run_dir: Path, out:
         "ft": _ft_section(spec),
         "log": spec.log.model_dump(),
         "when_full": "wait" if spec.traffic.rate_pps == "max" else "refuse",
-        "groups": plan.processes,
+        "groups": {"traffic": plan.traffic_name, **plan.processes},
     }
+    if spec.interfaces:
+        tree["interfaces"] = spec.interfaces.model_dump()
     if spec.links.lie:
         tree["links"] = {"seed": spec.traffic.seed} | {
             name: link.model_dump() for name, link in spec.links if link.lies

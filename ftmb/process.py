@@ -207,3 +207,14 @@ class NodeProcess:
                     pipe.close()
                 except BrokenPipeError:
                     pass
+
+
+class Died(Exception):  # noqa: N818
+    """A process ended that neither a fault nor `finish` ended."""
+
+    def __init__(self, process: NodeProcess) -> None:
+        self.process = process
+        super().__init__(
+            f"process {process.name} died that no fault named "
+            f"({process.how_it_ended()}): {process.last_words()}"
+        )

@@ -83,6 +83,10 @@ class Roster:
             case "commit":
                 self._end("commits", event.t_ns)
 
+    def settled(self, t_ns: int) -> None:
+        """A backup holds the new master's state: the failover is over, came out what may."""
+        self._end("failover", t_ns)
+
     def _begin(self, what: str, t_ns: int) -> None:
         self.amiss[what] = max(t_ns, self.amiss.get(what, 0))
         if what == "failover":

@@ -70,6 +70,19 @@ class Processes(Model):
     ol: str = Field(pattern=r"^[a-z][a-z0-9_]{0,15}$")
 
 
+class Interfaces(Model):
+    """The middlebox's own network interfaces, by side. Whoever stands on a side is not asked."""
+
+    inside: str = Field(pattern=r"^[^/\s]{1,15}$", description="towards those that are served")
+    outside: str = Field(pattern=r"^[^/\s]{1,15}$", description="towards the rest of the world")
+
+    @model_validator(mode="after")
+    def _two(self) -> Interfaces:
+        if self.inside == self.outside:
+            raise ValueError(f"a middlebox stands between two interfaces, not at {self.inside}")
+        return self
+
+
 FILL_MOST_S = 3600
 
 
@@ -135,6 +148,9 @@ class TrialSpec(Model):
     workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
     backups: int = Field(1, ge=1, le=3, description="standby replicas (mode ftmb)")
     testbed: Literal["local"] = Field("local", description="all processes on this machine")
+    interfaces: Interfaces | None = Field(
+        None, description="for `ftmb up`, which has no generator: inside and outside"
+    )
     idle: Literal["auto", "yield", "poll"] = Field(
         "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
     )
@@ -170,6 +186,10 @@ class TrialSpec(Model):
                     f"ft.snapshot.at_s has {at_s}, outside the window of {self.duration_s} s "
                     "(duration_s)"
                 )
+        if self.interfaces and self.ft.mode not in ("ftmb", "none"):
+            raise ValueError(f"interfaces: ft.mode {self.ft.mode} has no loggers to open them")
+        if self.interfaces and self.processes != "auto":
+            raise ValueError("interfaces: one process opens them; take processes out")
         if self.faults and self.ft.mode != "ftmb":
             raise ValueError(
                 f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "
@@ -278,6 +298,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "snapshot": SnapshotSpec,
         "placement": Placement,
         "processes": Processes,
+        "interfaces": Interfaces,
     }
     for part in location[:-1]:
         model = steps.get(str(part), model)

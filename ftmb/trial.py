@@ -224,6 +224,8 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
 
     Whatever happens, nothing that was started is running when this returns or raises.
     """
+    if spec.interfaces:
+        raise SpecError("interfaces: a trial has a generator; for a middlebox there is `ftmb up`")
     prepared = prepare(spec)
     out = _make_out(out)
     with machine_lock(lock_wait_s), TrialProgress(verbose) as progress:

@@ -121,13 +121,33 @@ static void open_traffic(struct node_links *links, const struct node_config *con
                  roles.traffic ? links->traffic_rx : links->ol_out);
 }
 
+/* The middlebox's own interfaces: the input logger hears both, the output logger sends to both. */
+static void open_interfaces(struct node_links *links, const struct node_config *config)
+{
+    struct rte_mempool *heard = pool("heard", 2 * LINK_AND_RING_FRAMES + 2 * FTMB_BURST +
+                                                  config->replicas * config->workers * LINK_FRAMES);
+    for (unsigned side = 0; side < 2; side++) {
+        const char *interface = config->interface[side];
+        uint16_t port;
+        if (io_open_interface(side == NF_INSIDE ? "inside" : "outside", interface, heard, &port))
+            die(3,
+                "cannot use the interface %s: it must exist and be up, and this process needs "
+                "CAP_NET_RAW",
+                interface);
+        links->il_in[side] = links->ol_out[side] = (struct io_lane){.port = port};
+    }
+}
+
 void links_open(struct node_links *links, const struct node_config *config, struct node_roles roles)
 {
     memset(links, 0, sizeof(*links));
     unsigned w = config->workers;
     if (roles.replica)
         open_replica_ends(links, config);
-    open_traffic(links, config, roles);
+    if (!config->interface[0][0])
+        open_traffic(links, config, roles);
+    else if (roles.il && roles.ol)
+        open_interfaces(links, config);
     struct rte_mempool *acks = NULL, *held = NULL;
     if (roles.il) {
         links->il_pool = pool("il", 8192);

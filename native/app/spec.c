@@ -272,6 +272,18 @@ static void read_links(const struct node_config *config, const json_t *object)
     no_more_keys(&links);
 }
 
+static void read_interfaces(struct node_config *config, const json_t *object)
+{
+    struct section interfaces = section_of("interfaces", object);
+    want_text(&interfaces, "inside", config->interface[NF_INSIDE], NODE_INTERFACE_BYTES);
+    want_text(&interfaces, "outside", config->interface[NF_OUTSIDE], NODE_INTERFACE_BYTES);
+    no_more_keys(&interfaces);
+    if (strcmp(config->group_il, config->group_ol) != 0)
+        die(2, "%s: 'interfaces' are opened by one process: both loggers must be in it", spec_path);
+    if (config->traffic)
+        die(2, "%s: 'interfaces' take the place of 'traffic'", spec_path);
+}
+
 static void read_optional(struct node_config *config, struct section *top)
 {
     if (json_object_get(top->object, "noise_cpus"))
@@ -282,6 +294,8 @@ static void read_optional(struct node_config *config, struct section *top)
         config->traffic = want(top, "traffic");
     if (json_object_get(top->object, "links"))
         read_links(config, want(top, "links"));
+    if (json_object_get(top->object, "interfaces"))
+        read_interfaces(config, want(top, "interfaces"));
 }
 
 void spec_read(const char *path, struct node_config *config)

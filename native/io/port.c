@@ -2,6 +2,7 @@
 #include "io/port.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -154,6 +155,24 @@ int io_open_client(const char *name, const char *path, unsigned queues, struct r
     if (rc == 0)
         reconnect_watch(*port, path);
     return rc;
+}
+
+int io_open_interface(const char *name, const char *interface, struct rte_mempool *rx_pool,
+                      uint16_t *port)
+{
+    char device[64], arguments[256];
+    int rc = check_request(name, 1);
+
+    if (rc != 0)
+        return rc;
+    if (if_nametoindex(interface) == 0)
+        return complain(errno, interface, "no such network interface");
+    snprintf(device, sizeof(device), "net_af_packet_%s", name);
+    /* A frame of the kernel's ring holds the largest Ethernet frame and its own head. */
+    snprintf(arguments, sizeof(arguments),
+             "iface=%s,qpairs=1,blocksz=65536,framesz=2048,framecnt=1024,qdisc_bypass=1",
+             interface);
+    return open_device(device, arguments, name, 1, rx_pool, port);
 }
 
 static void free_ring(struct rte_ring *ring)

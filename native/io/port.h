@@ -1,6 +1,7 @@
 /* Links between roles, all of them DPDK ethdev ports: vhost-user between processes of a machine, a
- * ring inside a process. A lane is one queue pair of a link; pair q of one end is pair q of the
- * other. One thread per lane and direction: lanes have no locks. */
+ * ring inside a process; and the middlebox's own interfaces. A lane is one queue pair of a link;
+ * pair q of one end is pair q of the other. One thread per lane and direction: lanes have no locks.
+ */
 #ifndef FTMB_IO_PORT_H
 #define FTMB_IO_PORT_H
 
@@ -69,6 +70,11 @@ int io_open_client(const char *name, const char *path, unsigned queues, struct r
 /* A link inside the process (net_ring): what is sent on ports[0] queue q arrives at ports[1] queue
  * q, and back. Frames pass by reference, so no pool is needed. */
 int io_open_ring(const char *name, unsigned queues, uint16_t ports[2]);
+
+/* A network interface of this machine (net_af_packet), one queue pair. Needs CAP_NET_RAW. What
+ * leaves here is not received here again; so only one process may open an interface. */
+int io_open_interface(const char *name, const char *interface, struct rte_mempool *rx_pool,
+                      uint16_t *port);
 
 /* Whether the peer is connected (always true for a ring). Cheap enough to poll every millisecond,
  * not per frame. */

@@ -31,7 +31,8 @@ enum snapshot_schedule {
 };
 
 #define NODE_NAME_BYTES 24
-#define NODE_PATH_BYTES 80 /* of `dir`, so that socket paths below it fit sockaddr_un */
+#define NODE_PATH_BYTES 80      /* of `dir`, so that socket paths below it fit sockaddr_un */
+#define NODE_INTERFACE_BYTES 16 /* IFNAMSIZ */
 #define NODE_MAX_LCORES 16
 #define NODE_MAX_ROLES 8
 
@@ -84,6 +85,8 @@ struct node_config {
     char group_il[NODE_NAME_BYTES];
     char group_ol[NODE_NAME_BYTES];
     const json_t *traffic; /* NULL where the role is elsewhere */
+    /* Network interfaces of the middlebox, by side; empty: a generator takes their place. */
+    char interface[2][NODE_INTERFACE_BYTES];
 };
 
 #endif

@@ -180,10 +180,11 @@ static void traffic(struct line *line, uint32_t packets)
 }
 
 /* In order and whole: both caches are always the same, however small, so nothing ever lacks. */
-static void test_in_order(uint64_t capacity)
+static void test_in_order(uint64_t capacity, uint64_t min_chunk)
 {
     struct line line;
-    open_line(&line, (struct harness_setting[]){{"capacity", capacity}, {NULL, 0}});
+    open_line(&line, (struct harness_setting[]){
+                         {"capacity", capacity}, {"min_chunk", min_chunk}, {NULL, 0}});
     traffic(&line, 4000);
     CHECK(line.restored == 4000 && line.lacked == 0);
     CHECK(harness_counter(&line.near, "shortened") == harness_counter(&line.far, "restored"));
@@ -393,8 +394,9 @@ static void test_refused(void)
 int main(int argc, char **argv)
 {
     seed = test_seed(argc, argv);
-    test_in_order(16384);
-    test_in_order(40);
+    test_in_order(16384, 64);
+    test_in_order(40, 64);
+    test_in_order(16384, 16); /* such chunks may be no longer than what names them */
     test_bad_line(200000);
     test_bad_line(100);
     test_different();

@@ -1,0 +1,183 @@
+"""`ftmb up`, `status`, `down`: a middlebox between real endpoints, which notice nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import namespaces
+import pytest
+from conftest import FTMB
+
+from ftmb import interface, site, spec, trial
+from ftmb.errors import MachineError, SpecError
+
+# Sends what it was told to send for so many seconds, at so many bytes a second; then the digest.
+SEND = """
+import hashlib, os, socket, sys, time
+address, port, seconds, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+listener = socket.create_server((address, port))
+print("listening", flush=True)
+peer, _ = listener.accept()
+block, digest, sent, begun = os.urandom(1 << 16), hashlib.sha256(), 0, time.monotonic()
+while time.monotonic() - begun < seconds:
+    digest.update(block)
+    peer.sendall(block)
+    sent += len(block)
+    time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+peer.shutdown(socket.SHUT_WR)
+print(sent, digest.hexdigest(), flush=True)
+"""
+RECEIVE = """
+import hashlib, socket, sys
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30)
+digest, received = hashlib.sha256(), 0
+while data := peer.recv(1 << 16):
+    digest.update(data)
+    received += len(data)
+print(received, digest.hexdigest(), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[namespaces.Hosts]:
+    """Three hosts; where the user may not make them, the reason."""
+    if not namespaces.possible():
+        pytest.skip("this user may not make network namespaces")
+    with namespaces.hosts() as made:
+        yield made
+
+
+def _sites() -> list[dict[str, Any]]:
+    done = subprocess.run([FTMB, "status", "--json"], capture_output=True, text=True)
+    return list(json.loads(done.stdout))
+
+
+def _until(true: Callable[[], object], limit_s: float = 30) -> None:
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.05)
+
+
+def _named(name: str) -> dict[str, Any]:
+    return next((each for each in _sites() if each["name"] == name), {"protected": False})
+
+
+@pytest.fixture(params=["firewall", "nat"])
+def box(
+    hosts: namespaces.Hosts,
+    node: Path,
+    root: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A middlebox of the examples between the hosts, protected: its name and its process."""
+    name = f"{request.param}{os.getpid()}"
+    example = root / "config" / "sites" / f"{request.param}.yaml"
+    words = [str(FTMB), "up", str(example), "--name", name]
+    with (tmp_path / "said").open("w") as said:
+        running = hosts.start(hosts.box, words, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            _until(lambda: running.poll() is not None or _named(name)["protected"])
+            assert running.poll() is None, (tmp_path / "said").read_text()
+            yield name, running
+        finally:
+            running.terminate()
+            running.wait(60)
+
+
+def _transfer(
+    hosts: namespaces.Hosts, server: str, seconds: float, meanwhile: Callable[[], None]
+) -> None:
+    """One TCP connection from inside, what it carried compared at both ends."""
+    words = (server, "8001")
+    sender = hosts.python(hosts.server, SEND, *words, str(seconds), "8e6", stdout=subprocess.PIPE)
+    assert sender.stdout is not None and sender.stdout.readline() == "listening\n"
+    receiver = hosts.python(hosts.client, RECEIVE, *words, stdout=subprocess.PIPE)
+    try:
+        meanwhile()
+        received, _ = receiver.communicate(timeout=60)
+        sent, _ = sender.communicate(timeout=60)
+    finally:
+        for process in (sender, receiver):
+            process.kill()
+            process.wait()
+    assert sent == received and int(sent.split()[0]) > 1_000_000
+
+
+def test_a_connection_lives_on_while_one_process_after_the_other_is_killed(
+    hosts: namespaces.Hosts, box: tuple[str, subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    name, running = box
+
+    def kill(who: str) -> None:
+        before = _named(name)
+        os.kill(before["processes"][before["master"] if who == "master" else who], signal.SIGKILL)
+        _until(lambda: _named(name)["processes"] != before["processes"])
+        _until(lambda: _named(name)["protected"])
+
+    def kill_all() -> None:
+        time.sleep(0.3)  # let it be under way
+        kill("master")
+        kill("master")
+        kill("loggers")
+
+    server = namespaces.FAR_SERVER if name.startswith("nat") else namespaces.SERVER
+    _transfer(hosts, server, 6, kill_all)
+    assert _named(name)["failovers"] >= 2
+    done = subprocess.run([FTMB, "down", name], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{name} is down\n")
+    assert running.wait(10) == 0
+    said = (tmp_path / "said").read_text()
+    assert said.count("has taken over") >= 2
+    assert f"{name}: stopped; failovers" in said
+
+
+@pytest.mark.parametrize("box", ["firewall"], indirect=True)
+def test_a_second_one_of_that_name_is_refused(
+    hosts: namespaces.Hosts, box: tuple[str, subprocess.Popen[str]], root: Path
+) -> None:
+    words = [str(FTMB), "up", str(root / "config" / "sites" / "firewall.yaml"), "--name", box[0]]
+    second = hosts.start(hosts.box, words, stderr=subprocess.PIPE)
+    assert f"{box[0]} is up already" in second.communicate(timeout=30)[1]
+    assert second.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"interfaces": {"inside": "a", "outside": "a"}}, "between two interfaces"),
+        ({"interfaces": {"inside": "a/b", "outside": "b"}}, "interfaces.inside"),
+        ({"interfaces": {"inside": "a"}}, "interfaces.outside"),
+        ({"interfaces": {"inside": "a", "outside": "b"}, "ft": {"mode": "direct"}}, "no loggers"),
+    ],
+)
+def test_what_makes_no_middlebox(tree: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        spec.parse(tree)
+
+
+def test_a_middlebox_without_interfaces_and_a_trial_with_them(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="interfaces: which two"):
+        site.up("any", spec.parse({}), None)
+    with pytest.raises(SpecError, match="there is `ftmb up`"):
+        trial.run(spec.parse({"interfaces": {"inside": "a", "outside": "b"}}), tmp_path, 0)
+
+
+def test_interfaces_that_will_not_do() -> None:
+    with pytest.raises(MachineError, match="does not exist here"):
+        interface.check("ftmbnone0")
+    with pytest.raises(MachineError, match="frames of 65536 bytes"):
+        interface.check("lo")
+
+
+def test_what_is_not_up_cannot_be_ended() -> None:
+    with pytest.raises(SpecError, match="no middlebox nowhere is up"):
+        site.down("nowhere")
