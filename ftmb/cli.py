@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON Schema of a record or a spec")
     schema.add_argument("which", choices=("record", "trial"))
 
+    new_nf = commands.add_parser("new-nf", help="begin a network function that works, with a test")
+    new_nf.add_argument("name", metavar="NAME", help="small letters, digits and underscores")
+
     # Its own module parses its words; the entry here is for `ftmb --help`.
     commands.add_parser("report", help="analysis, figures and results/report.html", add_help=False)
     commands.add_parser("bench", help="what the functions cost in one process", add_help=False)
@@ -188,6 +191,10 @@ def _dispatch(words: list[str]) -> int:
         from ftmb import doctor
 
         return doctor.main(options.json)
+    if options.command == "new-nf":
+        from ftmb import new_nf
+
+        return new_nf.main(options.name)
     if options.command == "check-nf":
         from ftmb import check_nf
 

@@ -1,10 +1,14 @@
-/* What a network function implements, and all that it may use.
+/* What a network function implements, and all that it may use (docs/INTERFACE.md says why).
  *
  * A function is `init` and `process` plus its state in the arena. It may use the arena, shared
- * variables (core/shared.h), ftmb_now/ftmb_elapsed/ftmb_random and nothing else that is not
- * deterministic: no clock, no random source, no lock, no allocation but arena_alloc(). The build
- * refuses the usual ones (nf_poison.h). The same inputs in the same order of accesses must give
- * the same outputs, byte for byte.
+ * variables (core/shared.h), ftmb_now/ftmb_elapsed/ftmb_random, ftmb_determinant() for what only
+ * the outside knows, and nothing else that is not deterministic: no clock, no random source, no
+ * lock, no allocation but arena_alloc(). The build refuses the usual ones (nf_poison.h). The same
+ * inputs in the same order of accesses must give the same outputs, byte for byte.
+ *
+ * State is what `init` takes from the arena with arena_alloc(): memory shared by all workers, or
+ * one worker's. It refers to itself by offsets and indices. Which shared variable protects which
+ * part of the shared memory is the function's choice; it says so at the head of its file.
  *
  * All its allocation is in init(), and of `arena` it uses what core/arena.h has functions for, with
  * cursors of arena_whole(): then it can be a stage of a chain too (nf/chain.h).
@@ -69,9 +73,9 @@ struct nf_report {
 struct nf_needs {
     uint64_t shared_bytes; /* arena memory for all workers */
     uint64_t worker_bytes; /* arena memory of each worker */
-    uint32_t variables;
-    uint32_t max_pals;    /* per input, worst case, <= 1024 */
-    uint32_t max_outputs; /* per input: 0 or 1 */
+    uint32_t variables;    /* shared ones: ids are 0 .. variables - 1 */
+    uint32_t max_pals;     /* per input, worst case, <= 1024 */
+    uint32_t max_outputs;  /* per input: 0 or 1 */
 };
 
 struct nf {
@@ -88,10 +92,13 @@ struct nf {
      * burst with stage 0, then with stage 1, before the first process(). A hint: it reads without
      * ordering, so it may store nothing and nothing may follow from what it saw. */
     void (*prefetch)(const struct ftmb_ctx *ctx, const struct nf_packet *packet, unsigned stage);
-    /* One packet, to completion. */
+    /* One packet, to completion: bounded, without an open section at its end. Without ftmb_emit()
+     * the packet is dropped. */
     void (*process)(struct ftmb_ctx *ctx, struct nf_packet *packet);
     /* A millisecond without input passed (ctx now is the tick's stamp). May be NULL. */
     void (*tick)(struct ftmb_ctx *ctx);
+    /* At the end of a run, when no worker runs: counters, and the function's
+     * invariants. It changes nothing. */
     void (*report)(struct arena *arena, const struct nf_report *report);
 };
 

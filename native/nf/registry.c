@@ -6,22 +6,32 @@ extern const struct nf nf_firewall;
 extern const struct nf nf_ids;
 extern const struct nf nf_lb;
 extern const struct nf nf_monitor;
+extern const struct nf nf_monitor_pthread;
 extern const struct nf nf_mortal;
 extern const struct nf nf_nat;
+extern const struct nf nf_nat_pthread;
 extern const struct nf nf_ratelimit;
 extern const struct nf nf_wanopt;
 
-#ifdef FTMB_SIM /* many replicas in one process: none has an address of its own */
-#define NF_PLACED
-#else
-extern const struct nf nf_monitor_pthread;
-extern const struct nf nf_nat_pthread;
-#define NF_PLACED &nf_monitor_pthread, &nf_nat_pthread,
-#endif
-
+/* One a line, so that another one changes no other line. */
+/* clang-format off */
 const struct nf *const nf_registry[] = {
-    &nf_monitor, &nf_nat, &nf_ratelimit, &nf_firewall,         &nf_lb,
-    &nf_wanopt,  &nf_ids, &nf_chain,     NF_PLACED &nf_mortal, NULL};
+    &nf_monitor,
+    &nf_nat,
+    &nf_ratelimit,
+    &nf_firewall,
+    &nf_lb,
+    &nf_wanopt,
+    &nf_ids,
+    &nf_chain,
+#ifndef FTMB_SIM /* many replicas in one process: none has an address of its own */
+    &nf_monitor_pthread,
+    &nf_nat_pthread,
+#endif
+    &nf_mortal,
+    NULL,
+};
+/* clang-format on */
 
 const struct nf *nf_find(const char *name)
 {

@@ -1,7 +1,11 @@
-/* The containers that network functions share (nf/sets.h, nf/token_bucket.h), each against what it
- * promises. */
+/* The containers that network functions share (nf/sets.h, nf/token_bucket.h, nf/indices.h,
+ * nf/timer_wheel.h), each against what it promises. */
+#include "nf/indices.h"
 #include "nf/sets.h"
+#include "nf/timer_wheel.h"
 #include "nf/token_bucket.h"
+#include "tests/core_test.h"
+#include "tests/marks_world.h"
 #include "tests/nf_harness.h"
 
 #include <string.h>
@@ -156,6 +160,168 @@ static void test_places(void)
     free(memory);
 }
 
+/* ---- indices and timers: random operations against a plain model --------------------------- */
+
+#define OWNER 1u /* the variable that they belong to */
+#define SHARED_BYTES 4096u
+
+static struct marks_world *open_small_arena(void)
+{
+    struct marks_world *w = marks_world_open((struct marks_shape){
+        .workers = 1, .shared_bytes = SHARED_BYTES, .worker_bytes = 64, .variables = 2});
+    w->ctx[0].gate = false;
+    return w;
+}
+
+static struct ftmb_ctx *begin(struct marks_world *w, uint8_t *before)
+{
+    memcpy(before, w->arena, w->size);
+    memset((void *)w->marks.stamp, MARK_CLEAN, w->marks.lines);
+    w->ctx[0].pal_count = 0;
+    ftmb_write(&w->ctx[0], OWNER);
+    return &w->ctx[0];
+}
+
+/* What has changed since begin() was marked; the header needs no marks. */
+static void end(struct marks_world *w, const uint8_t *before)
+{
+    ftmb_section_end(&w->ctx[0]);
+    const uint8_t *after = (const uint8_t *)w->arena;
+    for (uint64_t at = align_up(sizeof(struct arena), ARENA_LINE); at < w->size; at += ARENA_LINE) {
+        if (memcmp(after + at, before + at, u64_min(ARENA_LINE, w->size - at)))
+            CHECK(w->marks.stamp[at / ARENA_LINE] == w->ctx[0].tag);
+    }
+}
+
+/* Memory on a line that nothing else is on, so that no other mark stands in for its own. */
+static void *alone(struct marks_world *w, uint64_t bytes)
+{
+    void *memory = arena_alloc(w->arena, 0, bytes, ARENA_LINE);
+    CHECK(memory && bytes <= ARENA_LINE && arena_alloc(w->arena, 0, 1, ARENA_LINE));
+    return memory;
+}
+
+static void test_indices(uint64_t *rng, uint32_t size)
+{
+    struct marks_world *w = open_small_arena();
+    uint8_t *before = malloc(w->size);
+    struct indices *indices = alone(w, sizeof(*indices));
+    CHECK(before && indices && indices_init(indices, w->arena, size, OWNER));
+    bool *taken = calloc(size, sizeof(*taken));
+    uint32_t *given = calloc(size, sizeof(*given)); /* the latest last */
+    uint32_t count = 0, given_count = 0;
+    CHECK(taken && given);
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t r = test_random(rng);
+        uint32_t index = (uint32_t)(r >> 32) % size;
+        struct ftmb_ctx *ctx = begin(w, before);
+        if ((r & 7) < (i / 500 % 2 ? 3 : 5)) { /* fuller and emptier, in turn */
+            uint32_t got = indices_take(ctx, indices);
+            CHECK((got == INDEX_NONE) == (count == size));
+            if (got != INDEX_NONE) {
+                CHECK(got < size && !taken[got]);
+                CHECK(!given_count || got == given[given_count - 1]);
+                given_count -= given_count != 0;
+                taken[got] = true;
+                count++;
+            }
+        } else if (taken[index]) {
+            indices_give(ctx, indices, index);
+            taken[index] = false;
+            given[given_count++] = index;
+            count--;
+        } else if (i < 100) {
+            CHECK_PANICS(indices_give(ctx, indices, index)); /* it is free */
+        }
+        end(w, before);
+        CHECK(indices->taken == count);
+        for (uint32_t n = 0; n < size; n++)
+            CHECK(indices_is_taken(w->arena, indices, n) == taken[n]);
+    }
+    CHECK(!indices_init(indices, w->arena, SHARED_BYTES, OWNER));
+    CHECK_PANICS(indices_take(&w->ctx[0], indices)); /* its variable is not held */
+    free(taken);
+    free(given);
+    free(before);
+    marks_world_close(w);
+}
+
+#define TIMERS 40u
+#define GRAIN_SHIFT 10u
+
+/* The grain at which a timer comes out, 0: not set; and the latest one asked for. */
+struct timer_model {
+    uint64_t due[TIMERS];
+    uint64_t latest;
+    uint64_t out;
+};
+
+/* All that are due at this stamp come out, once each, and no others; unless whoever asks gives up
+ * after so many times. */
+static void expire(struct marks_world *w, struct timer_wheel *wheel, struct timer_model *m,
+                   uint8_t *before, uint64_t now, uint64_t times)
+{
+    m->latest = u64_max(m->latest, now >> GRAIN_SHIFT);
+    for (;; times--) {
+        if (times == 0)
+            return;
+        struct ftmb_ctx *ctx = begin(w, before);
+        uint32_t index = timer_wheel_due(ctx, wheel, now);
+        end(w, before);
+        if (index == TIMER_NONE) {
+            if (wheel->scan == TIMER_NONE && wheel->grain == m->latest)
+                break;
+            continue; /* it had not enough steps */
+        }
+        CHECK(index < TIMERS && m->due[index] && m->due[index] <= m->latest);
+        m->due[index] = 0;
+        m->out++;
+    }
+    for (uint32_t t = 0; t < TIMERS; t++)
+        CHECK(!m->due[t] || m->due[t] > m->latest);
+}
+
+static void test_timers(uint64_t *rng, uint32_t slots)
+{
+    struct marks_world *w = open_small_arena();
+    uint8_t *before = malloc(w->size);
+    struct timer_wheel *wheel = alone(w, sizeof(*wheel));
+    struct timer_model m = {0};
+    uint64_t now = 1000 * SECOND;
+    CHECK(before && wheel && timer_wheel_init(wheel, w->arena, TIMERS, slots, GRAIN_SHIFT, OWNER));
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t r = test_random(rng);
+        uint32_t index = (uint32_t)(r >> 32) % TIMERS;
+        /* Mostly less than the wheel's round ahead; stamps behind the latest, and long gaps. */
+        now += (r & 0xfff0) == 0 ? SECOND : (r >> 16) % (3000 + 200 * slots);
+        uint64_t stamp = now - ((r >> 8) % 5 == 0 ? (r >> 40) % 9000 : 0);
+        uint64_t due = stamp + (r >> 44) % ((2ull * slots) << GRAIN_SHIFT);
+        if (r % 4 == 0) {
+            expire(w, wheel, &m, before, stamp, (r >> 5) % 3 ? UINT64_MAX : 1 + (r >> 7) % 4);
+            continue;
+        }
+        struct ftmb_ctx *ctx = begin(w, before);
+        if (r % 4 == 1) {
+            timer_wheel_clear(ctx, wheel, index);
+            m.due[index] = 0;
+        } else {
+            timer_wheel_set(ctx, wheel, index, due);
+            m.due[index] =
+                u64_max((due + (1u << GRAIN_SHIFT) - 1) >> GRAIN_SHIFT, wheel->grain + 1);
+        }
+        end(w, before);
+        uint32_t set = 0;
+        for (uint32_t t = 0; t < TIMERS; t++)
+            set += m.due[t] != 0;
+        CHECK(wheel->set == set);
+    }
+    CHECK(m.out > 3000);
+    CHECK(!timer_wheel_init(wheel, w->arena, SHARED_BYTES, slots, GRAIN_SHIFT, OWNER));
+    CHECK_PANICS(timer_wheel_due(&w->ctx[0], wheel, now)); /* its variable is not held */
+    free(before);
+    marks_world_close(w);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t rng = test_seed(argc, argv);
@@ -169,5 +335,9 @@ int main(int argc, char **argv)
     test_bucket_disorder(&rng);
     test_spread();
     test_places();
+    for (uint32_t size = 1; size <= 64; size *= 4)
+        test_indices(&rng, size);
+    for (uint32_t slots = 1; slots <= 256; slots *= 4)
+        test_timers(&rng, slots);
     return 0;
 }
