@@ -38,9 +38,14 @@ check: setup ## format, static analysis, types
 model: setup ## the models of the protocol, with spin: ONLY=name
 	@.venv/bin/python native/model/run.py $(if $(ONLY),--only $(ONLY))
 
-bench: build ## what the functions cost in one process; instructions too, where valgrind is
-	@ninja -C $(CURDIR)/results/build/release tests/bench_functions >/dev/null
+bench: build ## what functions and snapshots cost in one process; instructions too, where valgrind is
+	@ninja -C $(CURDIR)/results/build/release tests/bench_functions tests/bench_flip tests/bench_cow \
+	    >/dev/null
 	@.venv/bin/ftmb bench
+	@cd $(CURDIR)/results/build/release/tests && (./bench_flip 20000 5000 nat 64 && \
+	    ./bench_flip 20000 5000 monitor 2) > $(CURDIR)/results/bench/flip.txt
+	@$(CURDIR)/results/build/release/tests/bench_cow 20 > $(CURDIR)/results/bench/cow.txt
+	@echo "results/bench: functions.json, flip.txt, cow.txt"
 
 sim: build ## SEEDS schedules in the simulator (default 100000), on all cores
 	@$(CURDIR)/results/build/release/sim/ftmb-sim --jobs $$(nproc) --seeds $(or $(SEEDS),100000) \

@@ -163,14 +163,12 @@ def snapshot_benches(results: Results) -> Table:
     """The benches of the flip and of the marks, as they printed it."""
     rows: list[Sequence[str]] = []
     for name in BENCHES:
-        program = f"results/build/release/tests/bench_{name}"
-        lines = results.benches.get(name) or [f"not made: {program} > results/bench/{name}.txt"]
-        rows += [(name, line.strip()) for line in lines if line.strip()]
+        lines = results.benches.get(name) or ["not made: make bench"]
+        rows += [(name, line.strip()) for line in lines if line.strip() and line[0] != "{"]
     note = (
         "As printed. flip: how long a worker waits at the flip of an epoch; cow: what marks and "
         "saved lines cost per packet. Workers are fed from memory on a CPU each, and nothing else "
-        "runs, so they are run by hand. Again: ninja -C results/build/release tests/bench_flip "
-        "tests/bench_cow, then each into results/bench."
+        "may run, so they are not part of the workflow. Again: make bench."
     )
     return Table(("bench", ""), _once(rows), note, 2, title="Benches without links and loggers")
 

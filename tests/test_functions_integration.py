@@ -53,6 +53,12 @@ def test_lb(trial: RunFtmb, least: int) -> None:
     assert function["fewest_of_a_backend"] > function["most_of_a_backend"] / 2
 
 
+def test_what_comes_from_outside_is_the_same_in_the_replay(trial: RunFtmb) -> None:
+    """Every third packet of a worker leaves with a number that no other process would find."""
+    record = crashed(trial, {"name": "mortal", "draws": 3})
+    assert record["nf"]["packets"] > 10_000
+
+
 def test_chain(trial: RunFtmb) -> None:
     """A NAT, a firewall behind it, a monitor: each function's own checks hold after the crash."""
     stages = {

@@ -185,12 +185,43 @@ def test_tables_have_a_row_for_each_kind(results: records.Results) -> None:
         assert {len(row) for row in table.rows} == {len(table.head)}
 
 
+FLIP: dict[str, Any] = {
+    "kind": "bench_flip",
+    "nf": "nat",
+    "megabytes": 64,
+    "flips": 20000,
+    "lost": 0,
+    "wait_p999_ns": 3100,
+    "wait_max_ns": 9000,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, claims.HOLDS),
+        ({"wait_p999_ns": 21000}, claims.FAILS),
+        ({"flips": 500}, claims.OPEN),
+    ],
+)
+def test_the_wait_at_a_flip_is_judged(
+    root: Path, tmp_path: Path, changes: dict[str, Any], verdict: str
+) -> None:
+    (tmp_path / "bench").mkdir()
+    lines = [json.dumps(FLIP | changes), json.dumps(FLIP | {"nf": "monitor"})]
+    (tmp_path / "bench" / "flip.txt").write_text("as printed\n" + "\n".join(lines) + "\n")
+    (claim,) = [c for c in claims.load(root / "config" / "claims.yaml") if c.id == "flip-wait"]
+    assert claims.judge(claim, records.Results(tmp_path, [])).verdict == verdict
+
+
 def test_benches_are_shown_as_printed_or_how_to_run_them(tmp_path: Path) -> None:
     (tmp_path / "bench").mkdir()
-    (tmp_path / "bench" / "flip.txt").write_text("nat, 64 MB\n\n  worker 0   p50  0.00\n")
+    (tmp_path / "bench" / "flip.txt").write_text(
+        f"nat, 64 MB\n\n  worker 0   p50  0.00\n{json.dumps(FLIP)}\n"
+    )
     rows = report_snapshots.snapshot_benches(records.Results(tmp_path, [])).rows
     assert rows[:2] == [("flip", "nat, 64 MB"), ("", "worker 0   p50  0.00")]
-    assert rows[2][1].startswith("not made: results/build/release/tests/bench_cow")
+    assert rows[2:] == [("cow", "not made: make bench")]
 
 
 def plot(name: str) -> figures.Plot:

@@ -5,6 +5,7 @@ What is compared ran side by side, repetition by repetition: ratios are those of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -135,6 +136,20 @@ def cow_cost(results: Results) -> list[Part]:
         note = f"{added:+.0f} ns of a worker's CPU for each packet"
         ends = (100 * (1 - found.high), 100 * (1 - found.low))
         parts.append(Part(function, 100 * (1 - found.value), "%", *ends, found.n, note, names))
+    return parts
+
+
+@metric
+def flip_wait(results: Results) -> list[Part]:
+    """How long a worker waits when an epoch is flipped, p99.9, in the bench (microseconds)."""
+    parts = []
+    for line in results.benches.get("flip", []):
+        if not line.startswith("{"):
+            continue
+        told = json.loads(line)
+        label = f"{told['nf']}, {told['megabytes']} MB"
+        note = f"longest {told['wait_max_ns'] / 1e3:.1f} µs"
+        parts.append(Part(label, told["wait_p999_ns"] / 1e3, "µs", n=told["flips"], note=note))
     return parts
 
 

@@ -9,7 +9,7 @@
  * the period is what that takes. It sleeps at once after its one store that flips the epoch, since
  * it may have interrupted a worker in the middle of a packet, and later collects the lines in
  * pieces, with a yield after each. First the workers run for a while alone: what their bursts take
- * then shows how long the machine itself stalls them. */
+ * then shows how long the machine itself stalls them. The last line is for programs: JSON. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -189,6 +189,12 @@ int main(int argc, char **argv)
     print("lines", &bench.lines, "", 1);
     print_bursts("a burst of 32, no snapshots (the machine)", bench.alone, ALONE_S);
     print_bursts("a burst of 32, with snapshots", bench.bursts, seconds);
+    printf("{\"kind\":\"bench_flip\",\"nf\":\"%s\",\"megabytes\":%llu,\"flips\":%llu,\"lost\":%llu,"
+           "\"wait_p999_ns\":%llu,\"wait_max_ns\":%llu}\n",
+           nf, (unsigned long long)megabytes, (unsigned long long)flips,
+           (unsigned long long)bench.lost,
+           (unsigned long long)histogram_quantile(&bench.waits, 0.999),
+           (unsigned long long)bench.waits.max);
     free(bench.delta.bytes);
     bench_close(&bench.packets);
     return 0;

@@ -297,6 +297,7 @@ int main(int argc, char **argv)
                                           {"half_open", 4}, {"columns", 16},       {"rows", 3},
                                           {"udp_ms", 10},   {"transitory_ms", 10}, {"tcp_ms", 10},
                                           {"window_ms", 5}, {"scan_ports", 3},     {NULL, 0}};
+    const struct harness_setting mortal[] = {{"draws", 3}, {NULL, 0}};
     const struct harness_setting wanopt[] = {{"capacity", 40}, {"min_chunk", 32}, {NULL, 0}};
     wanopt_frames_make(&wanopt_frames, wanopt);
     for (unsigned locked = 0; locked < 2; locked++) {
@@ -309,6 +310,7 @@ int main(int argc, char **argv)
         test_function(nf_find("chain"), chain, seed, locked);
         test_function(nf_find("ids"), ids, seed, locked);
         test_function(nf_find("wanopt"), wanopt, seed, locked);
+        test_function(nf_find("mortal"), mortal, seed, locked);
 #ifndef FTMB_TSAN /* its arena lies where the thread sanitizer allows no mapping */
         const struct harness_setting plain[] = {{"flows", 64}, {"sample_every", 5}, {NULL, 0}};
         test_function(nf_find("monitor-pthread"), plain, seed, locked);
