@@ -106,6 +106,8 @@ class Nat:
         wanted = REQUEST if side == INSIDE else REPLY
         if p.protocol == ICMP and p.type != wanted:
             return "dropped_icmp", 0, b""
+        if side == INSIDE and p.source[0] == OURS:
+            return "dropped_spoofed", 0, b""
         to_us = p.destination[0] == OURS
         if side == INSIDE and p.protocol == ICMP and to_us:
             return "dropped_hairpin", 0, b""

@@ -81,7 +81,7 @@ class Traffic:
         source = rng.choice([ROUTER, seen.destination[0]])
         destination = seen.source[0] if rng.random() < 0.95 else SERVER + 77
         kind = rng.choice([3, 3, 11, 12, 5])
-        quoted = rng.choice([28, 28, 40, 44, 100])
+        quoted = rng.choice([28, 28, 36, 38, 39, 40, 44, 100])
         return where, Error(source, destination, seen, kind, quoted)
 
     def known(self, side: int, p: Packet) -> bool:
@@ -101,6 +101,8 @@ def test_packets_and_errors(seed: int) -> None:
             frame, want = error.frame(), nat.error(side, error)
         else:
             side, packet = traffic.packet()
+            if side == INSIDE and rng.random() < 0.02:  # from an address that no host has
+                packet = replace(packet, source=(OURS, packet.source[1]))
             frame, want = packet.frame(), nat.packet(side, packet)
         inputs.append(Input(now, rng.randrange(3), side, frame))
         expected.append(want)
@@ -115,6 +117,7 @@ def test_packets_and_errors(seed: int) -> None:
     assert counters["mappings"] == len(nat.outside)
     for fate in ("outbound", "inbound", "hairpinned", "icmp_errors", "dropped_no_mapping"):
         assert fates[fate] > 100, fates
+    assert fates["dropped_spoofed"] > 10, fates
 
 
 @dataclass

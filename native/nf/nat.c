@@ -13,8 +13,8 @@
  * each with a counter: what is not IPv4 (IPv6 too), fragments whose first one is not known
  * (nat_fragment.c), other ICMP than echo requests from inside, echo replies from outside and
  * errors (nat_icmp.c), other protocols, malformed packets, packets to an outside endpoint without a
- * mapping, echo requests from inside to our own outside addresses, and new flows when no port is
- * free.
+ * mapping, from inside those that come from an outside address of our own (no host inside has one)
+ * and echo requests to one, and new flows when no port is free.
  *
  * Logged accesses of an outbound packet of a known flow: one read; of an inbound packet: one read;
  * hairpinned: both; of a first fragment: a write more; of another: a read. A new flow: one read and
@@ -319,6 +319,8 @@ static inline void outbound(struct ftmb_ctx *ctx, const struct nat *nat, struct 
     struct nat_binding binding;
     if (unlikely(view->kind == PACKET_ECHO && view->icmp_type != ICMP_ECHO_REQUEST)) {
         worker->counters[NAT_DROP_ICMP]++;
+    } else if (unlikely(nat_is_ours(nat, view->source))) {
+        worker->counters[NAT_DROP_SPOOFED]++;
     } else if (unlikely(nat_is_ours(nat, view->destination))) {
         hairpin(ctx, nat, worker, view, packet);
     } else if (likely(bind_source(ctx, nat, worker, view, &binding))) {

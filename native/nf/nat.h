@@ -76,6 +76,7 @@ enum nat_counter {
     NAT_DROP_CROWDED,
     NAT_DROP_UNKNOWN, /* no mapping of the receiver, or of the packet that an error quotes */
     NAT_DROP_HAIRPIN, /* echo from inside to an outside address of our own */
+    NAT_DROP_SPOOFED, /* from inside, with such an address as its source */
     NAT_DROP_NO_HOP,  /* the next hop's MAC address is not known */
     NAT_DROP_ARP,
     NAT_DROP_NOT_IPV4,

@@ -13,6 +13,8 @@
  * Without a mapping: dropped_no_mapping. Accesses: a read, two if it was hairpinned. */
 #include "nf/nat.h"
 
+#define TCP_CHECKSUM_END 18u /* bytes of a TCP header up to there */
+
 /* Give the quoted packet another source or destination. Its own checksums follow, as far as they
  * are quoted. */
 static void requote(const struct packet_view *quoted, bool source, uint32_t address, uint16_t port)
@@ -25,7 +27,7 @@ static void requote(const struct packet_view *quoted, bool source, uint32_t addr
     packet_store32(address_at, address);
     packet_store16(port_at, port);
     checksum_patch(quoted->ip + 10, ip_delta);
-    if (quoted->kind != PACKET_TCP || quoted->l4_bytes >= TCP_MIN_BYTES)
+    if (quoted->kind != PACKET_TCP || quoted->l4_bytes >= TCP_CHECKSUM_END)
         nat_patch_l4(quoted, echo ? l4_delta : checksum_join(l4_delta, ip_delta));
 }
 

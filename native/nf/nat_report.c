@@ -20,6 +20,7 @@ static const char *const names[NAT_COUNTERS] = {
     [NAT_DROP_CROWDED] = "dropped_full_chain",
     [NAT_DROP_UNKNOWN] = "dropped_no_mapping",
     [NAT_DROP_HAIRPIN] = "dropped_hairpin",
+    [NAT_DROP_SPOOFED] = "dropped_spoofed",
     [NAT_DROP_NO_HOP] = "dropped_no_hop",
     [NAT_DROP_ARP] = "dropped_arp",
     [NAT_DROP_NOT_IPV4] = "dropped_not_ipv4",

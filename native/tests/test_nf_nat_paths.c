@@ -272,11 +272,41 @@ static void test_short_fragments(void)
     harness_close(&h);
 }
 
+/* Nobody inside has one of our own addresses: with a mapping for it, what came back would go on to
+ * be taken for a packet to ourselves, and the fragments of its datagram with it. */
+static void test_spoofed(void)
+{
+    const uint8_t protocols[] = {PROTOCOL_UDP, PROTOCOL_TCP, PROTOCOL_ICMP};
+    struct harness h;
+    harness_open(&h, "nat", 1, (struct harness_setting[]){{"addresses", 2}, {NULL, 0}});
+    for (unsigned i = 0; i < 3; i++) {
+        for (unsigned address = 0; address < 2; address++) {
+            struct frame_spec spec = spec_of(protocols[i], POOL + address, server);
+            CHECK(!send(&h, NF_INSIDE, &spec));
+            spec.destination = POOL; /* a hairpin, from and to us */
+            CHECK(!send(&h, NF_INSIDE, &spec));
+        }
+    }
+    CHECK(harness_counter(&h, "dropped_spoofed") == 12 && harness_counter(&h, "mappings") == 0);
+    CHECK(!send_fragment(&h, POOL, 1, true) && !send_fragment(&h, POOL, 1, false));
+    CHECK(harness_counter(&h, "dropped_spoofed") == 13);
+    struct frame_spec back = spec_of(PROTOCOL_UDP, SERVER, (struct endpoint){POOL, 1024});
+    frame_build(frame, &back, 7);
+    frame[20] = 0x20; /* the first fragment of an answer */
+    CHECK(!harness_packet(&h, 0, NF_OUTSIDE, frame, 14 + 20 + 8 + 24));
+    CHECK(harness_counter(&h, "datagrams_noted") == 0);
+    struct frame_spec next = spec_of(PROTOCOL_UDP, POOL + 2, server); /* not ours any more */
+    CHECK(send(&h, NF_INSIDE, &next));
+    harness_checks(&h);
+    harness_close(&h);
+}
+
 int main(void)
 {
     test_hairpin(PROTOCOL_UDP);
     test_hairpin(PROTOCOL_TCP);
     test_hairpin_timeouts();
+    test_spoofed();
     test_errors_change_nothing();
     test_fragments();
     test_fragment_flood();
