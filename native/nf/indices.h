@@ -20,7 +20,9 @@ struct indices {
     uint32_t taken;
     uint32_t fresh; /* from here on none was ever taken: their links are not set */
     uint32_t first; /* of those given back, the latest first */
+    uint32_t spare; /* no padding: whoever copies it copies all of it, the same at each replica */
 };
+_Static_assert(sizeof(struct indices) == 32, "no padding");
 
 /* Arena memory for it, all included. */
 static inline uint64_t indices_bytes(uint32_t size)
