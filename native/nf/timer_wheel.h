@@ -131,10 +131,13 @@ static inline uint32_t timer_wheel_due(struct ftmb_ctx *ctx, struct timer_wheel 
         return TIMER_NONE;
     ftmb_mark(ctx, wheel, sizeof(*wheel));
     wheel->latest = latest;
-    uint64_t round = wheel->set ? wheel->mask + 1ull : 0; /* once round is enough */
-    if (latest - wheel->grain > round) {
-        wheel->grain = latest - round;
+    if (!wheel->set) {
+        wheel->grain = latest;
         wheel->scan = TIMER_NONE;
+    } else if (latest - wheel->grain > 2ull * wheel->mask + 1) {
+        /* Once round is enough, and whole rounds are left out: the place in it is kept, so that
+         * who asks rarely gets round, too. */
+        wheel->grain += ((latest - wheel->grain) & ~(uint64_t)wheel->mask) - wheel->mask - 1;
     }
     for (unsigned step = 0; step < TIMER_STEPS; step++) {
         uint32_t index = wheel->scan;

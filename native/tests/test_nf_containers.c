@@ -322,6 +322,35 @@ static void test_timers(uint64_t *rng, uint32_t slots)
     marks_world_close(w);
 }
 
+/* Asked once in some rounds, always at the same place of the wheel or anywhere: a timer comes out
+ * before all slots, and the timers in them, could have been looked at twice. */
+static void test_rare_calls(uint64_t *rng, uint32_t slots, bool same_place)
+{
+    struct marks_world *w = open_small_arena();
+    uint8_t *before = malloc(w->size);
+    struct timer_wheel *wheel = alone(w, sizeof(*wheel));
+    uint64_t grain = 1000000, rounds = 2;
+    CHECK(before && wheel && timer_wheel_init(wheel, w->arena, TIMERS, slots, GRAIN_SHIFT, OWNER));
+    for (uint32_t other = 1; other < TIMERS; other++) { /* those are never due */
+        timer_wheel_set(begin(w, before), wheel, other, UINT64_MAX / 2 + test_random(rng) % SECOND);
+        end(w, before);
+    }
+    for (unsigned i = 0; i < 200; i++) {
+        uint64_t due = grain + test_random(rng) % slots, calls = 0;
+        timer_wheel_set(begin(w, before), wheel, 0, due << GRAIN_SHIFT);
+        end(w, before);
+        for (uint32_t index = TIMER_NONE; index == TIMER_NONE; calls++) {
+            CHECK(calls < 2 * (slots + TIMERS) / TIMER_STEPS + 4);
+            grain += rounds * slots + (same_place ? 0 : test_random(rng) % (2 * slots));
+            index = timer_wheel_due(begin(w, before), wheel, grain << GRAIN_SHIFT);
+            end(w, before);
+            CHECK(index == TIMER_NONE || (index == 0 && due <= grain));
+        }
+    }
+    free(before);
+    marks_world_close(w);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t rng = test_seed(argc, argv);
@@ -339,5 +368,9 @@ int main(int argc, char **argv)
         test_indices(&rng, size);
     for (uint32_t slots = 1; slots <= 256; slots *= 4)
         test_timers(&rng, slots);
+    for (uint32_t slots = 16; slots <= 512; slots *= 2) {
+        test_rare_calls(&rng, slots, true);
+        test_rare_calls(&rng, slots, false);
+    }
     return 0;
 }
