@@ -12,6 +12,7 @@ import random
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 import pytest
 from nf_stream import INSIDE, OUTSIDE, TCP, UDP, Input, ipv4, run
@@ -20,49 +21,42 @@ SEEDS = [int(os.environ.get("FTMB_TEST_SEED", "1")) + n for n in range(3)]
 MS = 1_000_000
 MASK = 2**64 - 1
 CHUNK_BYTES, WAYS = 232, 8
-K0, K1 = 0x9FB21C651E98DF25, 0xD6E8FEB86659FD93
 ENCODED, MISSING = 1, 2
+DF = 0x40
 Frame = tuple[bytes, int]  # and the side that it leaves at
 
 
 def mix(x: int) -> int:
     """As native/nf/sets.h has it."""
-    x = x * K1 & MASK
+    x = x * 0xD6E8FEB86659FD93 & MASK
     return (x ^ x >> 32) * 0x9E3779B97F4A7C15 & MASK
 
 
 GEAR = [mix(mix(byte + 1)) for byte in range(256)]
 
 
-def hash_bytes(seed: int, data: bytes) -> int:
-    """As native/core/hash.h has it."""
+def rotate(x: int, bits: int) -> int:
+    return (x << bits | x >> 64 - bits) & MASK
 
-    def mixed(a: int, b: int) -> int:
-        product = (a ^ K0) * (b ^ K1)
-        return product & MASK ^ product >> 64
 
-    def word(at: int) -> int:
-        return int.from_bytes(data[at : at + 8], "little")
-
-    at, left = 0, len(data)
-    h = (seed ^ left * K0) & MASK
-    if left >= 64:
-        lane = [h, h ^ K1, h + K0 & MASK, h - K1 & MASK]
-        for at in range(0, left - 63, 64):
-            for i in range(4):
-                lane[i] = mixed(lane[i] ^ word(at + 16 * i), word(at + 16 * i + 8))
-        at, left = at + 64, left % 64
-        h = mixed(lane[0] ^ lane[1], lane[2] + lane[3] & MASK)
-    while left >= 16:
-        h = mixed(h ^ word(at), word(at + 8))
-        at, left = at + 16, left - 16
-    if len(data) >= 16:
-        low, high = word(len(data) - 16), word(len(data) - 8)
-    elif left >= 8:
-        low, high = word(0), word(len(data) - 8)
-    else:
-        low, high = int.from_bytes(data[at:], "big"), 0
-    return mixed(h ^ low, high ^ len(data))
+@cache
+def siphash(key0: int, key1: int, data: bytes) -> int:
+    """SipHash-2-4, after the paper by Aumasson and Bernstein."""
+    constants = struct.unpack("<4Q", b"uespemosmodnarodarenegylsetybdet")
+    a, b, c, d = (key ^ k for key, k in zip((key0, key1) * 2, constants, strict=True))
+    padded = data + bytes(7 - len(data) % 8) + bytes([len(data) % 256])
+    words = struct.unpack(f"<{len(padded) // 8}Q", padded)
+    for word, rounds in [*((word, 2) for word in words), (0, 4)]:
+        d ^= word
+        c ^= 0 if rounds == 2 else 0xFF
+        for _ in range(rounds):
+            a, c = a + b & MASK, c + d & MASK
+            b, d = rotate(b, 13) ^ a, rotate(d, 16) ^ c
+            a, c = rotate(a, 32) + d & MASK, c + b & MASK
+            b, d = rotate(b, 17) ^ c, rotate(d, 21) ^ a
+            c = rotate(c, 32)
+        a ^= word
+    return a ^ b ^ c ^ d
 
 
 def inet(data: bytes) -> int:
@@ -131,10 +125,16 @@ class End:
     chunks: int
     smallest: int
     tail: int
+    key0: int
+    key1: int
     now: int = 0
     accesses: int = 0
     counts: Counter[str] = field(default_factory=Counter[str])
     sets: dict[int, list[Chunk]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keys of names and of checks, of the one that is given."""
+        self.keys = [siphash(self.key0, self.key1, bytes([n])) for n in range(4)]
 
     def find(self, name: int) -> tuple[list[Chunk], Chunk | None]:
         self.accesses += 1
@@ -144,7 +144,7 @@ class End:
 
     def remember(self, content: bytes) -> int | None:
         """The chunk's name, if it was there."""
-        name = hash_bytes(0, content)
+        name = siphash(*self.keys[:2], content) or 1
         ways, chunk = self.find(name)
         if chunk is not None:
             chunk.used = max(chunk.used, self.now)
@@ -192,11 +192,11 @@ class End:
         count = len(references) // 10
         size = len(packet.payload)
         padding = (size - 12 - len(references) - len(literals)) % 2
-        check = hash_bytes(K1, packet.payload) % 2**32
+        check = siphash(*self.keys[2:], packet.payload) % 2**32
         shim = struct.pack("!BBBBH", ENCODED, count, padding, 0, size)
         shim += packet.checksum + check.to_bytes(4, "little")
         encoded = shim + references + b"\0" * padding + literals
-        if not count or len(encoded) >= size:
+        if not count or len(encoded) >= size or not packet.ip[6] & DF:
             self.counts["passed"] += 1
             return frame, OUTSIDE
         self.counts["shortened"] += 1
@@ -275,6 +275,8 @@ def traffic(rng: random.Random) -> bytes:
         head = ends + struct.pack("!HH", 8 + len(payload), 0)
     frame = ipv4(protocol, 0x0A000001 + rng.randrange(5), 0xC0000201, head + payload)
     packet = Packet.of(frame)
+    if rng.randrange(8):
+        packet.ip = packet.ip[:6] + bytes([DF]) + packet.ip[7:]
     if protocol == UDP and rng.randrange(4):
         packet.l4 = packet.l4[:6] + b"\1\1"  # it has one, which is computed
     return packet.build()
@@ -313,7 +315,14 @@ class Side:
 @pytest.mark.parametrize("capacity", [60, 5000])
 def test_line(seed: int, capacity: int) -> None:
     rng = random.Random(seed)
-    settings = {"capacity": capacity, "chunks": rng.choice([5, 24]), "min_chunk": 64, "tail": 18}
+    settings = {
+        "capacity": capacity,
+        "chunks": rng.choice([5, 24]),
+        "min_chunk": 64,
+        "tail": 18,
+        "key0": rng.randrange(2**63),
+        "key1": rng.randrange(2**63),
+    }
     near, far = (Side(End(*settings.values())) for _ in range(2))
     under_way: list[tuple[bytes, bytes]] = []
     restored = 0

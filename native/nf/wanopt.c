@@ -5,8 +5,9 @@
  * hash of their content says so (longer than `min_chunk`, 232 bytes at most, `chunks` in a packet);
  * both ends keep the chunks that they have seen, of either direction, in a cache. A chunk that is
  * in the cache leaves as its name, a hash of its content; a packet that does not become shorter by
- * that leaves as it is. So nothing ever grows on the line. The last `tail` bytes of a payload are
- * in no chunk: they are often unlike any others (checks, trailers).
+ * that leaves as it is. So does one that may be fragmented (without DF): nobody could decode the
+ * pieces. So nothing ever grows on the line. The last `tail` bytes of a payload are in no chunk:
+ * they are often unlike any others (checks, trailers).
  *
  * An encoded packet keeps its addresses and ports, and has correct lengths and checksums; it is
  * marked by the reserved flag of IPv4, and its payload begins with a shim (wanopt.h). The decoder
@@ -14,6 +15,9 @@
  * restored, or lacks a chunk. Then it is dropped (TCP sends it again), and in its place the names
  * of what lacks go back to the encoder, which forgets these chunks, so that they leave in full the
  * next time. Whatever is restored must agree with a check of the whole payload, by another hash.
+ * Both hashes are keyed (SipHash-2-4, `key0` and `key1`): two users of the line share the cache,
+ * and one who could choose contents of equal names and checks would choose what another gets. The
+ * default keys are public; who does not trust those inside sets others, at both ends alike.
  *
  * Unchanged in both directions pass: other protocols, fragments, other EtherTypes (IPv6 too),
  * packets of more than 1500 bytes, frames with padding, UDP that is shorter than its packet. IPv4
@@ -33,13 +37,15 @@
 
 #include "nf/checksum.h"
 
-enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL };
+enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL, KEY0, KEY1 };
 
 static const struct nf_param params[] = {
     {"capacity", NF_UINT, 16384, 1, 1u << 22, "chunks in the cache"},
     {"chunks", NF_UINT, WANOPT_CHUNKS, 1, WANOPT_CHUNKS, "chunks of a packet, at most"},
     {"min_chunk", NF_UINT, 64, 16, 128, "a chunk has more bytes than this, a power of two"},
     {"tail", NF_UINT, 18, 0, 64, "bytes at a payload's end that are in no chunk"},
+    {"key0", NF_UINT, 0x2b7e151628aed2a6, 0, INT64_MAX, "key of names and checks, the one half"},
+    {"key1", NF_UINT, 0x2bf7158809cf4f3c, 0, INT64_MAX, "the other half; secret, and as there"},
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -73,6 +79,15 @@ static uint64_t offset_of(const struct arena *arena, const void *at)
     return (uint64_t)((const uint8_t *)at - (const uint8_t *)arena);
 }
 
+/* Names and checks need keys of their own: two contents of one name must not have one check too. */
+static void init_keys(struct wanopt *wan, const uint64_t *values)
+{
+    const struct siphash_key key = {{values[KEY0], values[KEY1]}};
+    struct siphash_key *const of[] = {&wan->name_key, &wan->check_key};
+    for (uint8_t n = 0; n < 4; n++)
+        of[n / 2]->half[n % 2] = siphash(&key, &n, 1);
+}
+
 static void *init(struct arena *arena, const uint64_t *values)
 {
     struct wanopt *wan = arena_alloc(arena, 0, sizeof(*wan), CACHE_LINE);
@@ -83,6 +98,7 @@ static void *init(struct arena *arena, const uint64_t *values)
     /* A boundary at one byte of min_chunk, in the mean. */
     wan->shift = 64 - (uint32_t)__builtin_ctz(wan->min);
     wan->tail = (uint32_t)values[TAIL];
+    init_keys(wan, values);
     for (uint64_t b = 0; b < 256; b++)
         wan->gear[b] = sets_mix(sets_mix(b + 1));
     for (uint32_t w = 0; w < arena->workers; w++) {
@@ -171,7 +187,7 @@ static void shorten(struct wanopt_hand *hand, const struct wanopt_payload *paylo
         uint32_t bytes = wanopt_cut(wan, at, (uint32_t)(end - at));
         if (!bytes)
             break;
-        uint64_t name = wanopt_name(at, bytes);
+        uint64_t name = wanopt_name(wan, at, bytes);
         if (wanopt_remember(hand, name, at, bytes)) {
             refer(encoded, name, literals, (uint32_t)(at - literals));
             literals = at + bytes;
@@ -185,8 +201,9 @@ static void shorten(struct wanopt_hand *hand, const struct wanopt_payload *paylo
 
 /* Writes the encoded payload to `out`; its bytes, 0: it would not be shorter. Its length stays odd
  * or even: whoever looks for a trailer at an even place finds it still. */
-static uint32_t written(const struct encoded *encoded, const struct packet_view *view,
-                        const struct wanopt_payload *payload, uint8_t *out)
+static uint32_t written(const struct wanopt *wan, const struct encoded *encoded,
+                        const struct packet_view *view, const struct wanopt_payload *payload,
+                        uint8_t *out)
 {
     uint32_t references = encoded->count * WANOPT_REFERENCE;
     uint32_t before = sizeof(struct wanopt_shim) + references;
@@ -199,7 +216,7 @@ static uint32_t written(const struct encoded *encoded, const struct packet_view 
                                .padding = (uint8_t)padding,
                                .bytes = __builtin_bswap16((uint16_t)payload->bytes),
                                .checksum = packet_load16(view->l4 + wanopt_checksum_at(view)),
-                               .check = wanopt_check(payload->at, payload->bytes)};
+                               .check = wanopt_check(wan, payload->at, payload->bytes)};
     memcpy(out, &shim, sizeof(shim));
     memcpy(out + sizeof(shim), encoded->references, references);
     out[before] = 0;
@@ -214,9 +231,10 @@ static void encode(struct wanopt_hand *hand, struct nf_packet *packet,
     uint8_t content[WANOPT_MTU];
     shorten(hand, payload, &encoded);
     /* A header's checksum of 0xffff would come back as 0, which means the same: such a packet,
-     * which nobody sends who computes as the RFC says, stays as it is. */
-    bool exact = packet_load16(view->ip + 10) != 0xffff;
-    uint32_t bytes = exact ? written(&encoded, view, payload, content) : 0;
+     * which nobody sends who computes as the RFC says, stays as it is. So does one that a router
+     * may fragment: nobody could decode the pieces. */
+    bool whole = packet_load16(view->ip + 10) != 0xffff && (view->ip[6] & WANOPT_DONT_FRAGMENT);
+    uint32_t bytes = whole ? written(hand->wan, &encoded, view, payload, content) : 0;
     if (bytes) {
         hand->worker->counters[WANOPT_BYTES_SAVED] += payload->bytes - bytes;
         wanopt_put(packet, view, payload, content, bytes, true);

@@ -15,8 +15,10 @@
 #include "nf/nf.h"
 #include "nf/packet.h"
 #include "nf/sets.h"
+#include "nf/siphash.h"
 
 #define WANOPT_MARK 0x80u /* of the byte with IPv4's flags: the reserved one */
+#define WANOPT_DONT_FRAGMENT 0x40u
 #define WANOPT_MTU 1500u  /* IPv4 total length, at most, of what is encoded, decoded or learnt */
 #define WANOPT_CHUNKS 24u /* of a packet, at most */
 #define WANOPT_CHUNK_BYTES 232u
@@ -72,6 +74,7 @@ struct wanopt {
     uint32_t min;      /* a chunk is longer than this */
     uint32_t shift;    /* a boundary has zeroes in the hash's bits from this one on */
     uint32_t tail;     /* bytes at a payload's end that are in no chunk */
+    struct siphash_key name_key, check_key;
     uint64_t worker_at[FTMB_MAX_WORKERS];
     uint64_t gear[256]; /* what each byte adds to the rolling hash */
 };
@@ -96,9 +99,9 @@ static inline struct wanopt_worker *wanopt_worker(struct arena *arena, const str
 
 /* Bytes of the first chunk of `bytes`, of which `left` are there; 0: it does not end in there. */
 uint32_t wanopt_cut(const struct wanopt *wan, const uint8_t *bytes, uint32_t left);
-uint64_t wanopt_name(const uint8_t *bytes, uint32_t length);
+uint64_t wanopt_name(const struct wanopt *wan, const uint8_t *bytes, uint32_t length);
 /* Of a whole payload: by another hash than the names. */
-uint32_t wanopt_check(const uint8_t *bytes, uint32_t length);
+uint32_t wanopt_check(const struct wanopt *wan, const uint8_t *bytes, uint32_t length);
 
 /* The cache; each is one write access. */
 /* True: this chunk is there. False: from now on it is. */

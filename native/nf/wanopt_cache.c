@@ -1,5 +1,4 @@
 /* The WAN optimizer's chunks: where they end, what they are called, the cache that they are in. */
-#include "core/hash.h"
 #include "nf/wanopt.h"
 
 uint32_t wanopt_cut(const struct wanopt *wan, const uint8_t *bytes, uint32_t left)
@@ -14,15 +13,15 @@ uint32_t wanopt_cut(const struct wanopt *wan, const uint8_t *bytes, uint32_t lef
     return left >= WANOPT_CHUNK_BYTES ? WANOPT_CHUNK_BYTES : 0;
 }
 
-uint64_t wanopt_name(const uint8_t *bytes, uint32_t length)
+uint64_t wanopt_name(const struct wanopt *wan, const uint8_t *bytes, uint32_t length)
 {
-    uint64_t name = hash_bytes(0, bytes, length);
+    uint64_t name = siphash(&wan->name_key, bytes, length);
     return name ? name : 1;
 }
 
-uint32_t wanopt_check(const uint8_t *bytes, uint32_t length)
+uint32_t wanopt_check(const struct wanopt *wan, const uint8_t *bytes, uint32_t length)
 {
-    return (uint32_t)hash_bytes(HASH_K1, bytes, length);
+    return (uint32_t)siphash(&wan->check_key, bytes, length);
 }
 
 static struct wanopt_chunk *find(struct wanopt_chunk *set, uint64_t name)
@@ -118,7 +117,7 @@ uint32_t wanopt_learn(struct wanopt_hand *hand, const uint8_t *bytes, uint32_t l
         uint32_t chunk = wanopt_cut(hand->wan, bytes, length);
         if (!chunk)
             break;
-        wanopt_remember(hand, wanopt_name(bytes, chunk), bytes, chunk);
+        wanopt_remember(hand, wanopt_name(hand->wan, bytes, chunk), bytes, chunk);
         bytes += chunk;
         length -= chunk;
         count++;
@@ -155,7 +154,7 @@ static bool chunk_sound(const struct wanopt *wan, uint32_t number, const struct 
             return false;
     }
     return at->bytes > wan->min && at->bytes <= WANOPT_CHUNK_BYTES &&
-           wanopt_name(at->content, at->bytes) == at->name &&
+           wanopt_name(wan, at->content, at->bytes) == at->name &&
            sets_pick(&wan->cache, at->name) == number;
 }
 

@@ -129,7 +129,7 @@ static void decode(struct wanopt_hand *hand, struct nf_packet *packet,
         return;
     }
     if (unlikely(!restored.fits || restored.length != restored.room ||
-                 wanopt_check(restored.bytes, restored.length) != shim->check)) {
+                 wanopt_check(hand->wan, restored.bytes, restored.length) != shim->check)) {
         /* A chunk is not what the encoder meant: all that were named are to come again. */
         for (uint32_t n = 0; n < shim->count; n++)
             restored.name[n] = reference_at(payload, n).name;

@@ -15,7 +15,7 @@ extern const struct nf nf_wanopt;
 #define PAYLOAD_BYTES (2 * CONTENT_BYTES + TAIL_BYTES)
 #define HEADERS (ETHERNET_BYTES + IPV4_MIN_BYTES + UDP_BYTES)
 #define SEEN 16u
-enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL };
+enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL, KEY0, KEY1 };
 
 /* What has left outside in this run, and not come back. */
 static struct {
@@ -30,6 +30,8 @@ static void params(uint64_t *out)
     out[CHUNKS] = rng_between(&rng, 1, 6);
     out[MIN_CHUNK] = 16;
     out[TAIL] = TAIL_BYTES;
+    out[KEY0] = rng_below(&rng, UINT32_MAX);
+    out[KEY1] = rng_below(&rng, UINT32_MAX);
 }
 
 /* The payload that a number stands for, which is its tail. */
@@ -60,6 +62,7 @@ static void next_packet(struct packet_in *packet)
     program_frame(packet->bytes, &flow, 0, 0);
     packet->length = HEADERS + PAYLOAD_BYTES;
     write_payload(packet->bytes + HEADERS, rng_next(rng));
+    packet->bytes[ETHERNET_BYTES + 6] = rng_below(rng, 8) ? WANOPT_DONT_FRAGMENT : 0;
     packet_store16(packet->bytes + 16, __builtin_bswap16(HEADERS - ETHERNET_BYTES + PAYLOAD_BYTES));
     packet_store16(packet->bytes + 38, __builtin_bswap16(UDP_BYTES + PAYLOAD_BYTES));
 }
@@ -80,7 +83,7 @@ static bool describes(const struct wanopt *wan, const uint8_t *encoded, uint32_t
         at += before;
         literal += before;
         uint32_t chunk = wanopt_cut(wan, payload + at, PAYLOAD_BYTES - TAIL_BYTES - at);
-        uint64_t name = wanopt_name(payload + at, chunk);
+        uint64_t name = wanopt_name(wan, payload + at, chunk);
         if (!chunk || memcmp(&name, reference + 2, sizeof(name)) != 0)
             return false;
         at += chunk;
@@ -107,6 +110,7 @@ static void processed(struct worker *worker, const struct wire_input *in,
     if (in->head.port == NF_OUTSIDE)
         cover_if(before[ETHERNET_BYTES + 6] & WANOPT_MARK, COVER_WANOPT_RESTORED);
     bool right = marked ? out->port == NF_OUTSIDE &&
+                              before[ETHERNET_BYTES + 6] & WANOPT_DONT_FRAGMENT &&
                               describes(arena_root(worker->ctx.arena), frame + HEADERS,
                                         out->length - HEADERS, payload)
                         : out->length == HEADERS + PAYLOAD_BYTES &&

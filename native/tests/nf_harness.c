@@ -374,6 +374,7 @@ uint32_t frame_build(uint8_t *frame, const struct frame_spec *spec, uint64_t sal
     ip[0] = (uint8_t)(0x40 | (header / 4));
     put16(ip + 2, header + l4);
     put16(ip + 4, (uint32_t)salt & 0xffff);
+    ip[6] = spec->dont_fragment ? 0x40 : 0;
     ip[8] = 64;
     ip[9] = spec->protocol;
     put32(ip + 12, spec->source);

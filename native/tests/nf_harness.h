@@ -80,6 +80,7 @@ struct frame_spec {
     uint8_t tcp_flags;
     uint8_t icmp_type;
     bool no_udp_checksum;
+    bool dont_fragment;
 };
 
 /* Build an Ethernet frame (of HARNESS_FRAME bytes at most); returns its length. The payload's

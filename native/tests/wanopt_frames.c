@@ -14,6 +14,7 @@ static void make_plain(struct wanopt_frame *frame, uint64_t *seed)
                               .destination = 0xc0000201,
                               .source_port = (uint16_t)(1000 + test_random(seed) % 99),
                               .destination_port = 80,
+                              .dont_fragment = true,
                               .payload = (uint16_t)(3 * CONTENT_BYTES + test_random(seed) % 60)};
     for (unsigned i = 0; i < CONTENTS; i++) {
         uint64_t fixed = i;
