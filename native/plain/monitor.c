@@ -91,6 +91,7 @@ static struct flow flow_of(const uint8_t *frame, size_t length)
         return flow;
     flow.kind = (uint16_t)(frame[12] << 8 | frame[13]) | 1;
     struct iphdr ip;
+    uint32_t ports = 0; /* a flow whose address is passed to memcpy() stays in no register */
     size_t room = length - ETHERNET_BYTES;
     if (flow.kind != (IP_TYPE | 1) || room < sizeof(ip))
         return flow;
@@ -103,7 +104,8 @@ static struct flow flow_of(const uint8_t *frame, size_t length)
     size_t header = ip.ihl * 4u;
     int has_ports = ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP;
     if (has_ports && !(ip.frag_off & htons(0x1fff)) && header >= 20 && room >= header + 4)
-        memcpy(&flow.ports, frame + ETHERNET_BYTES + header, sizeof(flow.ports));
+        memcpy(&ports, frame + ETHERNET_BYTES + header, sizeof(ports));
+    flow.ports = ports;
     return flow;
 }
 
