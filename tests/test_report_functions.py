@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,21 +118,36 @@ def test_pairs_of_the_pipeline(root: Path, results: records.Results) -> None:
     assert judged(root, results, "pipeline-three").verdict == claims.FAILS
 
 
+def lost(record: dict[str, Any]) -> None:
+    record["packets"]["lost"] = 1
+
+
+def never(record: dict[str, Any]) -> None:
+    """The kill was not recovered from."""
+    record["recovery"] = None
+
+
+def harmed(results: records.Results, edit: Callable[[dict[str, Any]], None]) -> records.Results:
+    """The same results with one record of `lb` altered."""
+    name = next(t.id for t in results.of("functions") if t.labels["function"] == "lb")
+    path = results.root / "trials" / name / "record.json"
+    text = path.read_text()
+    record = json.loads(text)
+    edit(record)
+    path.write_text(json.dumps(record))
+    altered = records.load(results.root)
+    path.write_text(text)
+    return altered
+
+
 def test_crashes_of_each_function_count(root: Path, results: records.Results) -> None:
     verdict = judged(root, results, "functions")
     assert {part.label for part in verdict.parts} >= {"nat", "monitor", "chain", "lb"}
     assert all(part.value == 100 for part in verdict.parts)
     assert verdict.verdict == claims.OPEN, "too few crashes"
     assert "needs 100 runs" in verdict.reason
-    name = next(t.id for t in results.of("functions") if t.labels["function"] == "lb")
-    path = results.root / "trials" / name / "record.json"
-    text = path.read_text()
-    record = json.loads(text)
-    record["packets"]["lost"] = 1
-    path.write_text(json.dumps(record))
-    harmed = records.load(results.root)
-    path.write_text(text)
-    assert judged(root, harmed, "functions").verdict == claims.FAILS
+    assert judged(root, harmed(results, lost), "functions").verdict == claims.FAILS
+    assert judged(root, harmed(results, never), "functions").verdict == claims.FAILS
 
 
 def test_tables_and_figures(results: records.Results) -> None:

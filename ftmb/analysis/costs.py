@@ -171,10 +171,10 @@ def functions_unharmed(results: Results) -> list[Part]:
     frame = judgeable(results.frame[results.frame["experiment"] == "functions"])
     parts = []
     for nf, trials in frame.groupby("nf") if not frame.empty else []:
-        bad = trials.apply(harmful, axis=1)
-        crashed = trials["failovers"]
-        count, harmed = int(crashed.sum()), int(crashed.clip(lower=1)[bad].sum())
-        share = 100 * (1 - harmed / max(count, harmed, 1))
+        crashed = trials["failovers"].clip(lower=1)
+        bad = trials.apply(harmful, axis=1) | (trials["counted"] & (trials["failovers"] < 1))
+        count, harmed = int(crashed.sum()), int(crashed[bad].sum())
+        share = 100 * (1 - harmed / count)
         note = f"{count - harmed} of {count} crashes"
         parts.append(Part(str(nf), share, "%", None, None, count, note, list(trials["trial"])))
     return parts
