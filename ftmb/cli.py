@@ -12,8 +12,7 @@ from pathlib import Path
 
 import ftmb
 from ftmb.errors import EngineError, FtmbError, Stopped
-
-LOCK_WAIT_S = 900.0
+from ftmb.lock import WAIT_S
 
 
 def _add_site_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     trial.add_argument(
         "--lock-wait",
         type=float,
-        default=LOCK_WAIT_S,
+        default=WAIT_S,
         metavar="SECONDS",
         help="how long to wait for another trial on this machine (default %(default)g; 0: fail)",
     )

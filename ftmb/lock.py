@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ftmb.errors import MachineError
 
+WAIT_S = 900.0  # for another trial
 ENDING_S = 3.0  # for processes of a run that was killed a moment ago
 PREFIX = "ftmb-"
 PID_FILE = "pids.json"

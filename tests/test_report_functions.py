@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from ftmb import experiments, figures, figures_functions, report_functions
+from ftmb import bench, experiments, figures, figures_functions, lock, report_functions
 from ftmb.analysis import claims, costs, records
+from ftmb.errors import MachineError
 
 PACKET_NS, PAL_NS, REPETITIONS = 20.0, 8.0, 12
 
@@ -40,7 +42,10 @@ def made_bench(packet_ns: float, pal_ns: float) -> dict[str, Any]:
             "none_instructions": 300.4, "ftmb_instructions": 350.6,
         }
     )  # fmt: skip
-    return {"version": 1, "kind": "bench_functions", "instructions": "callgrind", "rows": rows}
+    return {
+        "version": 1, "kind": "bench_functions", "instructions": "callgrind", "rows": rows,
+        "versions": synthetic.versions(),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,18 @@ def test_costs_are_judged(root: Path, results: records.Results) -> None:
     write_bench(results.root, made_bench(30, 12))
     for name in ("cost-packet", "cost-pal"):
         assert judged(root, results, name).verdict == claims.FAILS
+    write_bench(results.root, made_bench(PACKET_NS, PAL_NS))
+
+
+@pytest.mark.parametrize("versions", [{"node_sha256": "01"}, None])
+def test_a_bench_of_another_build_is_not_judged(
+    root: Path, results: records.Results, versions: dict[str, Any] | None
+) -> None:
+    made = made_bench(PACKET_NS, PAL_NS) | {"versions": versions}
+    write_bench(results.root, made)
+    verdict = judged(root, results, "cost-pal")
+    assert verdict.verdict == claims.OPEN
+    assert verdict.reason == "the bench is of another build than the records"
     write_bench(results.root, made_bench(PACKET_NS, PAL_NS))
 
 
@@ -164,3 +181,21 @@ def test_tables_and_figures(results: records.Results) -> None:
         data = plot.data(results)
         assert not data.empty, plot.name
         assert "<svg" in figures.render(plot.draw(data)), plot.name
+
+
+def test_a_bench_says_which_build_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And waits for a trial, as a trial does."""
+    program, node = tmp_path / "tests" / "bench", tmp_path / "ftmb-node"
+    program.parent.mkdir()
+    node.write_text('#!/bin/sh\necho \'{"version": "1", "max_workers": 2, "nfs": []}\'\n')
+    program.write_text("#!/bin/sh\necho '{\"rows\": []}'\n")
+    for path in (program, node):
+        path.chmod(0o755)
+    monkeypatch.setenv("FTMB_LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(bench, "WAIT_S", 0)
+    words = [f"--program={program}", f"--out={tmp_path / 'made.json'}"]
+    assert bench.main(words) == 0
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["versions"]["node_sha256"] == hashlib.sha256(node.read_bytes()).hexdigest()
+    with lock.machine_lock(0), pytest.raises(MachineError, match="another trial"):
+        bench.main(words)
