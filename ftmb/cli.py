@@ -1,5 +1,6 @@
 """The `ftmb` command. Exit codes: 0 done, 1 `check-nf` found something, 2 wrong spec or words,
-3 machine, 4 the run failed, 5 a check failed (only with `trial --strict`)."""
+3 machine, 4 the run failed, 5 a check failed (only with `trial --strict`). Those of `status`:
+0 all is protected, 1 something is not, 3 nothing runs."""
 
 from __future__ import annotations
 

@@ -51,14 +51,15 @@ def _open_lock(path: Path) -> int:
 
 
 def holder(path: Path | None = None) -> int | None:
-    """The pid of the trial that holds the lock, 0 if it is held and does not say; None if free."""
+    """The pid of who holds the lock, shared or not, 0 if it is held and does not say; None if
+    free."""
     path = path or lock_path()
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         return int(text) if text.isdigit() else 0
