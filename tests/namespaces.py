@@ -19,15 +19,6 @@ CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
 NAT, FAR_SERVER = "10.77.0.254", "198.18.0.2"
 
 
-def possible() -> bool:
-    """Whether this user may make namespaces."""
-    name = f"ftmb-probe-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
-    if made:
-        _ip("netns", "del", name)
-    return made
-
-
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
@@ -80,3 +71,25 @@ def hosts() -> Iterator[Hosts]:
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+PROBE = """
+import socket
+from ftmb import interface
+interface.check("inside")
+interface.check("outside")
+interface.check_rights()
+socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+"""
+
+
+def missing() -> str | None:
+    """Why there can be no such hosts here, in words; None if there can."""
+    try:
+        with hosts() as made:
+            probe = made.python(made.box, PROBE, stderr=subprocess.PIPE)
+            said = probe.communicate(timeout=60)[1]
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"network namespaces: {error}"
+    last = (said.strip().splitlines() or ["no reason told"])[-1]
+    return f"a middlebox in a network namespace: {last}" if probe.returncode else None
