@@ -46,6 +46,7 @@ bench: build ## what functions and snapshots cost in one process; instructions t
 	    ./bench_flip 20000 5000 monitor 2) > $(CURDIR)/results/bench/flip.txt
 	@$(CURDIR)/results/build/release/tests/bench_cow 20 > $(CURDIR)/results/bench/cow.txt
 	@echo "results/bench: functions.json, flip.txt, cow.txt"
+	@envs/verdicts.sh
 
 sim: build ## SEEDS schedules in the simulator (default 100000), on all cores
 	@$(CURDIR)/results/build/release/sim/ftmb-sim --jobs $$(nproc) --seeds $(or $(SEEDS),100000) \

@@ -21,13 +21,4 @@ done
 snakemake --cores all --config tier="$tier" ${DRY:+--dry-run} -- "${targets[@]}" \
     || fail "the workflow stopped; the failing rule's log is named above"
 [[ -z ${DRY:-} ]] || exit 0
-ftmb report --step analysis --claims config/claims.yaml
-say "verdicts from the records in results/trials; all of the values are in results/analysis"
-python - <<'END'
-import csv
-
-for row in csv.DictReader(open("results/analysis/claims.csv", encoding="utf-8", newline="")):
-    known = row["value"] not in ("", "nan")
-    measured = f"{row['part']} {float(row['value']):.4g} {row['unit']} ".lstrip() if known else ""
-    print(f"{row['id']:<17} {row['verdict']:<16} {measured}{row['reason']}".rstrip())
-END
+envs/verdicts.sh

@@ -1,7 +1,7 @@
 """`ftmb bench`: what the functions cost in one process: times, and instructions where valgrind is.
 
-Runs `bench_functions` and writes what it printed, with the counts and the processor, as one JSON
-file.
+Runs `bench_functions` and writes what it printed, with the counts, the processor and the
+versions, as one JSON file: what is claimed of it holds for the build that it was made with.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftmb.describe import project_root
-from ftmb.environment import cpu_field
+from ftmb.describe import NODE, describe, project_root
+from ftmb.environment import cpu_field, versions
 from ftmb.errors import MachineError
+from ftmb.lock import WAIT_S, machine_lock
 
 PROGRAM = Path("results/build/release/tests/bench_functions")
 OUT = Path("results/bench/functions.json")
@@ -54,8 +55,10 @@ def run(program: Path, piece_ms: int, repetitions: int, count: bool) -> dict[str
     """The bench's rows; of the functions, with instructions."""
     if not program.exists():
         raise MachineError(f"{program} is not built: run `make bench`")
+    node = program.parents[1] / NODE.name  # of the same build
     made: dict[str, Any] = json.loads(_run([str(program), str(piece_ms), str(repetitions)]).stdout)
     made["cpu"] = cpu_field("model name")
+    made["versions"] = versions(describe(node), node).model_dump()
     made["instructions"] = "callgrind" if count and shutil.which("valgrind") else SKIPPED
     for row in made["rows"]:
         if made["instructions"] != SKIPPED and not row["name"].startswith(SWEEP):
@@ -73,7 +76,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--no-count", action="store_true", help="no instructions")
     args = parser.parse_args(words)
-    made = run(args.program, args.piece_ms, args.repetitions, not args.no_count)
+    with machine_lock(WAIT_S):
+        made = run(args.program, args.piece_ms, args.repetitions, not args.no_count)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     print(f"{args.out}: {len(made['rows'])} cases; instructions: {made['instructions']}")

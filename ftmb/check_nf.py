@@ -21,10 +21,11 @@ COMPILE = [
     "gcc", "-std=gnu11", "-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread", "-Wno-tsan",
     "-DINJECT_NOTHING", f"-I{NATIVE}",
 ]  # fmt: skip
-RACES = 66  # the sanitizer's exit code
+RACES = 66  # the sanitizer's exit code, of a race and of a program that it saw crash
 BROKEN = 3  # the driver's: a check of the program's own failed
 
 REPORT = re.compile(r"^WARNING: ThreadSanitizer: (.+?) \(pid=\d+\)\n(.*?)^SUMMARY", re.M | re.S)
+DEATH = re.compile(r"^.*(?:ERROR|FATAL): (.+)$", re.M)
 STACK = re.compile(
     r"^  (?:Previous )?((?:atomic )?(?:read|write)) of size.*\n((?:    #.*\n)+)", re.M | re.I
 )
@@ -90,7 +91,8 @@ def _refused(plain: list[Path], entries: list[str], directory: Path) -> list[str
     )  # fmt: skip
     if done.returncode == 0:
         return []
-    return [line.removeprefix("inject: ") for line in done.stderr.splitlines()]
+    said = [line.removeprefix("inject: ") for line in done.stderr.splitlines()]
+    return said or ["the injection failed"]
 
 
 def _place(frames: str, sources: dict[str, Path]) -> str:
@@ -120,17 +122,23 @@ def findings(output: str, sources: list[Path]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _raced(program: Path, seconds: float, threads: int, words: list[str]) -> tuple[str, str]:
-    """What the run printed, and what the sanitizer and the driver said against it."""
+def _raced(program: Path, seconds: float, threads: int, words: list[str]) -> tuple[int, str, str]:
+    """Exit code; what the run printed, and what the sanitizer and the driver said against it."""
     command: list[str | Path] = [program, str(seconds), str(threads), "1", *words]
     bits = Path("/proc/sys/vm/mmap_rnd_bits")
     if bits.exists() and int(bits.read_text()) > 28:  # else it finds its memory taken
-        command = ["setarch", "-R", *command]
+        fixed = ["setarch", "-R"]
+        if _run(*fixed, "true").returncode:
+            raise MachineError(
+                "the thread sanitizer needs addresses that are not random, and `setarch -R` is "
+                "refused here: run `sysctl vm.mmap_rnd_bits=28` as root"
+            )
+        command = [*fixed, *command]
     done = _run(*command, env={"TSAN_OPTIONS": f"exitcode={RACES}"}, limit_s=seconds + 60)
     if done.returncode not in (0, RACES, BROKEN):
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise SpecError(f"the program did not run to its end: {last}")
-    return done.stdout.strip(), done.stderr
+    return done.returncode, done.stdout.strip(), done.stderr
 
 
 def main(sources: list[Path], words: list[str], threads: int, seconds: float) -> int:
@@ -154,10 +162,15 @@ def main(sources: list[Path], words: list[str], threads: int, seconds: float) ->
             *COMPILE, NATIVE / "check" / "drive.c", *objects.values(), "-o", program, "-pthread",
             f"-Wl,--defsym=checked_nf={nf}",
         )  # fmt: skip
-        ran, said = _raced(program, seconds, threads, words)
-    found = [f"refused: {line}" for line in refused] + findings(said, sources)
-    found += [line for line in said.splitlines() if line.startswith("check ")]
+        code, ran, said = _raced(program, seconds, threads, words)
+    told = findings(said, sources)
+    told += [line for line in said.splitlines() if line.startswith("check ")]
+    found = [f"refused: {line}" for line in refused] + told
     for line in found:
         print(line)
+    if not ran or (code and not told):
+        death = DEATH.search(said)
+        cause = death[1] if death else f"exit code {code}"
+        raise SpecError(f"the program did not run to its end: {cause}")
     print(f"{threads} threads, {ran}: {len(found) or 'nothing'} found")
     return 1 if found else 0

@@ -1,5 +1,6 @@
 """The `ftmb` command. Exit codes: 0 done, 1 `check-nf` found something, 2 wrong spec or words,
-3 machine, 4 the run failed, 5 a check failed (only with `trial --strict`)."""
+3 machine, 4 the run failed, 5 a check failed (only with `trial --strict`). Those of `status`:
+0 all is protected, 1 something is not, 3 nothing runs."""
 
 from __future__ import annotations
 
@@ -12,8 +13,7 @@ from pathlib import Path
 
 import ftmb
 from ftmb.errors import EngineError, FtmbError, Stopped
-
-LOCK_WAIT_S = 900.0
+from ftmb.lock import WAIT_S
 
 
 def _add_site_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     trial.add_argument(
         "--lock-wait",
         type=float,
-        default=LOCK_WAIT_S,
+        default=WAIT_S,
         metavar="SECONDS",
         help="how long to wait for another trial on this machine (default %(default)g; 0: fail)",
     )

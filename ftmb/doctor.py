@@ -196,7 +196,9 @@ def _left_overs() -> Finding:
         return Finding("left over", "missing", names, f"kill {pids}")
     pid = lock.holder()
     if pid is not None:
-        return Finding("left over", "note", f"a trial is running (pid {pid or 'unknown'})")
+        return Finding(
+            "left over", "note", f"a trial or a middlebox is running (pid {pid or 'unknown'})"
+        )
     return Finding("left over", "ok", "nothing of an earlier run")
 
 

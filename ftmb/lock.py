@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ftmb.errors import MachineError
 
+WAIT_S = 900.0  # for another trial
 ENDING_S = 3.0  # for processes of a run that was killed a moment ago
 PREFIX = "ftmb-"
 PID_FILE = "pids.json"
@@ -50,14 +51,15 @@ def _open_lock(path: Path) -> int:
 
 
 def holder(path: Path | None = None) -> int | None:
-    """The pid of the trial that holds the lock, 0 if it is held and does not say; None if free."""
+    """The pid of who holds the lock, shared or not, 0 if it is held and does not say; None if
+    free."""
     path = path or lock_path()
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         return int(text) if text.isdigit() else 0

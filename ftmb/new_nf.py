@@ -26,7 +26,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 KEYWORDS = re.compile(
     r"auto|bool|break|case|char|const|continue|default|do|double|else|enum|extern|false|float|for|"
     r"goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|"
-    r"true|typedef|union|unsigned|void|volatile|while"
+    r"true|typedef|union|unsigned|void|volatile|while|"
+    r"linux|unix"  # macros in the GNU dialect of C
 )
 
 
@@ -82,12 +83,13 @@ def _check_name(root: Path, name: str) -> None:
             "underscores, a letter first, since it becomes a name in C and of files"
         )
     headers = [root / "native/nf/nf.h", *(root / "native/core").glob("*.h")]
+    read = [*headers, TEMPLATES / "nf.c.j2"]  # it has structs of its own
     struct = re.compile(rf"\b(struct|enum) {name}\b")
     poison = (root / "native/nf/nf_poison.h").read_text("utf-8")
     if (
         KEYWORDS.fullmatch(name)
         or re.search(rf"^#pragma GCC poison.* {name}\b", poison, re.MULTILINE)
-        or any(struct.search(path.read_text("utf-8")) for path in headers)
+        or any(struct.search(path.read_text("utf-8")) for path in read)
     ):
         raise SpecError(f"`{name}` means something in C or in FTMB: choose another name")
     taken = [path.format(name) for path in MADE.values() if (root / path.format(name)).exists()]

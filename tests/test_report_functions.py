@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from ftmb import experiments, figures, figures_functions, report_functions
+from ftmb import bench, experiments, figures, figures_functions, lock, report_functions
 from ftmb.analysis import claims, costs, records
+from ftmb.errors import MachineError
 
 PACKET_NS, PAL_NS, REPETITIONS = 20.0, 8.0, 12
 
@@ -39,7 +42,10 @@ def made_bench(packet_ns: float, pal_ns: float) -> dict[str, Any]:
             "none_instructions": 300.4, "ftmb_instructions": 350.6,
         }
     )  # fmt: skip
-    return {"version": 1, "kind": "bench_functions", "instructions": "callgrind", "rows": rows}
+    return {
+        "version": 1, "kind": "bench_functions", "instructions": "callgrind", "rows": rows,
+        "versions": synthetic.versions(),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,18 @@ def test_costs_are_judged(root: Path, results: records.Results) -> None:
     write_bench(results.root, made_bench(PACKET_NS, PAL_NS))
 
 
+@pytest.mark.parametrize("versions", [{"node_sha256": "01"}, None])
+def test_a_bench_of_another_build_is_not_judged(
+    root: Path, results: records.Results, versions: dict[str, Any] | None
+) -> None:
+    made = made_bench(PACKET_NS, PAL_NS) | {"versions": versions}
+    write_bench(results.root, made)
+    verdict = judged(root, results, "cost-pal")
+    assert verdict.verdict == claims.OPEN
+    assert verdict.reason == "the bench is of another build than the records"
+    write_bench(results.root, made_bench(PACKET_NS, PAL_NS))
+
+
 def test_without_a_bench_nothing_is_said(root: Path, results: records.Results) -> None:
     bare = records.Results(Path(), results.trials)
     assert judged(root, bare, "cost-pal").verdict == claims.OPEN
@@ -112,9 +130,36 @@ def test_pairs_of_the_pipeline(root: Path, results: records.Results) -> None:
         else:
             trial.record["throughput_pps"] = 1e6
     one = judged(root, results, "pipeline-one")
+    assert one.verdict == claims.OPEN
+    assert one.reason.startswith("needs 5 CPUs, this machine has 2")
+    for trial in results.trials:
+        trial.record["environment"]["cpu"]["available"] = list(range(5))
+    one = judged(root, results, "pipeline-one")
     assert one.verdict == claims.HOLDS
     assert one.parts[0].value == pytest.approx(0.97)
     assert judged(root, results, "pipeline-three").verdict == claims.FAILS
+
+
+def lost(record: dict[str, Any]) -> None:
+    record["packets"]["lost"] = 1
+
+
+def never(record: dict[str, Any]) -> None:
+    """The kill was not recovered from."""
+    record["recovery"] = None
+
+
+def harmed(results: records.Results, edit: Callable[[dict[str, Any]], None]) -> records.Results:
+    """The same results with one record of `lb` altered."""
+    name = next(t.id for t in results.of("functions") if t.labels["function"] == "lb")
+    path = results.root / "trials" / name / "record.json"
+    text = path.read_text()
+    record = json.loads(text)
+    edit(record)
+    path.write_text(json.dumps(record))
+    altered = records.load(results.root)
+    path.write_text(text)
+    return altered
 
 
 def test_crashes_of_each_function_count(root: Path, results: records.Results) -> None:
@@ -123,15 +168,8 @@ def test_crashes_of_each_function_count(root: Path, results: records.Results) ->
     assert all(part.value == 100 for part in verdict.parts)
     assert verdict.verdict == claims.OPEN, "too few crashes"
     assert "needs 100 runs" in verdict.reason
-    name = next(t.id for t in results.of("functions") if t.labels["function"] == "lb")
-    path = results.root / "trials" / name / "record.json"
-    text = path.read_text()
-    record = json.loads(text)
-    record["packets"]["lost"] = 1
-    path.write_text(json.dumps(record))
-    harmed = records.load(results.root)
-    path.write_text(text)
-    assert judged(root, harmed, "functions").verdict == claims.FAILS
+    assert judged(root, harmed(results, lost), "functions").verdict == claims.FAILS
+    assert judged(root, harmed(results, never), "functions").verdict == claims.FAILS
 
 
 def test_tables_and_figures(results: records.Results) -> None:
@@ -148,3 +186,21 @@ def test_tables_and_figures(results: records.Results) -> None:
         data = plot.data(results)
         assert not data.empty, plot.name
         assert "<svg" in figures.render(plot.draw(data)), plot.name
+
+
+def test_a_bench_says_which_build_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And waits for a trial, as a trial does."""
+    program, node = tmp_path / "tests" / "bench", tmp_path / "ftmb-node"
+    program.parent.mkdir()
+    node.write_text('#!/bin/sh\necho \'{"version": "1", "max_workers": 2, "nfs": []}\'\n')
+    program.write_text("#!/bin/sh\necho '{\"rows\": []}'\n")
+    for path in (program, node):
+        path.chmod(0o755)
+    monkeypatch.setenv("FTMB_LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(bench, "WAIT_S", 0)
+    words = [f"--program={program}", f"--out={tmp_path / 'made.json'}"]
+    assert bench.main(words) == 0
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["versions"]["node_sha256"] == hashlib.sha256(node.read_bytes()).hexdigest()
+    with lock.machine_lock(0), pytest.raises(MachineError, match="another trial"):
+        bench.main(words)

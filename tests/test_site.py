@@ -46,6 +46,29 @@ print(received, digest.hexdigest(), flush=True)
 """
 
 
+ECHO = """
+import socket, sys
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind((sys.argv[1], int(sys.argv[2])))
+print("listening", flush=True)
+while True:
+    listener.sendto(*listener.recvfrom(1 << 16))
+"""
+ASK = """
+import os, socket, sys
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asker.settimeout(1)
+data, answer = os.urandom(4000), b""
+while not answer:  # the NAT asks for a next hop with the first packet on each side
+    asker.sendto(data, (sys.argv[1], int(sys.argv[2])))
+    try:
+        answer = asker.recv(1 << 16)
+    except TimeoutError:
+        pass
+print("the same" if answer == data else "something else")
+"""
+
+
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[namespaces.Hosts]:
     """Three hosts; where the user may not make them, the reason."""
@@ -142,6 +165,22 @@ def test_a_connection_lives_on_while_one_process_after_the_other_is_killed(
     said = (tmp_path / "said").read_text()
     assert said.count("has taken over") == 2
     assert f"{name}: stopped; failovers 2" in said
+
+
+@pytest.mark.parametrize("box", ["nat"], indirect=True)
+def test_datagrams_in_fragments_are_translated(
+    hosts: namespaces.Hosts, box: tuple[str, subprocess.Popen[str]]
+) -> None:
+    """As they are on the wire: nobody puts them together on the way."""
+    words = (namespaces.FAR_SERVER, "9")
+    echo = hosts.python(hosts.server, ECHO, *words, stdout=subprocess.PIPE)
+    try:
+        assert echo.stdout is not None and echo.stdout.readline() == "listening\n"
+        asker = hosts.python(hosts.client, ASK, *words, stdout=subprocess.PIPE)
+        assert asker.communicate(timeout=120)[0] == "the same\n"
+    finally:
+        echo.kill()
+        echo.wait()
 
 
 @pytest.mark.parametrize("box", ["firewall"], indirect=True)

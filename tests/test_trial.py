@@ -16,6 +16,7 @@ import pytest
 from conftest import CRASH, FAKE, SPEC, Run, one_line, running
 
 from ftmb import events, filling, fleet, lock, record
+from ftmb.errors import MachineError
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -294,6 +295,14 @@ def test_a_held_lock_names_its_holder(run: Run, tmp_path: Path) -> None:
         code, result, err = run(SPEC)
     assert (code, result) == (3, None)
     assert "another trial is running on this machine (pid 4711" in one_line(err)
+    assert lock.holder() is None
+
+
+def test_a_middlebox_holds_the_lock(alone: None) -> None:
+    with lock.machine_lock(0, shared=True), lock.machine_lock(0, shared=True):
+        assert lock.holder() == os.getpid()
+        with pytest.raises(MachineError, match=f"pid {os.getpid()} holds"), lock.machine_lock(0):
+            pass
     assert lock.holder() is None
 
 

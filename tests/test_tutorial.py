@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, gone
 from test_tidy import project_files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # it builds, on any machine
 
 BLOCK = re.compile(r"^```(sh|c|text)(?: ([^\n]+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BUILD = Path("results/build/release")
@@ -31,7 +31,7 @@ def run(tree: Path, *words: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     return done.returncode, done.stdout

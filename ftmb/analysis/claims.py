@@ -97,8 +97,11 @@ def judge(claim: Claim, results: Results) -> Verdict:
     parts = METRICS[claim.metric](results)
     if not parts:
         return Verdict(claim, OPEN, [], f"no valid record to judge it by{_left_out(results)}")
-    if len({build["node_sha256"] for build in builds(results)}) > 1:
+    made = {build["node_sha256"] for build in builds(results)}
+    if len(made) > 1:
         return Verdict(claim, OPEN, parts, "the records come from different builds")
+    if made and any(part.build not in (None, *made) for part in parts):
+        return Verdict(claim, OPEN, parts, "the bench is of another build than the records")
     lacking = _lacking(claim, results, parts)
     if lacking:
         return Verdict(claim, OPEN, parts, lacking)
@@ -150,11 +153,11 @@ def _noisy(claim: Claim, part: Part) -> str:
 
 def _lacking(claim: Claim, results: Results, parts: list[Part]) -> str:
     """What this machine or this session lacks to judge the claim; empty if nothing."""
-    cpus = min(_cpus(trial.record) for trial in results.trials)
     wanted = claim.needs.get("cpus", 0)
-    if cpus < wanted:
+    fewer = [cpus for trial in results.trials if (cpus := _cpus(trial.record)) < wanted]
+    if fewer:
         why = claim.needs.get("why", "")
-        return f"needs {wanted} CPUs, this machine has {cpus}{': ' + why if why else ''}"
+        return f"needs {wanted} CPUs, this machine has {min(fewer)}{': ' + why if why else ''}"
     # A violation that was counted decides, however little there is. A figure that varies from run
     # to run, which is one with an interval, needs its runs for either verdict.
     if any(part.low is None and _part(claim, part) == FAILS for part in parts):

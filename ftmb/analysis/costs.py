@@ -8,7 +8,7 @@ none of its accesses is logged, and of each PAL more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,12 @@ def bench(results: Results) -> dict[str, Any] | None:
     if (made.get("version"), made.get("kind")) != (1, "bench_functions"):
         raise RecordError(f"{path} is not `kind: bench_functions`, version 1; make it again")
     return made
+
+
+def build(results: Results) -> str:
+    """Hash of the data plane that `make bench` was run with."""
+    versions = (bench(results) or {}).get("versions") or {}
+    return str(versions.get("node_sha256", "not known"))
 
 
 def rows(results: Results) -> pd.DataFrame:
@@ -105,20 +111,22 @@ def _estimate(value: float, resampled: NDArray[np.float64], n: int) -> stats.Est
     return stats.Estimate(float(value), float(low), float(high), n)
 
 
-def _part(fit: Fit, estimate: stats.Estimate) -> Part:
-    return Part(fit.words, estimate.value, "ns", estimate.low, estimate.high, estimate.n)
+def _parts(results: Results, measured: Callable[[Fit], stats.Estimate]) -> list[Part]:
+    found = [(fit.words, measured(fit)) for fit in fits(results)]
+    made = build(results)
+    return [Part(words, e.value, "ns", e.low, e.high, e.n, build=made) for words, e in found]
 
 
 @metric
 def cost_of_packet(results: Results) -> list[Part]:
     """Nanoseconds that FTMB adds to a packet without an access, in the bench."""
-    return [_part(fit, fit.packet) for fit in fits(results)]
+    return _parts(results, lambda fit: fit.packet)
 
 
 @metric
 def cost_of_pal(results: Results) -> list[Part]:
     """Nanoseconds that each PAL adds, in the bench."""
-    return [_part(fit, fit.pal) for fit in fits(results)]
+    return _parts(results, lambda fit: fit.pal)
 
 
 def pipeline(results: Results) -> pd.DataFrame:
@@ -171,10 +179,10 @@ def functions_unharmed(results: Results) -> list[Part]:
     frame = judgeable(results.frame[results.frame["experiment"] == "functions"])
     parts = []
     for nf, trials in frame.groupby("nf") if not frame.empty else []:
-        bad = trials.apply(harmful, axis=1)
-        crashed = trials["failovers"]
-        count, harmed = int(crashed.sum()), int(crashed.clip(lower=1)[bad].sum())
-        share = 100 * (1 - harmed / max(count, harmed, 1))
+        crashed = trials["failovers"].clip(lower=1)
+        bad = trials.apply(harmful, axis=1) | (trials["counted"] & (trials["failovers"] < 1))
+        count, harmed = int(crashed.sum()), int(crashed[bad].sum())
+        share = 100 * (1 - harmed / count)
         note = f"{count - harmed} of {count} crashes"
         parts.append(Part(str(nf), share, "%", None, None, count, note, list(trials["trial"])))
     return parts

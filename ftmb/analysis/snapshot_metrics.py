@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ftmb.analysis import stats
+from ftmb.analysis import costs, stats
 from ftmb.analysis.metrics import Part, metric
 from ftmb.analysis.records import Results, Trial
 
@@ -143,13 +143,15 @@ def cow_cost(results: Results) -> list[Part]:
 def flip_wait(results: Results) -> list[Part]:
     """How long a worker waits when an epoch is flipped, p99.9, in the bench (microseconds)."""
     parts = []
+    made = costs.build(results)  # `make bench` makes both
     for line in results.benches.get("flip", []):
         if not line.startswith("{"):
             continue
         told = json.loads(line)
         label = f"{told['nf']}, {told['megabytes']} MB"
         note = f"longest {told['wait_max_ns'] / 1e3:.1f} µs"
-        parts.append(Part(label, told["wait_p999_ns"] / 1e3, "µs", n=told["flips"], note=note))
+        value = told["wait_p999_ns"] / 1e3
+        parts.append(Part(label, value, "µs", n=told["flips"], note=note, build=made))
     return parts
 
 

@@ -167,11 +167,11 @@ int io_open_interface(const char *name, const char *interface, struct rte_mempoo
         return rc;
     if (if_nametoindex(interface) == 0)
         return complain(errno, interface, "no such network interface");
-    snprintf(device, sizeof(device), "net_af_packet_%s", name);
-    /* A frame of the kernel's ring holds the largest Ethernet frame and its own head. */
-    snprintf(arguments, sizeof(arguments),
-             "iface=%s,qpairs=1,blocksz=65536,framesz=2048,framecnt=1024,qdisc_bypass=1",
-             interface);
+    snprintf(device, sizeof(device), "net_pcap_%s", name);
+    /* Two handles: one hears what comes in, and nothing that leaves; the other sends. Not
+     * net_af_packet: it has the kernel put fragments together, hears what this machine sends, and
+     * turns promiscuous mode off. */
+    snprintf(arguments, sizeof(arguments), "rx_iface_in=%s,tx_iface=%s", interface, interface);
     return open_device(device, arguments, name, 1, rx_pool, port);
 }
 

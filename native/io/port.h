@@ -71,8 +71,8 @@ int io_open_client(const char *name, const char *path, unsigned queues, struct r
  * q, and back. Frames pass by reference, so no pool is needed. */
 int io_open_ring(const char *name, unsigned queues, uint16_t ports[2]);
 
-/* A network interface of this machine (net_af_packet), one queue pair. Needs CAP_NET_RAW. What
- * leaves here is not received here again; so only one process may open an interface. */
+/* A network interface of this machine (net_pcap), one queue pair, promiscuous. Needs CAP_NET_RAW.
+ * What leaves there, from here or from elsewhere on this machine, is not received. */
 int io_open_interface(const char *name, const char *interface, struct rte_mempool *rx_pool,
                       uint16_t *port);
 

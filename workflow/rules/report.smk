@@ -24,6 +24,8 @@ rule analysis:
     input:
         plan="results/plan.json",
         claims=config["claims"],
+        # As far as they were made: nothing else may run beside them, so no rule makes them.
+        benches=sorted(map(str, Path("results/bench").glob("*.*"))),
         records=expand("results/trials/{trial}/record.json", trial=TRIALS),
         reliability=expand(
             "results/reliability/{kind}.json", kind=["sim", "plants", "model"]
