@@ -24,7 +24,7 @@
 #define IO_HEADROOM 128
 #define IO_FRAME_MAX 2048
 /* How long io_open_client() waits for the other end's socket. */
-#define IO_CONNECT_TIMEOUT_MS 10000
+#define IO_CONNECT_TIMEOUT_MS 30000
 
 struct io_lane {
     uint16_t port, queue;
