@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 MODEL = Path(__file__).resolve().parent.parent / "native" / "model"
 sys.path.insert(0, str(MODEL))
@@ -35,6 +36,13 @@ def test_models_hold_and_broken_variants_are_found(tmp_path: Path) -> None:
     assert [r["name"] for r in found["reached"] if not r["found"]] == []
     counts = [len(found[key]) for key in ("models", "plants", "reached")]
     assert counts == [len(suite.MODELS), len(suite.PLANTS), len(suite.REACHES)]
+
+
+def test_the_workflow_asks_for_checks_that_there_are(root: Path) -> None:
+    text = (root / "config" / "config.yaml").read_text(encoding="utf-8")
+    known = {check.name for check in (*suite.MODELS, *suite.PLANTS, *suite.REACHES)}
+    for tier, names in yaml.safe_load(text)["model_checks"].items():
+        assert set(names) <= known, tier
 
 
 def test_checks_have_their_own_names() -> None:
