@@ -36,7 +36,12 @@ PACKAGES = (
     "meson",
     "ninja",
 )
-LIBRARIES = {"libdpdk": "libdpdk-dev", "jansson": "libjansson-dev", "libpcap": "libpcap-dev"}
+LIBRARIES = {
+    "libdpdk": "libdpdk-dev",
+    "jansson": "libjansson-dev",
+    "libpcap": "libpcap-dev",
+    "libhs": "libhyperscan-dev",
+}
 # Loggers, master and backup: packet buffers, both logs at the defaults, arena and two copies.
 NEEDED_MB = 3 * MEMORY_MB + 1024
 # Both logs at the defaults, and a base for each replica.

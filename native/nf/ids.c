@@ -38,22 +38,6 @@
  * half-open one once; a source scans if its bitmaps, which hold what was counted, say so. */
 #include "nf/ids.h"
 
-enum {
-    DROP,
-    RULES,
-    SCAN_PORTS,
-    SCAN_HOSTS,
-    WINDOW_MS,
-    HALF_OPEN,
-    ROWS,
-    COLUMNS,
-    SOURCES,
-    CAPACITY,
-    UDP_MS,
-    TRANSITORY_MS,
-    TCP_MS
-};
-
 #define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
 
@@ -76,12 +60,12 @@ static const struct nf_param params[] = {
 
 static uint32_t rows_of(const uint64_t *values)
 {
-    return values[HALF_OPEN] ? (uint32_t)values[ROWS] : 0;
+    return values[IDS_PARAM_HALF_OPEN] ? (uint32_t)values[IDS_PARAM_ROWS] : 0;
 }
 
 static uint32_t row_bytes_of(const uint64_t *values)
 {
-    return (uint32_t)align_up(values[COLUMNS] * sizeof(uint32_t), ARENA_LINE);
+    return (uint32_t)align_up(values[IDS_PARAM_COLUMNS] * sizeof(uint32_t), ARENA_LINE);
 }
 
 static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out, char *why)
@@ -91,10 +75,12 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
     (void)why;
     *out = (struct nf_needs){
         .shared_bytes = sizeof(struct ids) + (uint64_t)rows * row_bytes_of(values) +
-                        2 * ARENA_LINE + sets_bytes(values[CAPACITY], sizeof(struct ids_flow)) +
-                        sets_bytes(values[SOURCES], sizeof(struct ids_source)),
+                        2 * ARENA_LINE +
+                        sets_bytes(values[IDS_PARAM_CAPACITY], sizeof(struct ids_flow)) +
+                        sets_bytes(values[IDS_PARAM_SOURCES], sizeof(struct ids_source)),
         .worker_bytes = sizeof(struct ids_worker) + CACHE_LINE,
-        .variables = sets_for(values[CAPACITY]) + sets_for(values[SOURCES]) + rows,
+        .variables =
+            sets_for(values[IDS_PARAM_CAPACITY]) + sets_for(values[IDS_PARAM_SOURCES]) + rows,
         .max_pals = (1 + SETS_SWEEP) * (1 + rows) + 1,
         .max_outputs = 1,
     };
@@ -108,23 +94,24 @@ static uint64_t offset_of(const struct arena *arena, const void *at)
 
 static void init_times(struct ids *ids, const uint64_t *values, uint32_t workers)
 {
-    const uint64_t timeouts[IDS_STATES] = {values[UDP_MS], values[TRANSITORY_MS], values[TCP_MS],
-                                           values[TRANSITORY_MS]};
+    const uint64_t timeouts[IDS_STATES] = {
+        values[IDS_PARAM_UDP_MS], values[IDS_PARAM_TRANSITORY_MS], values[IDS_PARAM_TCP_MS],
+        values[IDS_PARAM_TRANSITORY_MS]};
     uint64_t shortest = UINT64_MAX;
     for (unsigned s = 0; s < IDS_STATES; s++) {
         ids->expire_ns[s] = timeouts[s] * NS_PER_MS;
         shortest = u64_min(shortest, ids->expire_ns[s]);
     }
     ids->sweep_ns = sets_pace(&ids->flows, workers, shortest / 8);
-    ids->window_ns = values[WINDOW_MS] * NS_PER_MS;
+    ids->window_ns = values[IDS_PARAM_WINDOW_MS] * NS_PER_MS;
 }
 
 static void *init(struct arena *arena, const uint64_t *values)
 {
     struct ids *ids = arena_alloc(arena, 0, sizeof(*ids), CACHE_LINE);
     if (!ids || !match_open(arena->workers) ||
-        !sets_init(&ids->flows, arena, values[CAPACITY], sizeof(struct ids_flow)) ||
-        !sets_init(&ids->sources, arena, values[SOURCES], sizeof(struct ids_source)))
+        !sets_init(&ids->flows, arena, values[IDS_PARAM_CAPACITY], sizeof(struct ids_flow)) ||
+        !sets_init(&ids->sources, arena, values[IDS_PARAM_SOURCES], sizeof(struct ids_source)))
         return NULL;
     ids->rows = rows_of(values);
     ids->row_bytes = row_bytes_of(values);
@@ -132,12 +119,12 @@ static void *init(struct arena *arena, const uint64_t *values)
     if (!rows)
         return NULL;
     ids->rows_at = offset_of(arena, rows);
-    ids->columns = (uint32_t)values[COLUMNS];
-    ids->half_open = (uint32_t)values[HALF_OPEN];
-    ids->rules = (uint32_t)values[RULES];
-    ids->ports_limit = ids_bits_of(values[SCAN_PORTS]);
-    ids->hosts_limit = ids_bits_of(values[SCAN_HOSTS]);
-    ids->drop = values[DROP] != 0;
+    ids->columns = (uint32_t)values[IDS_PARAM_COLUMNS];
+    ids->half_open = (uint32_t)values[IDS_PARAM_HALF_OPEN];
+    ids->rules = (uint32_t)values[IDS_PARAM_RULES];
+    ids->ports_limit = ids_bits_of(values[IDS_PARAM_SCAN_PORTS]);
+    ids->hosts_limit = ids_bits_of(values[IDS_PARAM_SCAN_HOSTS]);
+    ids->drop = values[IDS_PARAM_DROP] != 0;
     init_times(ids, values, arena->workers);
     for (uint32_t w = 0; w < arena->workers; w++) {
         struct ids_worker *worker = arena_alloc(arena, 1 + w, sizeof(*worker), CACHE_LINE);

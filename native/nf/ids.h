@@ -36,6 +36,23 @@ enum ids_counter {
     IDS_COUNTERS
 };
 
+/* Places of its parameters; who runs it without a spec needs them too. */
+enum ids_param {
+    IDS_PARAM_DROP,
+    IDS_PARAM_RULES,
+    IDS_PARAM_SCAN_PORTS,
+    IDS_PARAM_SCAN_HOSTS,
+    IDS_PARAM_WINDOW_MS,
+    IDS_PARAM_HALF_OPEN,
+    IDS_PARAM_ROWS,
+    IDS_PARAM_COLUMNS,
+    IDS_PARAM_SOURCES,
+    IDS_PARAM_CAPACITY,
+    IDS_PARAM_UDP_MS,
+    IDS_PARAM_TRANSITORY_MS,
+    IDS_PARAM_TCP_MS,
+};
+
 struct ids_key {
     uint64_t addresses; /* inside << 32 | outside, as on the wire */
     uint64_t rest;      /* 1 << 48 | protocol << 32 | ports; 0: no flow */

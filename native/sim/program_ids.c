@@ -14,21 +14,6 @@ extern const struct nf nf_ids;
 #define CLIENT 0x0a000001u
 #define SERVER 0xc0000201u
 #define TIMEOUT_MS 1u
-enum {
-    DROP,
-    RULES,
-    SCAN_PORTS,
-    SCAN_HOSTS,
-    WINDOW_MS,
-    HALF_OPEN,
-    ROWS,
-    COLUMNS,
-    SOURCES,
-    CAPACITY,
-    UDP_MS,
-    TRANSITORY_MS,
-    TCP_MS
-};
 enum { NOTHING, FIRST, SECOND, PARTS };
 enum { SEEN = 1, HALF_SEEN, MATCHED };
 
@@ -40,15 +25,17 @@ static void params(uint64_t *out)
     struct rng rng = rng_stream(sim.config.seed, 12);
     for (unsigned i = 0; nf_ids.params[i].name; i++)
         out[i] = nf_ids.params[i].value;
-    out[DROP] = rng_below(&rng, 2);
-    out[SCAN_PORTS] = rng_between(&rng, 0, 3);
-    out[SCAN_HOSTS] = rng_between(&rng, 0, 3);
-    out[HALF_OPEN] = rng_below(&rng, 6);
-    out[ROWS] = rng_between(&rng, 1, IDS_MAX_ROWS);
-    out[COLUMNS] = rng_between(&rng, 1, 8);
-    out[SOURCES] = rng_between(&rng, 1, 6);
-    out[CAPACITY] = 30; /* room for all: without an entry a pattern is not found if it is split */
-    out[WINDOW_MS] = out[UDP_MS] = out[TRANSITORY_MS] = out[TCP_MS] = TIMEOUT_MS;
+    out[IDS_PARAM_DROP] = rng_below(&rng, 2);
+    out[IDS_PARAM_SCAN_PORTS] = rng_between(&rng, 0, 3);
+    out[IDS_PARAM_SCAN_HOSTS] = rng_between(&rng, 0, 3);
+    out[IDS_PARAM_HALF_OPEN] = rng_below(&rng, 6);
+    out[IDS_PARAM_ROWS] = rng_between(&rng, 1, IDS_MAX_ROWS);
+    out[IDS_PARAM_COLUMNS] = rng_between(&rng, 1, 8);
+    out[IDS_PARAM_SOURCES] = rng_between(&rng, 1, 6);
+    out[IDS_PARAM_CAPACITY] =
+        30; /* room for all: without an entry a pattern is not found if it is split */
+    out[IDS_PARAM_WINDOW_MS] = out[IDS_PARAM_UDP_MS] = out[IDS_PARAM_TRANSITORY_MS] =
+        out[IDS_PARAM_TCP_MS] = TIMEOUT_MS;
 }
 
 static void next_packet(struct packet_in *packet)
@@ -98,7 +85,7 @@ static void processed(struct worker *worker, const struct wire_input *in,
 {
     struct program_ghost *ghost = worker->proc->program;
     const uint8_t *frame = (const uint8_t *)(in + 1), *ip = frame + ETHERNET_BYTES;
-    if (in->head.type == WIRE_TICK || ip[9] != PROTOCOL_UDP || !sim.params[DROP])
+    if (in->head.type == WIRE_TICK || ip[9] != PROTOCOL_UDP || !sim.params[IDS_PARAM_DROP])
         return;
     uint64_t key = (uint64_t)packet_load16(ip + IPV4_MIN_BYTES) << 32 | packet_load32(ip + 12),
              was = SEEN;
