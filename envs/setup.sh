@@ -10,7 +10,7 @@ source "$(dirname "$0")/common.sh"
 missing_debian_packages() {
     local name rest
     while read -r name rest; do
-        [[ -z $name || $name == \#* ]] && continue
+        [[ -z $name || $name == [#?]* ]] && continue
         [[ $(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) == installed ]] \
             || echo "$name"
     done <envs/debian.txt

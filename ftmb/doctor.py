@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ftmb import environment, lock
 from ftmb.describe import describe, node_path
+from ftmb.endpoints.programs import PROGRAMS
 from ftmb.errors import FtmbError
 from ftmb.node import MEMORY_MB, available_cpus
 
@@ -193,6 +194,21 @@ def _optional(name: str, programs: tuple[str, ...], why: str, remedy: str) -> Fi
     return Finding(name, "note", f"not installed; {why}", remedy)
 
 
+def _endpoints() -> list[Finding]:
+    """The programs that stand at the ends of a middlebox in `ftmb endpoints`."""
+    return [
+        _optional(
+            program,
+            (program, f"/usr/sbin/{program}"),
+            f"`ftmb endpoints` with {kind} needs it",
+            f"sudo apt-get install {package}",
+        )
+        for kind, wanted in PROGRAMS.items()
+        for program, package in wanted.items()
+        if kind != "download"  # nginx, as for pages
+    ]
+
+
 def _left_overs() -> Finding:
     found = lock.left_overs()
     if found:
@@ -227,9 +243,10 @@ def examine() -> list[Finding]:
         _optional(
             "network namespaces",
             ("ip", "/usr/sbin/ip", "/sbin/ip"),
-            "needed only to make a capture anew",
+            "needed for real endpoints, and to make a capture anew",
             "sudo apt-get install iproute2",
         ),
+        *_endpoints(),
         _optional(
             "chromium",
             ("chromium", "chromium-browser", "google-chrome"),

@@ -198,6 +198,7 @@ def embed(svg: str, name: str, title: str) -> str:
 def plots() -> dict[str, Plot]:
     """All figures by name, in the order of the page."""
     from ftmb import (
+        figures_endpoints,
         figures_engines,
         figures_functions,
         figures_latency,
@@ -214,6 +215,7 @@ def plots() -> dict[str, Plot]:
         *figures_recovery.PLOTS,
         *figures_periods.PLOTS,
         *figures_functions.PLOTS,
+        *figures_endpoints.PLOTS,
         *figures_machine.PLOTS,
     ]
     return {plot.name: plot for plot in every}

@@ -20,6 +20,7 @@ from ftmb.analysis.metrics import (
     values,
 )
 from ftmb.analysis.records import PHASES, Results, Trial, builds
+from ftmb.report_endpoints import TABLES as ENDPOINTS
 from ftmb.report_functions import TABLES as FUNCTIONS
 from ftmb.report_layout import MISSING, Table, number
 from ftmb.report_reliability import TABLES as RELIABILITY
@@ -269,6 +270,7 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "floor": floor,
     "noise": noise,
     "environment": environment,
+    **ENDPOINTS,
     **RELIABILITY,
     **SNAPSHOTS,
     **FUNCTIONS,

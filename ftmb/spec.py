@@ -346,21 +346,26 @@ def parse(tree: Any, where: str = "spec") -> TrialSpec:
         raise SpecError(f"{where}: {_one_line(error)}") from None
 
 
-def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
-    """Read SPEC.yaml, apply `--set key=value` assignments in order, check. Raises SpecError."""
+def tree(path: Path, assignments: list[str] | None = None) -> Any:
+    """Read SPEC.yaml, apply `--set key=value` assignments in order. Raises SpecError."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{path}: cannot read the spec: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}: the spec is not text (UTF-8)") from None
-    tree = _parse_yaml(text, str(path))
-    if tree is None:
-        tree = {}
-    if isinstance(tree, dict):
+    found = _parse_yaml(text, str(path))
+    if found is None:
+        found = {}
+    if isinstance(found, dict):
         for assignment in assignments or []:
-            _set_key(tree, assignment)
-    return parse(tree, str(path))
+            _set_key(found, assignment)
+    return found
+
+
+def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
+    """Read SPEC.yaml with its `--set` assignments, and check it. Raises SpecError."""
+    return parse(tree(path, assignments), str(path))
 
 
 # Models behind a key that is a list or may be null: their keys are listed all the same.
