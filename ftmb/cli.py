@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     # Its own module parses its words; the entry here is for `ftmb --help`.
     commands.add_parser("report", help="analysis, figures and results/report.html", add_help=False)
     commands.add_parser("bench", help="what the functions cost in one process", add_help=False)
+    commands.add_parser("peers", help="crashes beside conntrackd and keepalived", add_help=False)
     return parser
 
 
@@ -174,6 +175,9 @@ def _dispatch(words: list[str]) -> int:
     if words and words[0] == "bench":
         bench = importlib.import_module("ftmb.bench")
         return int(bench.main(words[1:]))
+    if words and words[0] == "peers":
+        peers = importlib.import_module("ftmb.peers.run")
+        return int(peers.main(words[1:]))
     parser = _parser()
     options = parser.parse_args(words)
     if options.command == "trial":
