@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--seconds", type=float, default=1.0, help="default %(default)g")
 
     schema = commands.add_parser("schema", help="print the JSON Schema of a record or a spec")
-    schema.add_argument("which", choices=("record", "trial"))
+    schema.add_argument("which", choices=("record", "trial", "peers", "peers-record"))
 
     new_nf = commands.add_parser("new-nf", help="begin a network function that works, with a test")
     new_nf.add_argument("name", metavar="NAME", help="small letters, digits and underscores")
@@ -204,6 +204,11 @@ def _dispatch(words: list[str]) -> int:
 
         words = options.assignments
         return check_nf.main(options.sources, words, options.threads, options.seconds)
+    if options.which.startswith("peers"):
+        from ftmb.peers import record as peers
+
+        print(peers.schema(options.which), end="")
+        return 0
     from ftmb import record
 
     print(record.schema(options.which), end="")

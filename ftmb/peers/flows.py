@@ -6,6 +6,7 @@ import json
 import queue
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def program() -> Path:
 class Talker:
     """A program that is told lines and answers with lines."""
 
-    def __init__(self, host: Host, command: list[str | Path], name: str) -> None:
+    def __init__(self, host: Host, command: Sequence[str | Path], name: str) -> None:
         """Started, and ready."""
         self.name = name
         self._process = host.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -91,7 +92,7 @@ class Relay:
 
     def __init__(self, host: Host, delay_ms: float) -> None:
         """Frames pass from now on."""
-        words = [program(), "relay", "left", "right", str(round(delay_ms * 1000))]
+        words: list[str | Path] = [program(), "relay", "left", "right", str(round(delay_ms * 1000))]
         self._talker = Talker(host, words, "the relay")
 
     def close(self) -> None:
@@ -112,7 +113,7 @@ class Traffic:
         self.spec, self._run = spec, run
         flows = program()
         self._server = Talker(server, [flows, "server", places.SERVER, run], "the server")
-        words = [flows, "client", "eth0", places.FIRST_FLOW, places.SERVER, run]
+        words: list[str | Path] = [flows, "client", "eth0", places.FIRST_FLOW, places.SERVER, run]
         self._client = Talker(client, words, "the client")
         self.scheduler = self._client.scheduler
         self._echo = Talker(server, tcp.command("server", places.SERVER), "the TCP server")

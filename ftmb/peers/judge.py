@@ -1,8 +1,8 @@
 """What a crash did, from what client and server saw: pure functions of arrays.
 
 *Externalised*: the server had received a packet of the flow, so its translated address was known
-outside. *Lost*: when the flow sends again after the takeover, the server sees it come from elsewhere.
-*Misdelivered*: a reply to an address that the server saw, which reaches another flow.
+outside. *Lost*: when the flow sends again after the takeover, the server sees it come from
+elsewhere. *Misdelivered*: a reply to an address that the server saw, which reaches another flow.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def floor(at_ns: NDArray[np.uint64], begin_ns: int) -> float:
     return float(np.diff(quiet).max()) / 1e6 if len(quiet) > 1 else 0.0
 
 
-def stream(
-    at_ns: NDArray[np.uint64], begin_ns: int, done_ns: int, end_ns: int, sent: int
-) -> Gap:
+def stream(at_ns: NDArray[np.uint64], begin_ns: int, done_ns: int, end_ns: int, sent: int) -> Gap:
     """A stream of probes, judged. sent: how many there were in all."""
     silence, restored = gap(at_ns, begin_ns, done_ns, end_ns)
     return Gap(ms=silence, restored=restored, lost=max(0, sent - len(at_ns)),

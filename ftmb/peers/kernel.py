@@ -165,8 +165,9 @@ class KernelPair:
     def filled(self) -> None:
         """Until the backup has what is there before the traffic begins."""
         if self.daemons:
-            wait_until(lambda: self.daemons[1].external() >= self.spec.table,
-                       f"conntrackd has not brought {self.spec.table} entries over", 120)  # fmt: skip
+            table = self.spec.table
+            what = f"conntrackd has not brought {table} entries over"
+            wait_until(lambda: self.daemons[1].external() >= table, what, 120)
 
     def crash(self) -> Crash:
         """Cut the master's cables, take over in this arm's order."""

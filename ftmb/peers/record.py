@@ -82,7 +82,7 @@ class PeersRecord(Model):
 
 
 def _daemons() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for name in PACKAGES:
         try:
             answer = subprocess.run(
@@ -97,7 +97,7 @@ def _daemons() -> dict[str, str]:
 
 
 def begin(spec: PeersSpec, flows: Path) -> PeersRecord:
-    """A record without crashes: machine, versions, spec. Before the first: hashing would be noise."""
+    """A record without crashes: machine, versions, spec. Made first: hashing would be noise."""
     most = environment.read_text("/proc/sys/net/netfilter/nf_conntrack_max")
     return PeersRecord(
         version=1,

@@ -14,7 +14,7 @@ from ftmb.errors import MachineError, TrialError
 from ftmb.lock import RuntimeDir, machine_lock, refuse_left_overs
 from ftmb.peers import judge, kernel, record, spec
 from ftmb.peers.flows import Traffic, program
-from ftmb.peers.kernel import Crash, KernelPair, Keepalived
+from ftmb.peers.kernel import Crash, Keepalived, KernelPair
 from ftmb.peers.ours import Ours
 from ftmb.peers.record import CrashRecord, PeersRecord
 from ftmb.peers.spec import Arm, PeersSpec

@@ -31,7 +31,9 @@ class PeersSpec(Model):
     seed: int = Field(1, ge=0, lt=2**31, description="of the instants; crash i is at the same one "
                       "in every arm")  # fmt: skip
     table: int = Field(5_000, ge=100, le=300_000, description="mappings before the crash")
-    new_per_s: int = Field(1_000, ge=0, le=50_000, description="new flows a second, one packet each")
+    new_per_s: int = Field(
+        1_000, ge=0, le=50_000, description="new flows a second, one packet each"
+    )
     known_per_s: int = Field(1_000, ge=0, le=50_000, description="packets of flows with a mapping")
     probe_per_s: int = Field(1_000, ge=10, le=10_000, description="packets of one flow, each way")
     tcp: int = Field(32, ge=0, le=1_000, description="TCP connections, a message each 50 ms")

@@ -1,7 +1,7 @@
 """TCP connections that are held across a crash: an echo server, and a client with many connections.
 
-A program of its own (`python tcp.py server|client ADDRESS [CONNECTIONS]`), since it stands on a host.
-A connection survives if what is sent on it after the takeover comes back within PATIENCE_S.
+A program of its own (`python tcp.py server|client ADDRESS [CONNECTIONS]`), since it stands on a
+host. A connection survives if what is sent on it after the takeover comes back within PATIENCE_S.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _connect(address: str, count: int) -> list[Connection]:
 
 
 def ask(address: str, count: int) -> None:
-    """Messages on every connection, until `finish`; then one more on each, and what became of it."""
+    """Messages on all connections, until `finish`; then one more on each, and what became of it."""
     connections = _connect(address, count)
     ready = selectors.DefaultSelector()
     ready.register(sys.stdin, selectors.EVENT_READ, None)

@@ -4,8 +4,8 @@
                        └── box B ──┘
     box A ── state link ── box B      (by way of the relay, where it is to be long)
 
-`inside`, `outside` and the state link are segments of one switch, so that one rule cuts all cables of
-a box at once. Where no keepalived moves addresses, both boxes have the same ones, and B's cables
+`inside`, `outside` and the state link are segments of one switch, so that one rule cuts all cables
+of a box at once. Where no keepalived moves addresses, both boxes have the same ones, and B's cables
 lead nowhere until it takes over: what is measured is the takeover, not ARP.
 """
 
@@ -79,9 +79,7 @@ class Topology:
         self.client.neighbour("eth0", places.INSIDE, places.INSIDE_MAC)
         self.server.neighbour("eth0", places.OUTSIDE, places.OUTSIDE_MAC)
 
-    def kernel_box(
-        self, host: Host, number: int, addresses: int, run: Path, own: bool
-    ) -> None:
+    def kernel_box(self, host: Host, number: int, addresses: int, run: Path, own: bool) -> None:
         """Make a box a router with NAT. own: its own addresses, keepalived brings the others."""
         inside, outside = places.OWN[number] if own else (places.INSIDE, places.OUTSIDE)
         host.address("inside", f"{inside}/16")
@@ -106,8 +104,8 @@ class Topology:
         host.run(["nft", "-f", rules])
 
     def state_link(self, a: tuple[Host, Cables], b: tuple[Host, Cables], relayed: bool) -> None:
-        """The link between two boxes. relayed: its halves meet at `left` and `right` of the switch's
-        host, for the relay to join."""
+        """The link between two boxes. relayed: its halves end at `left` and `right` of a host of
+        their own, for the relay to join."""
         for number, (host, cables) in enumerate((a, b)):
             bridge = f"sync{number if relayed else ''}"
             if relayed or number == 0:

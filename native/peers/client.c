@@ -271,8 +271,11 @@ int run_client(const char *interface, const char *first, const char *server, con
     char line[128];
     for (;;) {
         uint64_t next_ns = UINT64_MAX;
-        const uint64_t all[] = {due_at(&c->fill), due_at(&c->known), due_at(&c->fresh),
-                                due_at(&c->probe), due_at(&c->again.due),
+        const uint64_t all[] = {due_at(&c->fill),
+                                due_at(&c->known),
+                                due_at(&c->fresh),
+                                due_at(&c->probe),
+                                due_at(&c->again.due),
                                 c->fill_end_ns ? c->fill_end_ns : UINT64_MAX,
                                 c->again_end_ns ? c->again_end_ns : UINT64_MAX};
         for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
