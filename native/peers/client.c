@@ -203,22 +203,22 @@ static void finish(const struct client *c)
 /* False: it is over. */
 static bool obey(struct client *c, const char *line)
 {
-    uint32_t a = 0, b = 0, rate = 0;
+    uint32_t told[3] = {0};
     uint64_t now_ns = clock_ns();
-    if (sscanf(line, "fill %u %u", &a, &b) == 2 && a && a <= FLOWS_MOST && b) {
-        c->filled = c->used = a;
+    if (is_command(line, "fill", told, 2) && told[0] && told[0] <= FLOWS_MOST && told[1]) {
+        c->filled = c->used = told[0];
         c->fill_next = 0;
-        c->fill = due_from(now_ns, b);
-    } else if (sscanf(line, "run %u %u %u", &a, &b, &rate) == 3 && c->filled) {
-        c->fresh = due_from(now_ns, a);
-        c->known = due_from(now_ns, b);
-        c->probe = due_from(now_ns, rate);
+        c->fill = due_from(now_ns, told[1]);
+    } else if (is_command(line, "run", told, 3) && c->filled) {
+        c->fresh = due_from(now_ns, told[0]);
+        c->known = due_from(now_ns, told[1]);
+        c->probe = due_from(now_ns, told[2]);
         printf("running %llu\n", (unsigned long long)now_ns);
     } else if (strcmp(line, "hold") == 0) {
         c->fresh.interval_ns = c->known.interval_ns = c->probe.interval_ns = 0;
         printf("held new %u\n", c->used - c->filled);
-    } else if (sscanf(line, "again %u %u", &a, &rate) == 2 && a && rate) {
-        c->again = (struct sweep){0, c->used, c->filled, a, due_from(now_ns, rate)};
+    } else if (is_command(line, "again", told, 2) && told[0] && told[1]) {
+        c->again = (struct sweep){0, c->used, c->filled, told[0], due_from(now_ns, told[1])};
     } else if (strcmp(line, "quit") == 0) {
         finish(c);
         return false;

@@ -149,3 +149,23 @@ bool read_command(char *line, size_t room)
     line[length] = '\0';
     return true;
 }
+
+/* Whether a line is a verb with so many numbers, and nothing else. */
+bool is_command(const char *line, const char *verb, uint32_t *numbers, size_t count)
+{
+    size_t length = strlen(verb);
+    if (strncmp(line, verb, length) != 0)
+        return false;
+    const char *rest = line + length;
+    for (size_t i = 0; i < count; i++) {
+        if (rest[0] != ' ' || rest[1] < '0' || rest[1] > '9')
+            return false;
+        char *end = NULL;
+        unsigned long number = strtoul(rest + 1, &end, 10);
+        if (number > UINT32_MAX)
+            return false;
+        numbers[i] = (uint32_t)number;
+        rest = end;
+    }
+    return *rest == '\0';
+}

@@ -98,6 +98,7 @@ bool sweep_next(struct sweep *s, uint32_t *flow);
 
 int wait_for(int socket, uint64_t due_ns);
 bool read_command(char *line, size_t room);
+bool is_command(const char *line, const char *verb, uint32_t *numbers, size_t count);
 
 int run_client(const char *interface, const char *first, const char *server, const char *directory);
 int run_server(const char *address, const char *directory);

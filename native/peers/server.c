@@ -151,9 +151,9 @@ static void finish(struct server *s)
 /* False: it is over. */
 static bool obey(struct server *s, const char *line)
 {
-    uint32_t filled = 0, stride = 1, rate = 0;
-    if (sscanf(line, "late %u %u %u", &filled, &stride, &rate) == 3 && stride && rate) {
-        s->late = (struct sweep){0, s->most, filled, stride, due_from(clock_ns(), rate)};
+    uint32_t told[3] = {0}; /* flows of the fill, stride, flows a second */
+    if (is_command(line, "late", told, 3) && told[1] && told[2]) {
+        s->late = (struct sweep){0, s->most, told[0], told[1], due_from(clock_ns(), told[2])};
     } else if (strcmp(line, "hold") == 0) {
         printf("held push %llu\n", (unsigned long long)s->push.done);
         s->push.interval_ns = 0;
