@@ -247,6 +247,19 @@ def examine() -> list[Finding]:
             "sudo apt-get install iproute2",
         ),
         *_endpoints(),
+        *(
+            _optional(
+                name,
+                (program, f"/usr/sbin/{program}"),
+                "needed only by ftmb peers",
+                f"sudo apt-get install {name}",
+            )
+            for name, program in (
+                ("nftables", "nft"),
+                ("conntrackd", "conntrackd"),
+                ("keepalived", "keepalived"),
+            )
+        ),
         _optional(
             "chromium",
             ("chromium", "chromium-browser", "google-chrome"),

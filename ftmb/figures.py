@@ -68,6 +68,7 @@ class Plot:
     experiments: tuple[str, ...]
     data: Callable[[Results], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
+    endpoints: bool = False  # it is of the records of `ftmb endpoints`
 
 
 def theme() -> None:

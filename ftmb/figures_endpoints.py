@@ -83,6 +83,6 @@ def pages(table: pd.DataFrame) -> Figure:
 
 
 PLOTS = [
-    Plot("endpoints_window", ("endpoints",), window_data, window),
-    Plot("endpoints_pages", ("endpoints",), pages_data, pages),
+    Plot("endpoints_window", ("endpoints",), window_data, window, endpoints=True),
+    Plot("endpoints_pages", ("endpoints",), pages_data, pages, endpoints=True),
 ]

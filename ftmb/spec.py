@@ -163,10 +163,10 @@ class TrialSpec(Model):
     log: LogSpec = Field(default_factory=LogSpec)
     links: LinksSpec = Field(default_factory=LinksSpec, description="what links do to frames")
     faults: list[FaultSpec] = Field(default_factory=list, description="what happens, and when")
-    expect: list[Literal["false_suspicion", "poison"]] = Field(
+    expect: list[Literal["altered", "false_suspicion", "poison"]] = Field(
         default_factory=list,
-        description="what would else make the record invalid: failovers without a fault; the stop "
-        "by an input that kills every master",
+        description="what would else be a failure: payloads that the function changes; failovers "
+        "without a fault; the stop by an input that kills every master",
     )
     setup_timeout_s: float = Field(60, gt=0, description="until all are ready and protected")
 
@@ -346,26 +346,27 @@ def parse(tree: Any, where: str = "spec") -> TrialSpec:
         raise SpecError(f"{where}: {_one_line(error)}") from None
 
 
-def tree(path: Path, assignments: list[str] | None = None) -> Any:
-    """Read SPEC.yaml, apply `--set key=value` assignments in order. Raises SpecError."""
+def read_tree(path: Path, assignments: list[str] | None = None) -> Any:
+    """The YAML of a spec with `--set key=value` assignments applied in order, not checked yet;
+    {} for an empty file. Raises SpecError."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{path}: cannot read the spec: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}: the spec is not text (UTF-8)") from None
-    found = _parse_yaml(text, str(path))
-    if found is None:
-        found = {}
-    if isinstance(found, dict):
+    tree = _parse_yaml(text, str(path))
+    if tree is None:
+        tree = {}
+    if isinstance(tree, dict):
         for assignment in assignments or []:
-            _set_key(found, assignment)
-    return found
+            _set_key(tree, assignment)
+    return tree
 
 
 def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
-    """Read SPEC.yaml with its `--set` assignments, and check it. Raises SpecError."""
-    return parse(tree(path, assignments), str(path))
+    """Read SPEC.yaml, apply `--set key=value` assignments in order, check. Raises SpecError."""
+    return parse(read_tree(path, assignments), str(path))
 
 
 # Models behind a key that is a list or may be null: their keys are listed all the same.

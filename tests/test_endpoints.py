@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 import subprocess
@@ -12,11 +11,12 @@ from typing import Any
 import namespaces
 import pandas as pd
 import pytest
+import synthetic_endpoints
 import yaml
 from conftest import FTMB
 from pyroute2 import netns
 
-from ftmb import cli
+from ftmb import cli, report_endpoints
 from ftmb.analysis import endpoints as analysis
 from ftmb.analysis.records import Results
 from ftmb.endpoints import client, judge, plan, programs, record, run, spec, tcp
@@ -167,25 +167,31 @@ def test_the_timeline_shows_the_gap() -> None:
 
 
 def test_metrics_subtract_the_control_and_count_every_loss(tmp_path: Path) -> None:
-    for name, arm, collapsed, lost in (
-        ("bulk-ftmb", "ftmb", 2, 1),
-        ("bulk-control", "control", 1, 0),
-    ):
-        told = {"at_work": 32, "lost": lost, "collapsed": collapsed, "longest_gap_ms": 50}
-        tree = {"version": 1, "kind": "endpoints", "valid": True, "spec": {"arm": arm},
-                "versions": {"node_sha256": "x"}, "broken": {"iperf3": 1 if lost else 0},
-                "asked": {"dns": {"failed": 3}},
-                "crashes": [{"connections": {"iperf3": told}}] * 30}  # fmt: skip
-        place = tmp_path / "endpoints" / name
-        place.mkdir(parents=True)
-        (place / "record.json").write_text(json.dumps(tree))
+    made = synthetic_endpoints.record("mixed", "ftmb", collapsed=2, lost=1)
+    made["broken"]["iperf3"], made["asked"]["pages"]["failed"] = 1, 3
+    synthetic_endpoints.write(tmp_path, "mixed-ftmb", made)
+    control = synthetic_endpoints.record("mixed", "control", kills=60, collapsed=1)
+    synthetic_endpoints.write(tmp_path, "mixed-control", control)
     results = Results(tmp_path, [])
     (beyond,) = analysis.endpoints_collapsed(results)
-    assert (beyond.value, beyond.n, beyond.label) == (30, 30, "bulk-ftmb")
+    assert (beyond.value, beyond.n, beyond.label) == (2 * 30 - 60 / 2, 30, "mixed-ftmb")
     (harmed,) = analysis.endpoints_harmed(results)
     assert harmed.value == 30 + 1 + 3
-    (tmp_path / "endpoints" / "bulk-control" / "record.json").write_text('{"left_out": "no root"}')
+    synthetic_endpoints.write(tmp_path, "mixed-control", {"left_out": "no root"})
     assert analysis.endpoints_collapsed(results) == []
+    control["valid"] = "too few"
+    synthetic_endpoints.write(tmp_path, "mixed-ftmb", control)
+    assert analysis.endpoints_harmed(results) == []
+
+
+def test_the_tables_say_what_went_wrong(tmp_path: Path) -> None:
+    results = Results(tmp_path, [])
+    assert "not made: make trials OF=endpoints" in report_endpoints.survival(results).rows[0][0]
+    made = synthetic_endpoints.record("mixed", "ftmb", lost=1)
+    made["asked"]["pages"]["failed"] = 7
+    synthetic_endpoints.write(tmp_path, "mixed-ftmb", made)
+    (row,) = report_endpoints.survival(results).rows
+    assert list(row[:5]) == ["mixed-ftmb", "FTMB", "30", "30 of 960", "7 of 1,000"]
 
 
 # -- specs ---------------------------------------------------------------------------------------

@@ -30,6 +30,11 @@ def read(results: Results) -> dict[str, dict[str, Any]]:
     return found
 
 
+def source(run: str) -> dict[str, str]:
+    """Where a record lies, seen from the page that stands in the results directory."""
+    return {"id": run, "href": f"endpoints/{run}/record.json"}
+
+
 def kind_of(run: str) -> str:
     """`bulk` of `bulk-ftmb`: runs of the same kind differ in the arm alone."""
     return run.rpartition("-")[0]

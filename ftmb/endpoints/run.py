@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -206,8 +207,8 @@ def _checks(run: Run, crashes: list[rec.Crash], asked: dict[str, rec.Asked]) -> 
     found = []
 
     def check(name: str, figure: int, detail: str) -> None:
-        verdict = "fail" if figure else "pass"
-        found.append(Check(name=name, verdict=verdict, figure=figure, detail=detail))  # type: ignore[arg-type]
+        verdict: Literal["pass", "fail"] = "fail" if figure else "pass"
+        found.append(Check(name=name, verdict=verdict, figure=figure, detail=detail))
 
     told = [each for crash in crashes for each in crash.connections.values()]
     at_work = sum(each.at_work for each in told)

@@ -108,7 +108,7 @@ def require(wanted: EndpointsSpec) -> None:
 
 def load(path: Path, assignments: list[str]) -> EndpointsSpec:
     """Read the file, apply `--set`, check. Raises SpecError with one line."""
-    tree = spec.tree(path, assignments)
+    tree = spec.read_tree(path, assignments)
     try:
         return EndpointsSpec.model_validate(tree)
     except ValidationError as error:
