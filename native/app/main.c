@@ -236,9 +236,11 @@ static bool obey_fault(const char *line)
 
 static void tell_roles(const char *line)
 {
-    struct role il = input_logger_role(&node.il);
+    struct role il = input_logger_role(&node.il), ol = output_logger_role(&node.ol);
     if (node.roles.il)
         il.command(il.self, line);
+    if (node.roles.ol)
+        ol.command(ol.self, line);
     if (node.roles.traffic)
         node.traffic.command(node.traffic.self, line);
 }
