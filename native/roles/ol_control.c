@@ -69,7 +69,7 @@ static void try_commit(struct output_logger *ol)
     ol->state.commits++;
     ol_decided(ol);
     ol_run_job(ol, OL_JOB_TRIM);
-    ol->asked_ns = clock_ns(); /* who pressed, pressed for this one */
+    ol->asked_ns = ol->committed_ns = clock_ns(); /* who pressed, pressed for this one */
     /* All of them: who holds an older one as prepared takes nothing until it hears that it is void.
      */
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
