@@ -60,7 +60,7 @@ class Door:
         path = directory / NAME
         self._socket.bind(str(path))
         path.chmod(0o600)
-        self._socket.listen(MOST)
+        self._socket.listen(8 * MOST)
         threading.Thread(target=self._listen, name="door", daemon=True).start()
 
     def _listen(self) -> None:
