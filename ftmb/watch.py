@@ -69,7 +69,7 @@ class Watch:
             case "exit":
                 self.counts.started.pop(event.process, None)
                 self._unanswered.discard(event.process)
-            case "replay_start":
+            case "replay_start" if event.integer("view") > 1:  # the first master has none
                 self._replay_ns = event.t_ns
             case "replay_done" if self._replay_ns:
                 self.counts.replays.add((event.t_ns - self._replay_ns) / 1e9)

@@ -133,7 +133,9 @@ def test_what_a_master_told_is_not_told_for_the_next_one() -> None:
 def test_restarts_and_replays_are_counted() -> None:
     watch = watched()
     watch.take(Event(5, "r0", "exit", {"code": -9}))
-    watch.take(Event(6, "r1", "replay_start", {}))
+    watch.take(Event(3, "r0", "replay_start", {"view": 1}))
+    watch.take(Event(3, "r0", "replay_done", {"view": 1}))
+    watch.take(Event(6, "r1", "replay_start", {"view": 2}))
     watch.take(Event(4_000_006, "r1", "replay_done", {}))
     watch.take(Event(7, "r0-2", "spawn", {}))
     watch.publish("r1", True, 2)
