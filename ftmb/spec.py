@@ -152,9 +152,7 @@ class TrialSpec(Model):
     interfaces: Interfaces | None = Field(
         None, description="for `ftmb up`, which has no generator: inside and outside"
     )
-    metrics: str | None = Field(
-        None, description="for `ftmb up`: also serve metrics by HTTP there, e.g. 127.0.0.1:9464"
-    )
+    metrics: str | None = Field(None, description="for `ftmb up`: serve them at ADDRESS:PORT, too")
     idle: Literal["auto", "yield", "poll"] = Field(
         "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
     )
