@@ -147,7 +147,11 @@ class TrialSpec(Model):
     ft: FtSpec = Field(default_factory=FtSpec)
     workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
     backups: int = Field(1, ge=1, le=3, description="standby replicas (mode ftmb)")
-    testbed: Literal["local"] = Field("local", description="all processes on this machine")
+    testbed: Literal["local", "netns"] = Field(
+        "local",
+        description="local: all processes on this machine; netns: each on a host of its own, which "
+        "is a network namespace (needs root)",
+    )
     interfaces: Interfaces | None = Field(
         None, description="for `ftmb up`, which has no generator: inside and outside"
     )
@@ -190,6 +194,13 @@ class TrialSpec(Model):
             raise ValueError(f"interfaces: ft.mode {self.ft.mode} has no loggers to open them")
         if self.interfaces and self.processes != "auto":
             raise ValueError("interfaces: one process opens them; take processes out")
+        if self.interfaces and self.testbed != "local":
+            raise ValueError("interfaces: a middlebox at work stands on this machine; testbed local")
+        if self.testbed != "local" and "poison" in self.expect:
+            raise ValueError(
+                f"expect: on testbed {self.testbed} what a process died of stays on its host, so no "
+                "poison is recognised; use testbed local"
+            )
         if self.faults and self.ft.mode != "ftmb":
             raise ValueError(
                 f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "
