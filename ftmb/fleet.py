@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftmb import events, filling, node
-from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
+from ftmb.errors import TrialError
 from ftmb.events import Event
 from ftmb.faults import Schedule
 from ftmb.injector import Injector, in_words
@@ -79,9 +79,7 @@ class Fleet:
         path, name = node.write_spec(tree, self.out), str(tree["process"])
         cut_off = partial(self._testbed.cut_off, host)
         with held():
-            process = NodeProcess(
-                self._program, path, name, self.out, self._inbox, prefix, cut_off
-            )
+            process = NodeProcess(self._program, path, name, self.out, self._inbox, prefix, cut_off)
             self.processes[name] = process
         self._runtime.add(name, process.pid)
         process.outdated = "false_suspicion" in self.spec.expect
@@ -137,23 +135,12 @@ class Fleet:
                         f"`protected`; see the .stderr files in {self.out}"
                     )
         except Died as death:
-            raise self._setup_error(death) from None
+            raise death.during_setup() from None
         for process in self.processes.values():
             process.become(State.RUNNING)
 
     def _not_ready(self) -> list[str]:
         return [p.name for p in self.processes.values() if p.state is State.STARTING]
-
-    def _setup_error(self, death: Died) -> FtmbError:
-        process = death.process
-        kinds: dict[int | None, type[FtmbError]] = {2: SpecError, 3: MachineError}
-        kind = kinds.get(process.exit_code, TrialError)
-        if kind is TrialError:
-            return TrialError(
-                f"process {process.name} died during set-up ({process.how_it_ended()}): "
-                f"{process.last_words()}; see {process.stderr_path}"
-            )
-        return kind(f"process {process.name}: {process.last_words()}")
 
     # -- listening --------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ftmb import events
-from ftmb.errors import MachineError
+from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 
 # ftmb-node's exit codes, for people.
@@ -224,3 +224,15 @@ class Died(Exception):  # noqa: N818
             f"process {process.name} died that no fault named "
             f"({process.how_it_ended()}): {process.last_words()}"
         )
+
+    def during_setup(self) -> FtmbError:
+        """The same as the reason why a trial cannot begin."""
+        process = self.process
+        kinds: dict[int | None, type[FtmbError]] = {2: SpecError, 3: MachineError}
+        kind = kinds.get(process.exit_code, TrialError)
+        if kind is TrialError:
+            return TrialError(
+                f"process {process.name} died during set-up ({process.how_it_ended()}): "
+                f"{process.last_words()}; see {process.stderr_path}"
+            )
+        return kind(f"process {process.name}: {process.last_words()}")

@@ -195,10 +195,12 @@ class TrialSpec(Model):
         if self.interfaces and self.processes != "auto":
             raise ValueError("interfaces: one process opens them; take processes out")
         if self.interfaces and self.testbed != "local":
-            raise ValueError("interfaces: a middlebox at work stands on this machine; testbed local")
+            raise ValueError(
+                "interfaces: a middlebox at work stands on this machine; testbed local"
+            )
         if self.testbed != "local" and "poison" in self.expect:
             raise ValueError(
-                f"expect: on testbed {self.testbed} what a process died of stays on its host, so no "
+                f"expect: on testbed {self.testbed} a process takes what it died of with it: no "
                 "poison is recognised; use testbed local"
             )
         if self.faults and self.ft.mode != "ftmb":

@@ -27,6 +27,11 @@ TOKEN = "token"
 TOKEN_BYTES = 32  # CONTROL_TOKEN_BYTES of native/io/control_tcp.h
 
 
+def namespace_name(host: str) -> str:
+    """What a host's namespace is called, behind `ftmb-PID-`."""
+    return host.replace("_", "-")
+
+
 class Netns(Local):
     """Hosts by name, as `links.hosts` gives them."""
 
@@ -47,7 +52,7 @@ class Netns(Local):
         self._switch = net.switch("switch")
         self._switch.bridge(SEGMENT)
         for number, name in enumerate(hosts(self.plan), 1):
-            host = self._hosts[name] = net.host(name.replace("_", "-"))
+            host = self._hosts[name] = net.host(namespace_name(name))
             self._trunks[name] = []
             self._ports[name] = self._switch.port(SEGMENT, host, CONTROL_LINK)
             host.address(CONTROL_LINK, f"{CONTROL}.{number}/24")
