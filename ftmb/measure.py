@@ -66,10 +66,12 @@ def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
         lost_before_log=traffic["offered"] - accepted - refused,
         duplicated=traffic["duplicated"],
         reordered=traffic["reordered"],
-        # Beyond repair, with the wrong addresses, or not to be recognised at all.
+        # Beyond repair, with the wrong addresses, or not to be recognised at all; with another
+        # payload than was sent, unless that is what the function is for.
         corrupted=traffic["corrupted"]
         + traffic.get("wrong_tuple", 0)
-        + traffic.get("unmatched", 0),
+        + traffic.get("unmatched", 0)
+        + (0 if "altered" in spec.expect else traffic.get("altered", 0)),
     )
 
 
