@@ -18,12 +18,12 @@
 #include "io/clock.h"
 
 #define SCHEME "tcp:"
-#define PREAMBLE "FTMTOK\0\1"
 /* A killed process keeps its port until the kernel has taken its memory down. */
 #define BIND_PATIENCE_MS 10000
 /* How long the kernel keeps a connection that says nothing from us. */
 #define DEFER_S 1
 
+static const uint8_t what_follows[8] = {'F', 'T', 'M', 'T', 'O', 'K', 0, 1};
 static uint8_t preamble[CONTROL_PREAMBLE_BYTES]; /* all zeroes: no token was given */
 static _Atomic uint64_t refused;
 
@@ -73,7 +73,7 @@ int control_tcp_address(const char *path, struct sockaddr_in *address)
 int control_use_token(const char *file)
 {
     uint8_t token[CONTROL_TOKEN_BYTES + 1];
-    struct stat st;
+    struct stat st = {0};
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     const char *wrong = fd < 0 || fstat(fd, &st) != 0 ? strerror(errno) : NULL;
 
@@ -87,8 +87,8 @@ int control_use_token(const char *file)
         fprintf(stderr, "ftmb-node: token %s: %s\n", file, wrong);
         return -EACCES;
     }
-    memcpy(preamble, PREAMBLE, 8);
-    memcpy(preamble + 8, token, CONTROL_TOKEN_BYTES);
+    memcpy(preamble, what_follows, sizeof(what_follows));
+    memcpy(preamble + sizeof(what_follows), token, CONTROL_TOKEN_BYTES);
     return 0;
 }
 
