@@ -359,8 +359,9 @@ def parse(tree: Any, where: str = "spec") -> TrialSpec:
         raise SpecError(f"{where}: {_one_line(error)}") from None
 
 
-def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
-    """Read SPEC.yaml, apply `--set key=value` assignments in order, check. Raises SpecError."""
+def read_tree(path: Path, assignments: list[str] | None = None) -> Any:
+    """The YAML of a spec with `--set key=value` assignments applied in order, not checked yet;
+    {} for an empty file. Raises SpecError."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -373,7 +374,12 @@ def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
     if isinstance(tree, dict):
         for assignment in assignments or []:
             _set_key(tree, assignment)
-    return parse(tree, str(path))
+    return tree
+
+
+def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
+    """Read SPEC.yaml, apply `--set key=value` assignments in order, check. Raises SpecError."""
+    return parse(read_tree(path, assignments), str(path))
 
 
 # Models behind a key that is a list or may be null: their keys are listed all the same.
