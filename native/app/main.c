@@ -16,6 +16,7 @@
 
 #include "app/links.h"
 #include "app/spec.h"
+#include "io/control_tcp.h"
 #include "io/crash.h"
 #include "io/eal.h"
 #include "io/event.h"
@@ -33,7 +34,7 @@
 
 struct lcore_work {
     unsigned count;
-    struct role role[NODE_MAX_ROLES];
+    struct role role[NODE_MAX_ROLES + TRUNK_MAX];
 };
 
 static struct node {
@@ -176,6 +177,9 @@ static void launch(void)
         struct lcore_work *work = &node.work[i];
         for (uint32_t r = 0; r < node.config.lcore[i].roles; r++)
             work->role[work->count++] = role_named(node.config.lcore[i].role[r]);
+        for (unsigned t = 0; t < node.links.trunks; t++)
+            work->role[work->count++] =
+                (struct role){.name = "trunk", .self = node.links.trunk[t], .poll = trunk_poll};
         if (rte_eal_remote_launch(lcore_main, work, i))
             die(3, "cannot start lcore %u", i);
     }
@@ -206,6 +210,10 @@ static void finish(void)
     json_t *faults = fault_stats();
     if (faults)
         emit_stats(json_pack("{s:s,s:o}", "role", "links", "links", faults));
+    json_t *trunks = trunk_stats();
+    if (trunks)
+        emit_stats(json_pack("{s:s,s:o,s:I}", "role", "trunks", "interfaces", trunks,
+                             "control_refused", (json_int_t)control_refused()));
     if (node.roles.traffic)
         emit_traffic_stats();
     struct role il = input_logger_role(&node.il), ol = output_logger_role(&node.ol);
@@ -305,6 +313,8 @@ int main(int argc, char **argv)
         (void)setpriority(PRIO_PROCESS, 0, DATA_PLANE_NICENESS);
     }
     int niceness = getpriority(PRIO_PROCESS, 0);
+    if (node.config.apart && control_use_token(node.config.hosts.token))
+        _exit(3);
     start_dpdk();
     links_open(&node.links, &node.config, node.roles);
     create_roles();
