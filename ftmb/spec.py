@@ -6,13 +6,14 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ftmb import exporter
 from ftmb.errors import SpecError
 from ftmb.fault_spec import FaultSpec, LinkSpec, LinksSpec, RepeatSpec
 from ftmb.model import Model
 from ftmb.snapshot_spec import SnapshotSpec
+from ftmb.unique_yaml import parse_yaml
 
 
 class NfSpec(BaseModel):
@@ -147,10 +148,15 @@ class TrialSpec(Model):
     ft: FtSpec = Field(default_factory=FtSpec)
     workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
     backups: int = Field(1, ge=1, le=3, description="standby replicas (mode ftmb)")
-    testbed: Literal["local"] = Field("local", description="all processes on this machine")
+    testbed: Literal["local", "netns"] = Field(
+        "local",
+        description="local: all processes on this machine; netns: each on a host of its own, which "
+        "is a network namespace (needs root)",
+    )
     interfaces: Interfaces | None = Field(
         None, description="for `ftmb up`, which has no generator: inside and outside"
     )
+    metrics: str | None = Field(None, description="for `ftmb up`: serve them at ADDRESS:PORT, too")
     idle: Literal["auto", "yield", "poll"] = Field(
         "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
     )
@@ -188,8 +194,21 @@ class TrialSpec(Model):
                 )
         if self.interfaces and self.ft.mode not in ("ftmb", "none"):
             raise ValueError(f"interfaces: ft.mode {self.ft.mode} has no loggers to open them")
+        if self.metrics is not None:
+            exporter.address(self.metrics)
+            if not self.interfaces:
+                raise ValueError("metrics: a trial has a record; they are for `ftmb up`")
         if self.interfaces and self.processes != "auto":
             raise ValueError("interfaces: one process opens them; take processes out")
+        if self.interfaces and self.testbed != "local":
+            raise ValueError(
+                "interfaces: a middlebox at work stands on this machine; testbed local"
+            )
+        if self.testbed != "local" and "poison" in self.expect:
+            raise ValueError(
+                f"expect: on testbed {self.testbed} a process takes what it died of with it: no "
+                "poison is recognised; use testbed local"
+            )
         if self.faults and self.ft.mode != "ftmb":
             raise ValueError(
                 f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "
@@ -227,41 +246,12 @@ class TrialSpec(Model):
                 )
 
 
-class _UniqueLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, instead of silently taking the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if isinstance(key, list | dict | set):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a word, not a list or a mapping", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_UniqueLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SpecError(f"{where}{mark}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
-
-
 def _set_key(tree: dict[str, Any], assignment: str) -> None:
     """Apply one `key.key=value` to `tree`. A number as a key is a place in a list."""
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise SpecError(f"--set {assignment}: write it as key=value, e.g. traffic.rate_pps=100000")
-    value = _parse_yaml(text, f"--set {key}")
+    value = parse_yaml(text, f"--set {key}")
     parts = key.strip().split(".")
     here: Any = tree
     for depth, part in enumerate(parts):
@@ -355,7 +345,7 @@ def read_tree(path: Path, assignments: list[str] | None = None) -> Any:
         raise SpecError(f"{path}: cannot read the spec: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}: the spec is not text (UTF-8)") from None
-    tree = _parse_yaml(text, str(path))
+    tree = parse_yaml(text, str(path))
     if tree is None:
         tree = {}
     if isinstance(tree, dict):

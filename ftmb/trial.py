@@ -22,6 +22,10 @@ from ftmb.record import Environment, FaultRecord, Record, Setup, Versions, Windo
 from ftmb.recovery import recoveries
 from ftmb.signals import held
 from ftmb.spec import TrialSpec
+from ftmb.testbed.local import Local
+from ftmb.testbed.netns import Netns
+
+TESTBEDS: dict[str, type[Local]] = {"local": Local, "netns": Netns}
 
 # What a trial writes besides the specs and stderr files of its processes. Removed at the start:
 # a failed trial must not leave the results of an earlier one behind.
@@ -237,14 +241,18 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
         versions = environment.versions(prepared.description, prepared.program)
         traffic = node.traffic_section(spec, packets(spec, out), out)
         runtime = RuntimeDir()
+        testbed = TESTBEDS[spec.testbed](prepared.plan, runtime)
         fleet = Fleet(
-            prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress
-        )
+            prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress,
+            testbed,
+        )  # fmt: skip
         try:
+            testbed.build()
             trouble = _run_fleet(fleet)
         finally:
             with held():
                 fleet.close()
+                testbed.close()
                 runtime.remove()
                 events.write(out / FILES["events"], fleet.events)
                 start_ns = fleet.schedule.window_start_ns or 0
