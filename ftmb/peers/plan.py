@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class Planned:
     @property
     def words(self) -> str:
         """For a command line."""
-        return " ".join(f"--set {each}" for each in self.assignments)
+        return " ".join(f"--set {shlex.quote(each)}" for each in self.assignments)
 
 
 def plan(path: Path, tier: str) -> dict[str, Planned]:
