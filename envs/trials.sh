@@ -17,6 +17,12 @@ for experiment in "$@"; do
         done
         continue
     fi
+    if [[ $experiment == peers ]]; then
+        for id in $(python -m ftmb.peers.plan "$tier"); do
+            targets+=("results/peers/$id/record.json")
+        done
+        continue
+    fi
     mapfile -t ids < <(grep -E "^$experiment-" <<<"$plan")
     ((${#ids[@]})) || fail "no experiment '$experiment' in config/experiments.yaml; there are:" \
         "$(cut -d- -f1 <<<"$plan" | sort -u | tr '\n' ' ')"

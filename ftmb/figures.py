@@ -204,6 +204,7 @@ def plots() -> dict[str, Plot]:
         figures_functions,
         figures_latency,
         figures_machine,
+        figures_peers,
         figures_periods,
         figures_recovery,
         figures_snapshots,
@@ -217,6 +218,7 @@ def plots() -> dict[str, Plot]:
         *figures_periods.PLOTS,
         *figures_functions.PLOTS,
         *figures_endpoints.PLOTS,
+        *figures_peers.PLOTS,
         *figures_machine.PLOTS,
     ]
     return {plot.name: plot for plot in every}

@@ -23,6 +23,7 @@ from ftmb.analysis.records import PHASES, Results, Trial, builds
 from ftmb.report_endpoints import TABLES as ENDPOINTS
 from ftmb.report_functions import TABLES as FUNCTIONS
 from ftmb.report_layout import MISSING, Table, number
+from ftmb.report_peers import TABLES as PEERS
 from ftmb.report_reliability import TABLES as RELIABILITY
 from ftmb.report_snapshots import TABLES as SNAPSHOTS
 
@@ -271,6 +272,7 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "noise": noise,
     "environment": environment,
     **ENDPOINTS,
+    **PEERS,
     **RELIABILITY,
     **SNAPSHOTS,
     **FUNCTIONS,

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 # They register their metrics.
-from ftmb.analysis import costs, endpoints, snapshot_metrics  # noqa: F401
+from ftmb.analysis import costs, endpoints, peers, snapshot_metrics  # noqa: F401
 from ftmb.analysis.metrics import METRICS, Part
 from ftmb.analysis.records import Results, builds
 

@@ -28,6 +28,7 @@ rule analysis:
         benches=sorted(map(str, Path("results/bench").glob("*.*"))),
         records=expand("results/trials/{trial}/record.json", trial=TRIALS),
         endpoints=expand("results/endpoints/{run}/record.json", run=ENDPOINTS),
+        peers=expand("results/peers/{run}/record.json", run=PEERS),
         reliability=expand(
             "results/reliability/{kind}.json", kind=["sim", "plants", "model"]
         ),
