@@ -11,8 +11,11 @@ from ftmb import spec
 from ftmb.endpoints.programs import missing
 from ftmb.errors import MachineError, SpecError
 from ftmb.model import Model
+from ftmb.site import DEATHS_S, MOST_DEATHS
 
 MOST_S = 3600
+# With one kill at random in each stretch, no 60 s hold more kills than a site puts up with.
+LEAST_S = DEATHS_S / (MOST_DEATHS - 1)
 Rate = Annotated[float, Field(gt=0, le=5000)]
 
 
@@ -69,7 +72,7 @@ class EndpointsSpec(Model):
     )
     workloads: list[Workload] = Field(min_length=1, max_length=8, description="all at a time")
     kills: int = Field(10, ge=1, le=1000, description="of the master; of nobody in the control")
-    every_s: float = Field(3, ge=1, le=600, description="one kill in each, at a random instant")
+    every_s: float = Field(7, ge=1, le=600, description="one kill in each, at a random instant")
     judge_s: float = Field(2, gt=0, le=60, description="what follows a kill so soon is put to it")
     warmup_s: float = Field(2, ge=0, le=600, description="before the first")
     seed: int = Field(1, ge=0, lt=2**63, description="of the instants")
@@ -84,6 +87,11 @@ class EndpointsSpec(Model):
             raise ValueError(
                 f"judge_s is {self.judge_s:g} and every_s {self.every_s:g}: the next kill comes "
                 "before this one is judged"
+            )
+        if self.arm == "ftmb" and self.kills > MOST_DEATHS and self.every_s < LEAST_S:
+            raise ValueError(
+                f"every_s is {self.every_s:g}: `ftmb up` gives up when more than {MOST_DEATHS} of its "
+                f"processes die in {DEATHS_S:g} s; {LEAST_S:g} or more, or fewer kills"
             )
         if self.duration_s > MOST_S:
             raise ValueError(f"kills times every_s is more than {MOST_S} s")
