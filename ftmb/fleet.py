@@ -13,6 +13,7 @@ from ftmb import events, filling, node
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 from ftmb.faults import Schedule
+from ftmb.generators.ground import NATIVE, Ground
 from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
 from ftmb.memory import Sampler
@@ -49,6 +50,7 @@ class Fleet:
         out: Path,
         runtime: RuntimeDir,
         progress: TrialProgress,
+        ground: Ground = NATIVE,
     ) -> None:
         self.spec, self.plan, self.out = spec, plan, out
         self.schedule = Schedule.of(spec)
@@ -59,7 +61,7 @@ class Fleet:
         self.seen: set[str] = set()
         self.deaths: list[Died] = []
         self._program, self._nf, self._traffic = program, nf, traffic
-        self._runtime, self.progress = runtime, progress
+        self._runtime, self.progress, self._ground = runtime, progress, ground
         self._inbox: queue.Queue[Event] = queue.Queue()
         self.memory = Sampler(runtime.path)
         self._generations: Counter[str] = Counter()
@@ -74,7 +76,8 @@ class Fleet:
         path = node.write_spec(tree, self.out)
         name = str(tree["process"])
         with held():
-            process = NodeProcess(self._program, path, name, self.out, self._inbox)
+            command = self._ground.command(tree, self._program)
+            process = NodeProcess(command, path, name, self.out, self._inbox)
             self.processes[name] = process
         self._runtime.add(name, process.pid)
         process.outdated = "false_suspicion" in self.spec.expect
@@ -90,10 +93,8 @@ class Fleet:
 
     def _launch_replica(self, slot: int) -> Event:
         name = self._fresh_name(f"r{slot}")
-        tree = node.replica_spec(
-            name, slot, self.spec, self.plan, self._nf, self._runtime.path, self.out
-        )
-        return self._launch(tree)
+        spec, plan, run_dir = self.spec, self.plan, self._runtime.path
+        return self._launch(node.replica_spec(name, slot, spec, plan, self._nf, run_dir, self.out))
 
     def _launch_loggers(self, group: str) -> None:
         """The process that holds the roles of `group`, and from now on is who they are."""

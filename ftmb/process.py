@@ -14,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ftmb import events
@@ -60,9 +61,9 @@ class NodeProcess:
     (PR_SET_PDEATHSIG), so a helper thread would take it along."""
 
     def __init__(
-        self, program: Path, spec: Path, name: str, out: Path, inbox: queue.Queue[Event]
+        self, command: Sequence[str], spec: Path, name: str, out: Path, inbox: queue.Queue[Event]
     ) -> None:
-        """Start it. Events, and at its end one `exit` {code}, go to `inbox`. Raises MachineError.
+        """Start it: a command, to which the path of its spec is added. Events, and at its end one `exit` {code}, go to `inbox`. Raises MachineError.
 
         `out`: where <name>.stderr, and <name>.stdout for lines that are no events, are written.
         """
@@ -78,14 +79,14 @@ class NodeProcess:
         try:
             with self.stderr_path.open("wb") as stderr:
                 self._child = subprocess.Popen(
-                    [str(program), str(spec)],
+                    [*command, str(spec)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     process_group=0,  # a terminal's Ctrl-C is ours to handle, not the child's
                 )
         except OSError as error:
-            raise MachineError(f"cannot start {program}: {error.strerror}") from None
+            raise MachineError(f"cannot start {command[0]}: {error.strerror}") from None
         self.pid = self._child.pid
         self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
         self._reader.start()
@@ -175,9 +176,9 @@ class NodeProcess:
         except OSError:
             text = ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        own_lines = [line for line in lines if line.startswith("ftmb-node:")]
+        own_lines = [line for line in lines if line.startswith(("ftmb-node:", "ftmb:"))]
         if lines:
-            return (own_lines or lines)[-1].removeprefix("ftmb-node: ")
+            return (own_lines or lines)[-1].removeprefix("ftmb-node: ").removeprefix("ftmb: ")
         return "it said nothing on stderr"
 
     def how_it_ended(self) -> str:

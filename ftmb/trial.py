@@ -15,6 +15,7 @@ from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 from ftmb.faults import Fault
 from ftmb.fleet import Fleet
+from ftmb.generators.ground import standing
 from ftmb.lock import RuntimeDir, machine_lock, refuse_left_overs
 from ftmb.node import Plan
 from ftmb.progress import TrialProgress
@@ -70,6 +71,11 @@ def packets(spec: TrialSpec, out: Path) -> dict[str, Any]:
         raise
     except (ValueError, OSError) as error:
         raise SpecError(f"traffic.profile: {error}") from None
+    if spec.traffic.external and prepared["capture"]:
+        raise SpecError(
+            f"traffic.profile: the generator {spec.traffic.generator} cannot replay the capture of "
+            f"{spec.traffic.profile}; take a profile of packets (udp64, imix), or native"
+        )
     if spec.traffic.fill and prepared["capture"]:
         raise SpecError(
             f"traffic.fill: the profile {spec.traffic.profile} replays a capture, which brings its "
@@ -190,6 +196,7 @@ def build_record(
         throughput_pps=delivered_pps,
         offered_pps=offered_pps,
         late=stats.traffic["late"] if stats.traffic else None,
+        sample=measure.sample(stats),
         latency_ns=latency,
         noise=measure.noise(stats),
         fill=measure.fill(stats),
@@ -224,11 +231,14 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
 
     Whatever happens, nothing that was started is running when this returns or raises.
     """
-    if spec.interfaces:
-        raise SpecError("interfaces: a trial has a generator; for a middlebox there is `ftmb up`")
+    if spec.interfaces and not spec.traffic.external:
+        raise SpecError(
+            "interfaces: the generator native stands at none; for a middlebox there is `ftmb up`, "
+            "for a trial at interfaces traffic.generator trex"
+        )
     prepared = prepare(spec)
     out = _make_out(out)
-    with machine_lock(lock_wait_s), TrialProgress(verbose) as progress:
+    with machine_lock(lock_wait_s), TrialProgress(verbose) as progress, standing(spec) as ground:
         refuse_left_overs()
         progress.stage("preparing the traffic")
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -237,9 +247,8 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
         versions = environment.versions(prepared.description, prepared.program)
         traffic = node.traffic_section(spec, packets(spec, out), out)
         runtime = RuntimeDir()
-        fleet = Fleet(
-            prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress
-        )
+        program, nf, plan = prepared.program, prepared.nf, prepared.plan
+        fleet = Fleet(program, spec, nf, plan, traffic, out, runtime, progress, ground)
         try:
             trouble = _run_fleet(fleet)
         finally:
