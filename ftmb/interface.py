@@ -13,6 +13,14 @@ from ftmb.errors import MachineError
 # linux/sockios.h, linux/ethtool.h
 SIOCETHTOOL = 0x8946
 GET_GRO, GET_FLAGS = 0x2B, 0x25
+OFFLOADS = {
+    "receive checksums": 0x15,
+    "transmit checksums": 0x17,
+    "scatter and gather": 0x19,
+    "tso": 0x1F,
+    "gso": 0x24,
+    "gro": 0x2C,
+}
 FLAG_LRO = 1 << 15
 MOST_MTU = 1500  # a packet buffer holds no larger frame
 CAP_NET_RAW = 13
@@ -26,16 +34,32 @@ class _Request(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char * 16), ("value", ctypes.c_void_p))
 
 
-def _ask(name: str, command: int) -> int:
-    """One setting of a driver; 0 where it has no such thing."""
+def _ethtool(name: str, command: int) -> int:
+    """Get or switch off one setting of a driver. Raises OSError where it has no such thing."""
     value = _Value(command, 0)
     request = _Request(name.encode(), ctypes.addressof(value))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            fcntl.ioctl(any_socket, SIOCETHTOOL, request)
-        except OSError:
-            return 0
+        fcntl.ioctl(any_socket, SIOCETHTOOL, request)
     return int(value.data)
+
+
+def _ask(name: str, command: int) -> int:
+    try:
+        return _ethtool(name, command)
+    except OSError:
+        return 0
+
+
+def plain(name: str) -> None:
+    """Switch off every offload of an interface of this network. Raises MachineError.
+
+    Otherwise frames are seen before they are cut to size, without their checksums.
+    """
+    for what, command in OFFLOADS.items():
+        try:
+            _ethtool(name, command)
+        except OSError as error:
+            raise MachineError(f"{name}: cannot switch {what} off: {error.strerror}") from None
 
 
 def _read(name: str, what: str) -> str:

@@ -108,7 +108,7 @@ def box(
     # Deaths are seen at once; a master that a crowded machine holds up is not meant here.
     words = [str(FTMB), "up", str(example), "--name", name, "--set", "ft.detect_ms=3000"]
     with (tmp_path / "said").open("w") as said:
-        running = hosts.start(hosts.box, words, stdout=said, stderr=subprocess.STDOUT)
+        running = hosts.box.start(words, stdout=said, stderr=subprocess.STDOUT)
         try:
             _until(lambda: running.poll() is not None or _protected(name))
             assert running.poll() is None, (tmp_path / "said").read_text()
@@ -122,9 +122,9 @@ def _transfer(hosts: namespaces.Hosts, server: str, meanwhile: Callable[[], None
     """One TCP connection from inside, what it carried compared at both ends."""
     words = (server, "8001")
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    sender = hosts.python(hosts.server, SEND, *words, "8e6", **pipes)
+    sender = hosts.server.python(SEND, *words, "8e6", **pipes)
     assert sender.stdout is not None and sender.stdout.readline() == "listening\n"
-    receiver = hosts.python(hosts.client, RECEIVE, *words, **pipes)
+    receiver = hosts.client.python(RECEIVE, *words, **pipes)
     try:
         meanwhile()
         assert sender.poll() is None and receiver.poll() is None, "the connection broke"
@@ -174,10 +174,10 @@ def test_datagrams_in_fragments_are_translated(
 ) -> None:
     """As they are on the wire: nobody puts them together on the way."""
     words = (namespaces.FAR_SERVER, "9")
-    echo = hosts.python(hosts.server, ECHO, *words, stdout=subprocess.PIPE)
+    echo = hosts.server.python(ECHO, *words, stdout=subprocess.PIPE)
     try:
         assert echo.stdout is not None and echo.stdout.readline() == "listening\n"
-        asker = hosts.python(hosts.client, ASK, *words, stdout=subprocess.PIPE)
+        asker = hosts.client.python(ASK, *words, stdout=subprocess.PIPE)
         assert asker.communicate(timeout=120)[0] == "the same\n"
     finally:
         echo.kill()
@@ -190,9 +190,7 @@ def test_a_second_one_of_that_name_or_at_that_interface_is_refused(
 ) -> None:
     file = str(root / "config" / "sites" / "firewall.yaml")
     for other, words in ((box[0], f"{box[0]} is up already"), ("other", "stands at inside")):
-        second = hosts.start(
-            hosts.box, [str(FTMB), "up", file, "--name", other], stderr=subprocess.PIPE
-        )
+        second = hosts.box.start([str(FTMB), "up", file, "--name", other], stderr=subprocess.PIPE)
         assert words in second.communicate(timeout=120)[1]
         assert second.returncode == 3
 

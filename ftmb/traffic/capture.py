@@ -8,9 +8,7 @@ private addresses; offloads are off, so that frames and checksums are those of a
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import os
 import select
 import shutil
@@ -22,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ftmb import interface
 from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.traffic.talk import CLIENTS, SERVERS
 
@@ -30,16 +29,6 @@ MAX_FRAME = 1514
 TIME_LIMIT_S = 30.0
 ETH_P_IP = 0x0800
 INSIDE_LINK, OUTSIDE_LINK = "inside", "outside"
-
-# From linux/ethtool.h and linux/sockios.h.
-SIOCETHTOOL = 0x8946
-OFFLOADS = {
-    "receive checksums": 0x15,
-    "transmit checksums": 0x17,
-    "tso": 0x1F,
-    "gso": 0x24,
-    "gro": 0x2C,
-}
 
 
 def _ip(*args: str) -> None:
@@ -72,21 +61,6 @@ def namespaces() -> Iterator[tuple[str, str]]:
     finally:
         for name in made:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
-def plain_link(name: str) -> None:
-    """Switch off every offload of an interface of this namespace.
-
-    Otherwise frames are recorded before they are cut to size, without their checksums.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for what, command in OFFLOADS.items():
-            value = array.array("I", [command, 0])
-            request = struct.pack("16sP8x", name.encode(), value.buffer_info()[0])
-            try:
-                fcntl.ioctl(control, SIOCETHTOOL, request)
-            except OSError as error:
-                raise MachineError(f"{name}: cannot switch {what} off: {error}") from None
 
 
 def record(path: Path, link: str) -> None:
@@ -181,10 +155,10 @@ def main(args: list[str]) -> int:
     """The command; `--record` and `--plain` are its own helpers inside the namespaces."""
     try:
         if len(args) == 3 and args[0] == "--record":
-            plain_link(args[2])
+            interface.plain(args[2])
             record(Path(args[1]), args[2])
         elif len(args) == 2 and args[0] == "--plain":
-            plain_link(args[1])
+            interface.plain(args[1])
             print("ready", flush=True)
             sys.stdin.read()
         elif len(args) == 1 and not args[0].startswith("-"):
