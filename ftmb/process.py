@@ -63,7 +63,8 @@ class NodeProcess:
     def __init__(
         self, command: Sequence[str], spec: Path, name: str, out: Path, inbox: queue.Queue[Event]
     ) -> None:
-        """Start it: a command, to which the path of its spec is added. Events, and at its end one `exit` {code}, go to `inbox`. Raises MachineError.
+        """Start it: a command, to which the path of its spec is added. Events, and at its end one
+        `exit` {code}, go to `inbox`. Raises MachineError.
 
         `out`: where <name>.stderr, and <name>.stdout for lines that are no events, are written.
         """

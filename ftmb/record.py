@@ -39,7 +39,9 @@ class Packets(Model):
     )
     duplicated: int | None
     reordered: int | None = Field(description="within a flow")
-    corrupted: int | None = Field(description="checksum, payload or addresses wrong, or not recognisable")
+    corrupted: int | None = Field(
+        description="checksum, payload or addresses wrong, or not recognisable"
+    )
 
 
 class Sample(Model):

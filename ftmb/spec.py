@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ftmb.errors import SpecError
-from ftmb.generators import kinds
 from ftmb.fault_spec import FaultSpec, LinkSpec, LinksSpec, RepeatSpec
+from ftmb.generators import kinds
 from ftmb.model import Model
 from ftmb.snapshot_spec import SnapshotSpec
 from ftmb.traffic_spec import TrafficSpec, TrexSpec

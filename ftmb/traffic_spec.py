@@ -12,7 +12,7 @@ FILL_MOST_S = 3600
 
 
 class TrexSpec(Model):
-    """A TRex server that runs already (`t-rex-64 -i`), with a port at each side of the middlebox."""
+    """A TRex server that runs (`t-rex-64 -i`), with a port at each side of the middlebox."""
 
     server: str | None = Field(
         None, pattern=r"^[A-Za-z0-9.:_-]{1,253}$", description="name or address; needed for trex"

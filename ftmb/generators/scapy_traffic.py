@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import select
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class ScapyTraffic:
         self._t0_ns, self._window = 0, (0, 0)
         self._planned = 0
         self._last_ns = 0
-        self._count = Counter(dict.fromkeys(COUNTED, 0))
+        self._count: dict[str, Any] = dict.fromkeys(COUNTED, 0)
 
     def open(self) -> None:
         """Open both interfaces, read the templates."""
@@ -59,9 +58,9 @@ class ScapyTraffic:
         for name in self._names:
             try:
                 opened = conf.L2socket(iface=name, promisc=True)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the latter: there is no such interface
                 raise MachineError(
-                    f"scapy cannot open the interface {name}: {error.strerror}; run as root"
+                    f"scapy cannot open the interface {name}: {error}; run as root"
                 ) from None
             opened.ins.setblocking(False)
             self._sockets.append(opened)

@@ -114,7 +114,9 @@ class Trex:
         """What the server counted; and the histogram's file."""
         self._look()
         begin, end, now = self._begin, self._end, self._now
-        assert begin is not None and end is not None and now is not None and self._server is not None
+        assert (
+            begin is not None and end is not None and now is not None and self._server is not None
+        )
         latencies = now.latencies(begin)
         latencies.write(Path(self._traffic["histogram"]))
         whole = all(stream.timed for stream in self._streams)

@@ -96,11 +96,6 @@ class Server:
         return str(told.get("version", "?"))
 
     def _refused(self, version: str, words: str) -> MachineError:
-        if "no data flow" in words:
-            return self.fail(
-                f"its publisher at port {self._trex['async_port']} is silent; may this machine "
-                "reach it (traffic.trex.async_port)?"
-            )
         if self.package == OLD:
             return self.fail(
                 f"it refuses {OLD}, whose protocol is that of servers before 2.50; install "

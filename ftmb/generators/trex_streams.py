@@ -49,14 +49,10 @@ def streams(
     first = int(ipaddress.IPv4Network(inside).network_address) + 1
     timed_pps = min(rate_pps, latency_pps)
     timed_flows = min(flows, TREX_LATENCY_FLOWS if timed_pps == rate_pps else SAMPLED_FLOWS)
-    frames = list(kinds)
-    made = [
-        Stream(
-            FIRST_LATENCY_ID + i, timed_pps / timed_flows, _from(frames[i % len(frames)], first + i),
-            True, None,
-        )
-        for i in range(timed_flows)
-    ]  # fmt: skip
+    frames, made = list(kinds), []
+    for i in range(timed_flows):
+        frame = _from(frames[i % len(frames)], first + i)
+        made.append(Stream(FIRST_LATENCY_ID + i, timed_pps / timed_flows, frame, True, None))
     rest_pps = rate_pps - timed_pps
     if rest_pps:
         # Addresses beyond those of the timed flows: a number of theirs is then one packet.
