@@ -219,7 +219,7 @@ def _trex_client() -> Finding:
 
 
 def trex_server(address: str) -> Finding:
-    """Whether a TRex server answers at `NAME[:PORT]`. Waits for it a quarter of a minute at most."""
+    """Whether a TRex server answers at `NAME[:PORT]`. Waits for it 15 s at most."""
     host, _, port = address.partition(":")
     try:
         number = int(port or TrexSpec().port)

@@ -66,11 +66,18 @@ def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
         lost_before_log=traffic["offered"] - accepted - refused,
         duplicated=traffic["duplicated"],
         reordered=traffic["reordered"],
-        # Beyond repair, with the wrong addresses, or not to be recognised at all.
-        corrupted=None
-        if traffic["corrupted"] is None
-        else traffic["corrupted"] + traffic.get("wrong_tuple", 0) + traffic.get("unmatched", 0),
+        corrupted=_corrupted(spec, traffic),
     )
+
+
+def _corrupted(spec: TrialSpec, traffic: dict[str, Any]) -> int | None:
+    """Beyond repair, with the wrong addresses, or not to be recognised at all; with another payload
+    than was sent, unless that is what the function is for."""
+    if traffic["corrupted"] is None:
+        return None
+    kinds = ["corrupted", "wrong_tuple", "unmatched"]
+    kinds += [] if "altered" in spec.expect else ["altered"]
+    return sum(traffic.get(kind, 0) for kind in kinds)
 
 
 def sample(stats: Stats) -> Sample | None:

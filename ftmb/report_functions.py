@@ -88,13 +88,13 @@ def function_crashes(results: Results) -> Table:
     frame = results.frame[results.frame["experiment"] == "functions"]
     recoveries = results.recoveries
     rows: list[Sequence[str]] = []
-    for nf, part in frame.groupby("nf") if not frame.empty else []:
+    for function, part in frame.groupby("function") if not frame.empty else []:
         total = pd.to_numeric(recoveries[recoveries["trial"].isin(part["trial"])]["total_ms"])
         bad = int(part.apply(harmful, axis=1).sum())
         keys = ("failovers", "delivered", "lost", "duplicated", "corrupted", "checks_failed")
         counts = [summed(part[key]) for key in keys]
         times = (number(total.median(), ".1f"), number(total.max(), ".1f"))
-        rows.append((str(nf), *counts, f"{len(part) - bad} of {len(part)}", *times))
+        rows.append((str(function), *counts, f"{len(part) - bad} of {len(part)}", *times))
     head = ("function", "crashes", "delivered", "lost", "duplicated", "corrupted", "checks failed",
             "trials unharmed", "to new output (ms)", "longest")  # fmt: skip
     note = 'Masters killed one after the other. Again: make trials TIER=full OF="functions".'

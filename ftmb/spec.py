@@ -124,10 +124,10 @@ class TrialSpec(Model):
     log: LogSpec = Field(default_factory=LogSpec)
     links: LinksSpec = Field(default_factory=LinksSpec, description="what links do to frames")
     faults: list[FaultSpec] = Field(default_factory=list, description="what happens, and when")
-    expect: list[Literal["false_suspicion", "poison"]] = Field(
+    expect: list[Literal["altered", "false_suspicion", "poison"]] = Field(
         default_factory=list,
-        description="what would else make the record invalid: failovers without a fault; the stop "
-        "by an input that kills every master",
+        description="what would else be a failure: payloads that the function changes; failovers "
+        "without a fault; the stop by an input that kills every master",
     )
     setup_timeout_s: float = Field(60, gt=0, description="until all are ready and protected")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import RunFtmb
-from real_trials import KILL, assert_exactly_once, sound, spec
+from real_trials import KILL, assert_exactly_once, failed_checks, sound, spec
 
 pytestmark = pytest.mark.slow
 
@@ -81,18 +81,36 @@ def test_chain(trial: RunFtmb) -> None:
 
 @pytest.mark.parametrize("capacity", [24, 16384], ids=["crowded", "roomy"])
 def test_wanopt(trial: RunFtmb, capacity: int) -> None:
-    """The generator's trailer is in no chunk, and encoded packets have right checksums, so the sink
-    knows them. Few contents: with a small cache they push each other out all the time."""
-    record = crashed(trial, {"name": "wanopt", "capacity": capacity}, profile="imix")
+    """Both ends of a line in a chain: what one encodes the other restores, and the sink compares
+    every payload with what was sent. Few contents: with a small cache they push each other out all
+    the time, and where the workers' order at the two ends differs, the decoder may lack one."""
+    ends = {
+        "stage1": {"name": "wanopt", "capacity": capacity},
+        "stage2": {"name": "wanopt", "capacity": capacity, "line": 0},
+    }
+    record = crashed(trial, {"name": "chain"} | ends, profile="imix")
     function = record["nf"]
-    assert function["passed"] > 0
-    assert function["chunks_found"] > 0
-    assert function["shortened"] > 0
-    if capacity == 24:
-        assert function["chunks_replaced"] > record["packets"]["accepted"] / 60
-    else:
-        assert function["chunks_replaced"] <= 1000
-    assert sum(count for name, count in function.items() if name.startswith("dropped_")) == 0
+    for end, other in ("wanopt", "wanopt2"), ("wanopt2", "wanopt"):
+        assert function[f"{end}.passed"] > 0
+        assert function[f"{end}.chunks_found"] > 0
+        lacked = function[f"{other}.dropped_missing"]
+        assert function[f"{end}.shortened"] == function[f"{other}.restored"] + lacked > 0
+        assert function[f"{end}.dropped_report"] == lacked
+        if capacity == 24:
+            assert function[f"{end}.chunks_replaced"] > record["packets"]["accepted"] / 60
+        else:
+            assert function[f"{end}.chunks_replaced"] <= 1000
+    drops = {name for name, count in function.items() if ".dropped_" in name and count}
+    assert {name.split("_")[1] for name in drops} <= {"missing", "report"}
+
+
+def test_payloads_that_change_are_seen(trial: RunFtmb) -> None:
+    """An encoder alone: its packets are whole and in order, but not what was sent."""
+    tree = spec(nf={"name": "wanopt"}, traffic={"profile": "imix"})
+    record = trial(tree, out="trial").record
+    assert record is not None
+    assert [check.split(":")[0] for check in failed_checks(record)] == ["corrupted"]
+    assert record["packets"]["corrupted"] == record["nf"]["shortened"] > 0
 
 
 @pytest.mark.parametrize("drop", [0, 1], ids=["count", "drop"])

@@ -118,6 +118,8 @@ def test_packets_are_those_of_the_flow_with_checksums_that_scapy_agrees_with(
         assert found is not None
         assert (found.flow, found.number, found.intended_ns) == (2, number, 5_000_000 + number)
         assert found.source == (flow.address, flow.port) and not found.answer
+        assert flow.carried(found.payload) and len(found.payload) == 25
+        assert not flow.carried(found.payload + b"y")
         if protocol == flows.TCP:
             assert (again[TCP].flags == "S") == (number == 0)
     flow.outside = (bytes([203, 0, 113, 1]), b"\x27\x10")

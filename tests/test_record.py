@@ -184,6 +184,13 @@ def test_a_failover_that_no_fault_named_invalidates_unless_expected() -> None:
     assert judged({"expect": ["false_suspicion"]}, strays=[stray])[1] is True
 
 
+def test_altered_payloads_are_corrupted_unless_expected() -> None:
+    assert judged(traffic=traffic(altered=3))[0]["corrupted"] == "fail"
+    assert judged({"expect": ["altered"]}, traffic=traffic(altered=3))[0]["corrupted"] == "pass"
+    both = traffic(altered=3, corrupted=1)
+    assert judged({"expect": ["altered"]}, traffic=both)[0]["corrupted"] == "fail"
+
+
 def test_a_named_poison_input_is_a_success() -> None:
     text = {"expect": ["poison"]}
     named = [Event(9, "loggers", "poison", {"worker": 1, "input": 17})]

@@ -164,7 +164,7 @@ def harmed(results: records.Results, edit: Callable[[dict[str, Any]], None]) -> 
 
 def test_crashes_of_each_function_count(root: Path, results: records.Results) -> None:
     verdict = judged(root, results, "functions")
-    assert {part.label for part in verdict.parts} >= {"nat", "monitor", "chain", "lb"}
+    assert {part.label for part in verdict.parts} >= {"nat", "monitor", "chain", "lb", "wanopt"}
     assert all(part.value == 100 for part in verdict.parts)
     assert verdict.verdict == claims.OPEN, "too few crashes"
     assert "needs 100 runs" in verdict.reason
@@ -178,7 +178,7 @@ def test_tables_and_figures(results: records.Results) -> None:
     assert len(report_functions.function_sweep(results).rows) == 6
     assert len(report_functions.function_pipeline(results).rows) == 30
     crashes = report_functions.function_crashes(results)
-    assert {row[0] for row in crashes.rows} >= {"nat", "monitor", "chain", "lb"}
+    assert {row[0] for row in crashes.rows} >= {"nat", "monitor", "chain", "lb", "wanopt"}
     for made in (table, crashes, report_functions.function_pipeline(results)):
         assert {len(row) for row in made.rows} == {len(made.head)}
     figures.theme()

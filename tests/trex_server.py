@@ -8,8 +8,8 @@ from `errors`. Started as `trex_server.py OPTIONS.json`, it prints its two ports
 stdin ends. Written from the client's side of the wire, against lbr-trex-client 3.4.0.
 
 Options: silent, version ([major, minor] that it speaks), mode, held (who has the ports), down (a
-port without link), dies_after_s, errors ({"dup": 2, "ooo": 1, "drp": 3} of the first latency
-stream), journal (file for the methods that were called).
+port without link), stops (once it has started), errors ({"dup": 2, "ooo": 1, "drp": 3} of the first
+latency stream), journal (file for the methods that were called).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import lbr_trex_client
 
 # Its ZeroMQ, so that the tests need no other.
 sys.path.insert(0, str(Path(lbr_trex_client.__file__).parent / "external_libs" / "pyzmq-ctypes"))
-import zmq  # noqa: E402
+import zmq
 
 MAGIC, HEADER = 0xABE85CEA, struct.Struct(">II")
 COMPRESSED_FROM = 256  # bytes of a reply
@@ -34,7 +34,7 @@ HANDLE, HANDLER = "Hyx6", "s3cr3t"
 HISTOGRAM = {"10": 0.7, "20": 0.2, "100": 0.1}  # lower bound in us, share
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An error reply."""
 
     def __init__(self, words, code=-32000):
@@ -73,13 +73,15 @@ class Server:
         work = getattr(self, "do_" + method, None)
         try:
             if work is None:
-                raise Refused("Method not found", -32601)
+                raise RefusedError("Method not found", -32601)
             if method not in ("api_sync_v2", "get_version") and given.get("api_h") != HANDLE:
-                raise Refused("no or a wrong api_h")
+                raise RefusedError("no or a wrong api_h")
+            if self.started is not None and self.options.get("stops"):
+                raise RefusedError("the server is going down")
             if given.get("handler") not in (None, HANDLER):
-                raise Refused("not the owner")
+                raise RefusedError("not the owner")
             return answer | {"result": work(given)}
-        except Refused as error:
+        except RefusedError as error:
             words = {"code": error.code, "message": "refused", "specific_err": str(error)}
             return answer | {"error": words}
 
@@ -99,7 +101,7 @@ class Server:
         major, minor = self.options.get("version", [5, 1])
         if given["name"] != "STL" or given["major"] != major or given["minor"] > minor:
             theirs = f"{given['major']}.{given['minor']}"
-            raise Refused(f"Version mismatch: server API {major}.{minor}, client API {theirs}")
+            raise RefusedError(f"Version mismatch: server API {major}.{minor}, client API {theirs}")
         return {"api_h": HANDLE}
 
     def do_get_system_info(self, given):
@@ -111,9 +113,8 @@ class Server:
                 "hostname": "tests", "uptime": "-"}  # fmt: skip
 
     def do_get_supported_cmds(self, given):
-        return sorted(name[3:] for name in dir(self) if name.startswith("do_")) + [
-            "get_profile_list"
-        ]
+        mine = [name[3:] for name in dir(self) if name.startswith("do_")]
+        return sorted([*mine, "get_profile_list"])  # it has profiles of streams, as servers have
 
     def do_get_port_xstats_names(self, given):
         return {"xstats_names": []}
@@ -169,7 +170,7 @@ class Server:
     def do_acquire(self, given):
         port = given["port_id"]
         if self.owner[port] not in ("", given["user"]) and not given["force"]:
-            raise Refused(f"port is already taken by '{self.owner[port]}'")
+            raise RefusedError(f"port is already taken by '{self.owner[port]}'")
         self.owner[port] = given["user"]
         return HANDLER
 
@@ -198,7 +199,7 @@ class Server:
 
     def do_start_traffic(self, given):
         if not self.streams[given["port_id"]]:
-            raise Refused("no streams")
+            raise RefusedError("no streams")
         self.started, self.seconds = time.monotonic(), given["duration"]
         self.sending = given["port_id"]
         return {"multiplier": 1.0, "ts": time.time()}
@@ -267,8 +268,6 @@ def main():
     server = Server(options)
     while not over.is_set():
         publisher.send(b"{}")
-        if server.started and time.monotonic() > server.started + options.get("dies_after_s", 1e9):
-            options["silent"] = True
         try:
             message = requests.recv()
         except zmq.Again:

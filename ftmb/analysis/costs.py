@@ -178,11 +178,12 @@ def functions_unharmed(results: Results) -> list[Part]:
     """Share of crashes that did no harm, of each network function (percent)."""
     frame = judgeable(results.frame[results.frame["experiment"] == "functions"])
     parts = []
-    for nf, trials in frame.groupby("nf") if not frame.empty else []:
+    for function, trials in frame.groupby("function") if not frame.empty else []:
         crashed = trials["failovers"].clip(lower=1)
         bad = trials.apply(harmful, axis=1) | (trials["counted"] & (trials["failovers"] < 1))
         count, harmed = int(crashed.sum()), int(crashed[bad].sum())
         share = 100 * (1 - harmed / count)
         note = f"{count - harmed} of {count} crashes"
-        parts.append(Part(str(nf), share, "%", None, None, count, note, list(trials["trial"])))
+        trials_of = list(trials["trial"])
+        parts.append(Part(str(function), share, "%", None, None, count, note, trials_of))
     return parts

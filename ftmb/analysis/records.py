@@ -297,11 +297,13 @@ def _labels(trial: Trial) -> dict[str, Any]:
     spec = _spec(trial)
     ft, traffic = spec.get("ft") or {}, spec.get("traffic") or {}
     snapshot = ft.get("snapshot") or {}
+    nf = (spec.get("nf") or {}).get("name")
     return {
         "trial": trial.id,
         "experiment": trial.experiment,
         "repetition": trial.repetition,
-        "nf": (spec.get("nf") or {}).get("name"),
+        "nf": nf,
+        "function": trial.labels.get("function", nf),  # several of them may be chains
         "mode": ft.get("mode"),
         "engine": snapshot.get("engine"),
         "schedule": snapshot.get("schedule"),

@@ -69,6 +69,10 @@ class Flow:
     out: Numbers = field(default_factory=Numbers)
     back: Numbers = field(default_factory=Numbers)
 
+    def carried(self, payload: bytes) -> bool:
+        """Whether that is what its packets carry."""
+        return self.template.endswith(payload, 0, -TRAILER.size)
+
 
 def make_flows(count: int, inside: str, templates: Sequence[bytes]) -> list[Flow]:
     """Flows over the hosts of the inside network; each has one template, in turns."""
@@ -95,6 +99,7 @@ class Parsed:
     number: int
     intended_ns: int
     answer: bool
+    payload: bytes  # without the last 16 bytes
 
 
 class Packets:
@@ -178,9 +183,14 @@ class Packets:
             ports = (frame[l4 + 4 : l4 + 6],) * 2
         source = (frame[ETHERNET + 12 : ETHERNET + 16], ports[0])
         destination = (frame[ETHERNET + 16 : ETHERNET + 20], ports[1])
-        return Parsed(
-            source, destination, protocol, who & ~ANSWER, number, when, bool(who & ANSWER)
-        )
+        flow, answer = who & ~ANSWER, bool(who & ANSWER)
+        payload = frame[_payload_at(frame, l4) : end - TRAILER.size]
+        return Parsed(source, destination, protocol, flow, number, when, answer, payload)
+
+
+def _payload_at(frame: bytes, l4: int) -> int:
+    """Where the payload begins."""
+    return l4 + ((frame[l4 + 12] >> 4) * 4 if frame[ETHERNET + 9] == TCP else 8)
 
 
 def _summed(frame: bytes, l4: int, end: int) -> bytes:

@@ -23,7 +23,7 @@ LATE_NS = 1_000_000
 KEPT_GAPS = 4096
 COUNTED = (
     "offered", "sent", "delivered", "window_offered", "window_delivered", "duplicated",
-    "reordered", "corrupted", "late", "mapping_changed", "mapping_shared",
+    "reordered", "corrupted", "altered", "late", "mapping_changed", "mapping_shared",
 )  # fmt: skip
 
 
@@ -128,6 +128,7 @@ class ScapyTraffic:
             self._count["duplicated"] += 1
             return
         self._count["reordered"] += behind
+        self._count["altered"] += not flow.carried(packet.payload)
         self._deliver(packet, now_ns)
         if not packet.answer:
             self._learn(flow, packet)

@@ -81,6 +81,7 @@ class Told:
     duplicated: int | None = None
     reordered: int | None = None
     corrupted: int | None = None
+    altered: int | None = None  # recognised, and with another payload than was sent
     late: int | None = None  # of the window, sent over 1 ms after their time
     mapping_changed: int | None = None
     mapping_shared: int | None = None

@@ -8,6 +8,7 @@ kind of packet of the profile, over all flows.
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,10 @@ def streams(
 
     templates: frames of one cycle of the profile. inside: network of the hosts that send.
     """
-    kinds = {frame: list(templates).count(frame) for frame in templates}
-    for frame in kinds:
+    # Frames of one size differ in their payloads alone.
+    sizes = Counter(len(frame) for frame in templates)
+    frames = list({len(frame): frame for frame in templates}.values())
+    for frame in templates:
         if frame[ETHERNET + 9] != UDP:
             raise SpecError(
                 "traffic.profile: the generator trex sends UDP only (udp64, udp512, imix, ...); "
@@ -49,7 +52,7 @@ def streams(
     first = int(ipaddress.IPv4Network(inside).network_address) + 1
     timed_pps = min(rate_pps, latency_pps)
     timed_flows = min(flows, TREX_LATENCY_FLOWS if timed_pps == rate_pps else SAMPLED_FLOWS)
-    frames, made = list(kinds), []
+    made = []
     for i in range(timed_flows):
         frame = _from(frames[i % len(frames)], first + i)
         made.append(Stream(FIRST_LATENCY_ID + i, timed_pps / timed_flows, frame, True, None))
@@ -59,8 +62,10 @@ def streams(
         begin = first + timed_flows
         last = str(ipaddress.IPv4Address(begin + flows - 1))
         made += [
-            Stream(i, rest_pps * count / len(templates), _from(frame, begin), False, last)
-            for i, (frame, count) in enumerate(kinds.items(), 1)
+            Stream(
+                i, rest_pps * sizes[len(frame)] / len(templates), _from(frame, begin), False, last
+            )
+            for i, frame in enumerate(frames, 1)
         ]
     return made
 

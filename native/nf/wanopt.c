@@ -1,13 +1,14 @@
 /* wanopt: redundancy elimination on a line between two sites, one such function at each end of it.
  *
- * What goes out is encoded, what comes in is decoded, so what leaves the other end is, byte for
- * byte, what went into this one. The payloads of TCP and UDP are cut into chunks where a rolling
- * hash of their content says so (longer than `min_chunk`, 232 bytes at most, `chunks` in a packet);
- * both ends keep the chunks that they have seen, of either direction, in a cache. A chunk that is
- * in the cache leaves as its name, a hash of its content; a packet that does not become shorter by
- * that leaves as it is. So does one that may be fragmented (without DF): nobody could decode the
- * pieces. So nothing ever grows on the line. The last `tail` bytes of a payload are in no chunk:
- * they are often unlike any others (checks, trailers).
+ * What goes to the line is encoded, what comes from it is decoded, so what leaves the other end is,
+ * byte for byte, what went into this one. `line` is the side on which it is: outside, or inside for
+ * the end that stands before the servers. The payloads of TCP and UDP are cut into chunks where a
+ * rolling hash of their content says so (longer than `min_chunk`, 232 bytes at most, `chunks` in a
+ * packet); both ends keep the chunks that they have seen, of either direction, in a cache. A chunk
+ * that is in the cache leaves as its name, a hash of its content; a packet that does not become
+ * shorter by that leaves as it is. So does one that may be fragmented (without DF): nobody could
+ * decode the pieces. So nothing ever grows on the line. The last `tail` bytes of a payload are in
+ * no chunk: they are often unlike any others (checks, trailers).
  *
  * An encoded packet keeps its addresses and ports, and has correct lengths and checksums; it is
  * marked by the reserved flag of IPv4, and its payload begins with a shim (wanopt.h). The decoder
@@ -22,10 +23,10 @@
  * Unchanged in both directions pass: other protocols, fragments, other EtherTypes (IPv6 too),
  * packets of more than 1500 bytes, frames with padding, UDP that is shorter than its packet. IPv4
  * options and wrong checksums do not matter, they are restored too. Dropped, each with a counter:
- * lengths that contradict each other; marked packets from inside; marked ones from outside whose
- * shim contradicts itself or is none; what lacks a chunk or fails its check (dropped_missing,
- * dropped_different: an answer goes back in their place); reports of missing chunks, once heeded.
- * Both ends must have the same parameters but `capacity`.
+ * lengths that contradict each other; marked packets that come from elsewhere than the line; marked
+ * ones from the line whose shim contradicts itself or is none; what lacks a chunk or fails its
+ * check (dropped_missing, dropped_different: an answer goes back in their place); reports of
+ * missing chunks, once heeded. Both ends must have the same parameters but `capacity`.
  *
  * Shared variables: one for each set of chunks; protects the chunks in it.
  * Accesses of a packet: a write for each chunk, `chunks` at most; a report of missing chunks: a
@@ -37,7 +38,7 @@
 
 #include "nf/checksum.h"
 
-enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL, KEY0, KEY1 };
+enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL, KEY0, KEY1, LINE };
 
 static const struct nf_param params[] = {
     {"capacity", NF_UINT, 16384, 1, 1u << 22, "chunks in the cache"},
@@ -46,6 +47,7 @@ static const struct nf_param params[] = {
     {"tail", NF_UINT, 18, 0, 64, "bytes at a payload's end that are in no chunk"},
     {"key0", NF_UINT, 0x2b7e151628aed2a6, 0, INT64_MAX, "key of names and checks, the one half"},
     {"key1", NF_UINT, 0x2bf7158809cf4f3c, 0, INT64_MAX, "the other half; secret, and as there"},
+    {"line", NF_UINT, NF_OUTSIDE, 0, 1, "side on which the line is: 0 inside, 1 outside"},
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -98,6 +100,7 @@ static void *init(struct arena *arena, const uint64_t *values)
     /* A boundary at one byte of min_chunk, in the mean. */
     wan->shift = 64 - (uint32_t)__builtin_ctz(wan->min);
     wan->tail = (uint32_t)values[TAIL];
+    wan->line = (uint8_t)values[LINE];
     init_keys(wan, values);
     for (uint64_t b = 0; b < 256; b++)
         wan->gear[b] = sets_mix(sets_mix(b + 1));
@@ -240,7 +243,7 @@ static void encode(struct wanopt_hand *hand, struct nf_packet *packet,
         wanopt_put(packet, view, payload, content, bytes, true);
     }
     hand->worker->counters[bytes ? WANOPT_SHORTENED : WANOPT_PASSED]++;
-    ftmb_emit(hand->ctx, packet, NF_OUTSIDE);
+    ftmb_emit(hand->ctx, packet, (enum nf_port)hand->wan->line);
 }
 
 static void pass(struct wanopt_hand *hand, struct nf_packet *packet)
@@ -257,17 +260,18 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     struct wanopt_payload payload;
     enum packet_kind kind = packet_parse(&view, packet->data, packet->length);
     bool marked = kind < PACKET_NOT_IPV4 && (view.ip[6] & WANOPT_MARK);
+    bool by_line = packet->port == wan->line;
     ftmb_mark(ctx, hand.worker, sizeof(*hand.worker));
     if (unlikely(kind == PACKET_MALFORMED)) {
         hand.worker->counters[WANOPT_DROP_MALFORMED]++;
-    } else if (unlikely(marked && packet->port == NF_INSIDE)) {
+    } else if (unlikely(marked && !by_line)) {
         hand.worker->counters[WANOPT_DROP_MARKED]++;
     } else if (unlikely(!payload_of(packet, &view, &payload))) {
         if (marked)
             hand.worker->counters[WANOPT_DROP_BAD]++;
         else
             pass(&hand, packet);
-    } else if (packet->port == NF_INSIDE) {
+    } else if (!by_line) {
         encode(&hand, packet, &view, &payload);
     } else if (marked) {
         wanopt_marked(&hand, packet, &view, &payload);

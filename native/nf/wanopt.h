@@ -74,6 +74,7 @@ struct wanopt {
     uint32_t min;      /* a chunk is longer than this */
     uint32_t shift;    /* a boundary has zeroes in the hash's bits from this one on */
     uint32_t tail;     /* bytes at a payload's end that are in no chunk */
+    uint8_t line;      /* side: from the other one comes what is encoded */
     struct siphash_key name_key, check_key;
     uint64_t worker_at[FTMB_MAX_WORKERS];
     uint64_t gear[256]; /* what each byte adds to the rolling hash */
@@ -125,7 +126,7 @@ static inline uint32_t wanopt_checksum_at(const struct packet_view *view)
     return view->kind == PACKET_TCP ? 16 : 6;
 }
 
-/* A marked packet from outside; emits what comes of it. */
+/* A marked packet from the line; emits what comes of it. */
 void wanopt_marked(struct wanopt_hand *hand, struct nf_packet *packet,
                    const struct packet_view *view, const struct wanopt_payload *payload);
 

@@ -140,7 +140,7 @@ static void decode(struct wanopt_hand *hand, struct nf_packet *packet,
     hand->worker->counters[WANOPT_RESTORED]++;
     wanopt_put(packet, view, payload, restored.bytes, restored.length, false);
     packet_store16(view->l4 + wanopt_checksum_at(view), shim->checksum);
-    ftmb_emit(hand->ctx, packet, NF_INSIDE);
+    ftmb_emit(hand->ctx, packet, (enum nf_port)(1 - hand->wan->line));
 }
 
 /* The decoder on the other side lacks chunks: the next packets have them in full. */

@@ -84,7 +84,7 @@ static int set_up_synthetic(struct traffic *t, char *why)
     if (flows_init(&t->flows, c->flows, fresh, c->inside, c->inside_prefix, why) ||
         source_init(&t->source, &t->flows, &options, why))
         return -EINVAL;
-    if (sink_init(&t->sink, &t->flows, c->seed)) {
+    if (sink_init(&t->sink, &t->flows, &t->source.set, c->seed)) {
         traffic_say(why, "traffic: no memory for the sink");
         return -ENOMEM;
     }

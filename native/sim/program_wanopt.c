@@ -15,7 +15,7 @@ extern const struct nf nf_wanopt;
 #define PAYLOAD_BYTES (2 * CONTENT_BYTES + TAIL_BYTES)
 #define HEADERS (ETHERNET_BYTES + IPV4_MIN_BYTES + UDP_BYTES)
 #define SEEN 16u
-enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL, KEY0, KEY1 };
+enum { CAPACITY, CHUNKS, MIN_CHUNK, TAIL, KEY0, KEY1, LINE };
 
 /* What has left outside in this run, and not come back. */
 static struct {
@@ -32,6 +32,7 @@ static void params(uint64_t *out)
     out[TAIL] = TAIL_BYTES;
     out[KEY0] = rng_below(&rng, UINT32_MAX);
     out[KEY1] = rng_below(&rng, UINT32_MAX);
+    out[LINE] = NF_OUTSIDE;
 }
 
 /* The payload that a number stands for, which is its tail. */

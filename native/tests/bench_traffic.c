@@ -84,7 +84,7 @@ int main(int argc, char **argv)
         return 1;
     }
     unlink(path);
-    CHECK(sink_init(&b.sink, &b.flows, 1) == 0);
+    CHECK(sink_init(&b.sink, &b.flows, &b.source.set, 1) == 0);
     CHECK(tally_init(&b.tally, 0, ROUNDS * packets * 1000, 0, false, false) == 0);
     b.buffers = aligned_alloc(64, BUFFERS * BUFFER_BYTES);
     CHECK(b.buffers);
@@ -92,5 +92,6 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < ROUNDS; i++)
         run(&b, packets); /* the first one meets cold memory */
     CHECK(b.tally.delivered == b.tally.sent && b.tally.duplicated == 0 && b.tally.corrupted == 0);
+    CHECK(b.tally.altered == 0);
     return 0;
 }

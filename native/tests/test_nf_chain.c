@@ -2,6 +2,7 @@
  * out: the same packets, the same PALs but for where ids begin, the same counters. */
 #include "nf/chain.h"
 #include "tests/nf_harness.h"
+#include "tests/wanopt_frames.h"
 
 #include <string.h>
 
@@ -211,6 +212,36 @@ static void test_twice_the_same(void)
     harness_close(&h);
 }
 
+/* Both ends of a line in one chain, from either side: what leaves is what came, to the byte, though
+ * between the stages it is another packet. */
+static void test_line(uint64_t seed)
+{
+    static const struct harness_setting ends[] = {{"wanopt", 0},    {"capacity", 16}, {"wanopt", 0},
+                                                  {"capacity", 16}, {"line", 0},      {NULL, 0}};
+    static const struct harness_setting own[] = {{NULL, 0}};
+    static struct wanopt_frames frames;
+    struct harness h;
+    wanopt_frames_make(&frames, own);
+    harness_open(&h, "chain", WORKERS, ends);
+    h.capacity = HARNESS_FRAME;
+    for (unsigned i = 0; i < 2000; i++) {
+        const struct wanopt_frame *frame = &frames.plain[test_random(&seed) % WANOPT_FRAMES];
+        enum nf_port port = test_random(&seed) % 3 ? NF_INSIDE : NF_OUTSIDE;
+        uint32_t worker = (uint32_t)(test_random(&seed) % WORKERS);
+        h.now += MS;
+        CHECK(harness_packet(&h, worker, port, frame->bytes, frame->length));
+        CHECK(h.out_port == 1 - port && h.out_length == frame->length);
+        CHECK(memcmp(h.out, frame->bytes, frame->length) == 0);
+    }
+    CHECK(harness_counter(&h, "wanopt.shortened") > 100);
+    CHECK(harness_counter(&h, "wanopt2.shortened") > 100);
+    CHECK(harness_counter(&h, "wanopt.shortened") == harness_counter(&h, "wanopt2.restored"));
+    CHECK(harness_counter(&h, "wanopt2.shortened") == harness_counter(&h, "wanopt.restored"));
+    CHECK(harness_counter(&h, "wanopt.chunks_replaced") > 10);
+    harness_checks(&h);
+    harness_close(&h);
+}
+
 struct turns {
     uint64_t back[2]; /* of the first and the last stage */
     bool forwarded;
@@ -296,6 +327,7 @@ int main(int argc, char **argv)
     test_as_one_after_the_other(inside_out, seed);
     test_direction();
     test_twice_the_same();
+    test_line(seed);
     test_turns();
     test_refused();
     return 0;

@@ -26,7 +26,7 @@ static void bed_make(const char *path, double reply_share, uint64_t fresh_per_s)
     memset(&bed, 0, sizeof(bed));
     CHECK(flows_init(&bed.flows, 50, 10000, 0x0a000000u, 8, why) == 0);
     CHECK(source_init(&bed.source, &bed.flows, &options, why) == 0);
-    CHECK(sink_init(&bed.sink, &bed.flows, SEED) == 0);
+    CHECK(sink_init(&bed.sink, &bed.flows, &bed.source.set, SEED) == 0);
     CHECK(tally_init(&bed.tally, 0, 1000000000, 0, false, false) == 0);
 }
 
@@ -122,6 +122,7 @@ static void test_templates(uint8_t protocol)
     CHECK(bed.tally.delivered == 6000 && bed.tally.mapping_shared == 0);
     CHECK(bed.tally.duplicated + bed.tally.reordered + bed.tally.corrupted == 0);
     CHECK(bed.tally.unmatched == 0 && replies == bed.tally.replies && replies > 100);
+    CHECK(bed.tally.altered == 0);
     CHECK(bed.flows.lap + bed.flows.into > 5000); /* new flows came */
     bed_free();
     unlink(path);
@@ -156,6 +157,31 @@ static void test_damage(void)
     CHECK(bed.tally.delivered == 1);
     arrive(good, length, SIDE_OUTSIDE);
     CHECK(bed.tally.delivered == 1 && bed.tally.duplicated == 1);
+    bed_free();
+    unlink(path);
+}
+
+/* A payload that is whole by its checksums, but not what was sent. */
+static void test_altered(uint8_t protocol)
+{
+    const char *path = scratch_path("template.pcap");
+    uint32_t lengths[] = {90, 91, 90}, length;
+    uint8_t frame[1600];
+    pcap_template(path, protocol, lengths, 3);
+    bed_make(path, 0.3, 0);
+    for (uint32_t i = 0; i < 3000; i++) {
+        uint64_t altered = bed.tally.altered;
+        struct packet p;
+        enum side side = next_frame(frame, &length);
+        CHECK(packet_parse(&p, frame, length));
+        uint32_t trailer = trailer_offset(p.l4_length);
+        uint32_t at = p.l4_header + i % (p.l4_length - TRAILER_BYTES - p.l4_header);
+        p.l4[at < trailer ? at : at + TRAILER_BYTES] ^= (uint8_t)(i % 2 << i % 8);
+        packet_sums_set(&p);
+        arrive(frame, length, side == SIDE_INSIDE ? SIDE_OUTSIDE : SIDE_INSIDE);
+        CHECK(bed.tally.altered == altered + i % 2);
+    }
+    CHECK(bed.tally.delivered == 3000 && bed.tally.corrupted + bed.tally.unmatched == 0);
     bed_free();
     unlink(path);
 }
@@ -256,6 +282,9 @@ int main(void)
     test_fill(PROTO_UDP);
     test_fill(PROTO_TCP);
     test_damage();
+    test_altered(PROTO_UDP);
+    test_altered(PROTO_TCP);
+    test_altered(PROTO_ICMP);
     test_mappings();
     test_bad_files();
     return 0;

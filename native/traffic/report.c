@@ -42,6 +42,7 @@ json_t *report_stats(const struct tally *t, uint64_t start_ns)
     put(o, "corrupted", t->corrupted);
     put(o, "wrong_tuple", t->wrong_tuple);
     put(o, "unmatched", t->unmatched);
+    put(o, "altered", t->altered);
     json_object_set_new(o, "exact", json_boolean(t->untracked == 0));
     put(o, "window_offered", t->window_offered);
     put(o, "window_delivered", t->window_delivered);

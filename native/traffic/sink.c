@@ -6,9 +6,10 @@
 /* Holes in the numbers of all flows that are remembered at a time: 12 bytes each. */
 #define MISSING_RANGES (4u << 20)
 
-int sink_init(struct sink *s, struct flows *flows, uint64_t seed)
+int sink_init(struct sink *s, struct flows *flows, const struct template_set *templates,
+              uint64_t seed)
 {
-    *s = (struct sink){.flows = flows, .seed = seed};
+    *s = (struct sink){.flows = flows, .templates = templates, .seed = seed};
     int rc = mapping_init(&s->mapping, flows->total);
     if (rc == 0)
         rc = order_init(&s->missing, MISSING_RANGES);
@@ -79,6 +80,7 @@ static void account(struct sink *s, const struct trailer *trailer, const struct 
         return;
     }
     tally->reordered += order == ORDER_LATE;
+    tally->altered += !template_has(s->templates, p);
     if (direction == OUTBOUND && unlikely(!flow->mapped || flow->mapped_address != p->source ||
                                           flow->mapped_port != p->source_port))
         learn_mapping(s, number, p, tally);

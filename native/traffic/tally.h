@@ -27,7 +27,7 @@ struct tally {
     uint64_t late_blocked; /* over 1 ms late because the link was full */
     uint64_t replies, replies_early;
     uint64_t delivered; /* distinct packets that arrived whole */
-    uint64_t duplicated, reordered, corrupted, unmatched, wrong_tuple;
+    uint64_t duplicated, reordered, corrupted, unmatched, wrong_tuple, altered;
     uint64_t mapping_changed, mapping_shared;
     uint64_t untracked; /* packets that could not be kept track of: counts are not exact then */
     uint64_t window_offered, window_delivered;

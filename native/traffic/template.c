@@ -68,12 +68,40 @@ static int prepare(struct template *t, const struct pcap_frame *frame, const cha
     t->ip_offset = ETH_BYTES;
     t->l4_offset = (uint16_t)(ETH_BYTES + p.ip_header);
     t->sum_offset = (uint16_t)(t->l4_offset + packet_sum_offset(p.protocol));
+    t->payload_offset = (uint16_t)(t->l4_offset + p.l4_header);
     t->trailer_offset = (uint16_t)(t->l4_offset + trailer_offset(p.l4_length));
+    t->l4_length = (uint16_t)p.l4_length;
     memcpy(t->sides[REPLY].bytes, bytes, frame->length);
     make_reply(t->sides[REPLY].bytes, t);
     seal_side(t, OUTBOUND, p.ip_header, p.l4_length);
     seal_side(t, REPLY, p.ip_header, p.l4_length);
     return 0;
+}
+
+/* The list of those of one length. */
+static void join(struct template_set *set, struct template *t)
+{
+    t->next = set->first[t->l4_length];
+    set->first[t->l4_length] = (uint16_t)(1 + (t - set->list));
+}
+
+bool template_has(const struct template_set *set, const struct packet *p)
+{
+    uint32_t trailer = trailer_offset(p->l4_length), before = trailer - p->l4_header;
+    uint32_t after = p->l4_length - trailer - TRAILER_BYTES; /* a byte, if the length is odd */
+    uint16_t next = p->l4_length < PCAP_MAX_FRAME ? set->first[p->l4_length] : 0;
+    while (next) {
+        const struct template *t = &set->list[next - 1];
+        const uint8_t *sent = t->sides[OUTBOUND].bytes; /* a reply's payload is the same */
+        if (t->protocol == p->protocol &&
+            (uint32_t)(t->trailer_offset - t->payload_offset) == before &&
+            memcmp(sent + t->payload_offset, p->l4 + p->l4_header, before) == 0 &&
+            memcmp(sent + t->trailer_offset + TRAILER_BYTES, p->l4 + trailer + TRAILER_BYTES,
+                   after) == 0)
+            return true;
+        next = t->next;
+    }
+    return false;
 }
 
 int template_read(struct template_set *set, const char *path, char *why)
@@ -88,8 +116,11 @@ int template_read(struct template_set *set, const char *path, char *why)
                          TEMPLATE_MAX);
     else if (!(set->list = calloc(file.count, sizeof(*set->list))))
         rc = traffic_why(why, "%s: no memory", path);
-    for (uint32_t i = 0; rc == 0 && i < file.count; i++)
+    for (uint32_t i = 0; rc == 0 && i < file.count; i++) {
         rc = prepare(&set->list[set->count++], &file.frames[i], path, i + 1, why);
+        if (rc == 0)
+            join(set, &set->list[i]);
+    }
     pcap_file_free(&file);
     if (rc)
         template_free(set);

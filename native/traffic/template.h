@@ -23,7 +23,10 @@ struct template
     uint16_t ip_offset; /* of the IPv4 header, in the frame, like all offsets here */
     uint16_t l4_offset;
     uint16_t sum_offset;
+    uint16_t payload_offset;
     uint16_t trailer_offset;
+    uint16_t l4_length;
+    uint16_t next; /* 1 + the next one of this l4_length; 0: none */
     uint8_t protocol;
     struct template_side sides[2]; /* OUTBOUND, REPLY */
 };
@@ -31,6 +34,7 @@ struct template
 struct template_set {
     struct template *list;
     uint32_t count;
+    uint16_t first[PCAP_MAX_FRAME]; /* by l4_length, as `next` */
 };
 
 /* What is filled in, as on the wire. */
@@ -46,6 +50,9 @@ struct template_fill {
  * with room for the trailer. Returns 0, or -1 with a line in `why` that names file and frame. */
 int template_read(struct template_set *set, const char *path, char *why);
 void template_free(struct template_set *set);
+
+/* Is the payload of a packet that has a trailer, apart from it, one of the templates'? */
+bool template_has(const struct template_set *set, const struct packet *p);
 
 /* Write the packet to `frame` (at least `t->length` bytes). */
 static inline void template_build(const struct template *t, enum direction direction,
