@@ -240,9 +240,8 @@ def trex_server(address: str) -> Finding:
     return Finding("TRex server", "note", said, remedy)
 
 
-def examine(trex: str | None = None) -> list[Finding]:
-    """Look at everything. Starts nothing but pkg-config and `ftmb-node --describe`; and, for the
-    address of a TRex server, the client that asks it."""
+def examine() -> list[Finding]:
+    """Look at everything. Starts nothing but pkg-config and `ftmb-node --describe`."""
     return [
         _python(),
         _packages(),
@@ -271,7 +270,6 @@ def examine(trex: str | None = None) -> list[Finding]:
             "sudo apt-get install chromium",
         ),
         _trex_client(),
-        *([] if trex is None else [trex_server(trex)]),
     ]
 
 
@@ -281,8 +279,8 @@ def can_run(findings: list[Finding]) -> bool:
 
 
 def main(as_json: bool, trex: str | None = None) -> int:
-    """Print the findings. Returns 0 if the quick tier can run here, else 1."""
-    findings = examine(trex)
+    """Print the findings, also of a TRex server. 0 if the quick tier can run here, else 1."""
+    findings = examine() + ([] if trex is None else [trex_server(trex)])
     able = can_run(findings)
     if as_json:
         tree = {"quick": able, "findings": [asdict(finding) for finding in findings]}
