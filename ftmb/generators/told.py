@@ -85,6 +85,7 @@ class Told:
     late: int | None = None  # of the window, sent over 1 ms after their time
     mapping_changed: int | None = None
     mapping_shared: int | None = None
+    exact: bool | None = None  # whether every packet that came was seen
     gaps: list[list[int]] | None = None
     latency: dict[str, int] | None = None
     # What was numbered and timed, where that is a part: sent, lost, duplicated, reordered.
