@@ -40,12 +40,13 @@ model: setup ## the models of the protocol, with spin: ONLY=name
 
 bench: build ## what functions and snapshots cost in one process; instructions too, where valgrind is
 	@ninja -C $(CURDIR)/results/build/release tests/bench_functions tests/bench_flip tests/bench_cow \
-	    >/dev/null
+	    tests/bench_replay >/dev/null
 	@.venv/bin/ftmb bench
 	@cd $(CURDIR)/results/build/release/tests && (./bench_flip 20000 5000 nat 64 && \
 	    ./bench_flip 20000 5000 monitor 2) > $(CURDIR)/results/bench/flip.txt
 	@$(CURDIR)/results/build/release/tests/bench_cow 20 > $(CURDIR)/results/bench/cow.txt
-	@echo "results/bench: functions.json, flip.txt, cow.txt"
+	@$(CURDIR)/results/build/release/tests/bench_replay > $(CURDIR)/results/bench/replay.txt
+	@echo "results/bench: functions.json, flip.txt, cow.txt, replay.txt"
 	@envs/verdicts.sh
 
 sim: build ## SEEDS schedules in the simulator (default 100000), on all cores

@@ -33,6 +33,13 @@ def _add_site_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
     status = commands.add_parser("status", help="the middleboxes that are up")
     status.add_argument("--json", action="store_true", help="as JSON")
+    switch = commands.add_parser(
+        "switchover", help="replace a middlebox's master by its backup, no packet lost"
+    )
+    switch.add_argument("name", nargs="?", help="which, if there are several")
+    switch.add_argument("--wait", action="store_true", help="until it is protected again")
+    metrics = commands.add_parser("metrics", help="a middlebox in Prometheus' text format")
+    metrics.add_argument("name", nargs="?", help="which, if there are several")
     down = commands.add_parser("down", help="end a middlebox in order")
     down.add_argument("name", nargs="?", help="which, if there are several")
 
@@ -91,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--seconds", type=float, default=1.0, help="default %(default)g")
 
     schema = commands.add_parser("schema", help="print the JSON Schema of a record or a spec")
-    schema.add_argument("which", choices=("record", "trial"))
+    schema.add_argument("which", choices=("record", "trial", "peers", "peers-record"))
 
     new_nf = commands.add_parser("new-nf", help="begin a network function that works, with a test")
     new_nf.add_argument("name", metavar="NAME", help="small letters, digits and underscores")
@@ -99,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     # Its own module parses its words; the entry here is for `ftmb --help`.
     commands.add_parser("report", help="analysis, figures and results/report.html", add_help=False)
     commands.add_parser("bench", help="what the functions cost in one process", add_help=False)
+    commands.add_parser("peers", help="crashes beside conntrackd and keepalived", add_help=False)
     return parser
 
 
@@ -175,18 +183,24 @@ def _dispatch(words: list[str]) -> int:
     if words and words[0] == "bench":
         bench = importlib.import_module("ftmb.bench")
         return int(bench.main(words[1:]))
+    if words and words[0] == "peers":
+        peers = importlib.import_module("ftmb.peers.run")
+        return int(peers.main(words[1:]))
     parser = _parser()
     options = parser.parse_args(words)
     if options.command == "trial":
         return _trial(options, parser)
     if options.command == "up":
         return _up(options)
-    if options.command in ("status", "down"):
+    if options.command in ("status", "down", "switchover", "metrics"):
         from ftmb import site
 
         if options.command == "status":
             return site.status(options.json)
-        print(site.down(options.name))
+        if options.command == "switchover":
+            site.switch(options.name, options.wait)
+        else:
+            print((site.down if options.command == "down" else site.metrics)(options.name).rstrip())
         return 0
     if options.command == "doctor":
         from ftmb import doctor
@@ -201,6 +215,11 @@ def _dispatch(words: list[str]) -> int:
 
         words = options.assignments
         return check_nf.main(options.sources, words, options.threads, options.seconds)
+    if options.which.startswith("peers"):
+        from ftmb.peers import record as peers
+
+        print(peers.schema(options.which), end="")
+        return 0
     from ftmb import record
 
     print(record.schema(options.which), end="")

@@ -263,6 +263,19 @@ def examine() -> list[Finding]:
             "needed only to make a capture anew",
             "sudo apt-get install iproute2",
         ),
+        *(
+            _optional(
+                name,
+                (program, f"/usr/sbin/{program}"),
+                "needed only by ftmb peers",
+                f"sudo apt-get install {name}",
+            )
+            for name, program in (
+                ("nftables", "nft"),
+                ("conntrackd", "conntrackd"),
+                ("keepalived", "keepalived"),
+            )
+        ),
         _optional(
             "chromium",
             ("chromium", "chromium-browser", "google-chrome"),

@@ -68,7 +68,8 @@ def _hypervisor() -> str | None:
     return product or "yes"
 
 
-def _os_name() -> str:
+def os_name() -> str:
+    """The distribution, as it names itself."""
     try:
         return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
     except OSError:
@@ -90,7 +91,7 @@ def environment(plan: Plan, scheduler: str | None, load_1min: float) -> Environm
         memory_mb=memory_mb(),
         kernel=platform.release(),
         kernel_command_line=read_text("/proc/cmdline") or "",
-        os=_os_name(),
+        os=os_name(),
         clocksource=clocksource(),
         thp=thp(),
         niceness=0,  # the processes tell, as of the scheduler

@@ -6,14 +6,15 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ftmb import events, filling, node
-from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
+from ftmb.errors import TrialError
 from ftmb.events import Event
 from ftmb.faults import Schedule
-from ftmb.generators.ground import NATIVE, Ground
+from ftmb.generators.ground import CHILD
 from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
 from ftmb.memory import Sampler
@@ -23,6 +24,7 @@ from ftmb.progress import TrialProgress
 from ftmb.roster import Roster
 from ftmb.signals import held
 from ftmb.spec import TrialSpec
+from ftmb.testbed.local import Local, replica_host
 
 # How long other processes get to say why they ended, once one has: the first to be noticed may
 # only have followed the one at fault.
@@ -50,7 +52,7 @@ class Fleet:
         out: Path,
         runtime: RuntimeDir,
         progress: TrialProgress,
-        ground: Ground = NATIVE,
+        testbed: Local | None = None,
     ) -> None:
         self.spec, self.plan, self.out = spec, plan, out
         self.schedule = Schedule.of(spec)
@@ -61,7 +63,8 @@ class Fleet:
         self.seen: set[str] = set()
         self.deaths: list[Died] = []
         self._program, self._nf, self._traffic = program, nf, traffic
-        self._runtime, self.progress, self._ground = runtime, progress, ground
+        self._runtime, self.progress = runtime, progress
+        self._testbed = testbed or Local(plan, runtime)
         self._inbox: queue.Queue[Event] = queue.Queue()
         self.memory = Sampler(runtime.path)
         self._generations: Counter[str] = Counter()
@@ -72,12 +75,13 @@ class Fleet:
 
     # -- starting ---------------------------------------------------------------------------
 
-    def _launch(self, tree: dict[str, Any]) -> Event:
-        path = node.write_spec(tree, self.out)
-        name = str(tree["process"])
+    def _launch(self, tree: dict[str, Any], host: str) -> Event:
+        prefix = self._testbed.settle(tree, host)
+        path, name = node.write_spec(tree, self.out), str(tree["process"])
+        cut_off = partial(self._testbed.cut_off, host)
+        program = CHILD if "generator" in tree else self._program
         with held():
-            command = self._ground.command(tree, self._program)
-            process = NodeProcess(command, path, name, self.out, self._inbox)
+            process = NodeProcess(program, path, name, self.out, self._inbox, prefix, cut_off)
             self.processes[name] = process
         self._runtime.add(name, process.pid)
         process.outdated = "false_suspicion" in self.spec.expect
@@ -93,8 +97,10 @@ class Fleet:
 
     def _launch_replica(self, slot: int) -> Event:
         name = self._fresh_name(f"r{slot}")
-        spec, plan, run_dir = self.spec, self.plan, self._runtime.path
-        return self._launch(node.replica_spec(name, slot, spec, plan, self._nf, run_dir, self.out))
+        tree = node.replica_spec(
+            name, slot, self.spec, self.plan, self._nf, self._runtime.path, self.out
+        )
+        return self._launch(tree, replica_host(slot))
 
     def _launch_loggers(self, group: str) -> None:
         """The process that holds the roles of `group`, and from now on is who they are."""
@@ -103,9 +109,9 @@ class Fleet:
             if holder == group:
                 self.roster.loggers[role] = name
         spec, plan, run_dir = self.spec, self.plan, self._runtime.path
-        self._launch(
-            node.logger_spec(group, name, spec, plan, self._nf, run_dir, self.out, self._traffic)
-        )
+        traffic = self._traffic
+        tree = node.logger_spec(group, name, spec, plan, self._nf, run_dir, self.out, traffic)
+        self._launch(tree, group)
 
     def start(self) -> None:
         """Replicas first, then the loggers, which connect to them."""
@@ -131,23 +137,12 @@ class Fleet:
                         f"`protected`; see the .stderr files in {self.out}"
                     )
         except Died as death:
-            raise self._setup_error(death) from None
+            raise death.during_setup() from None
         for process in self.processes.values():
             process.become(State.RUNNING)
 
     def _not_ready(self) -> list[str]:
         return [p.name for p in self.processes.values() if p.state is State.STARTING]
-
-    def _setup_error(self, death: Died) -> FtmbError:
-        process = death.process
-        kinds: dict[int | None, type[FtmbError]] = {2: SpecError, 3: MachineError}
-        kind = kinds.get(process.exit_code, TrialError)
-        if kind is TrialError:
-            return TrialError(
-                f"process {process.name} died during set-up ({process.how_it_ended()}): "
-                f"{process.last_words()}; see {process.stderr_path}"
-            )
-        return kind(f"process {process.name}: {process.last_words()}")
 
     # -- listening --------------------------------------------------------------------------
 

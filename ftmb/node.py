@@ -68,6 +68,8 @@ def _processes(spec: TrialSpec) -> dict[str, str]:
         return {"traffic": spec.traffic.generator} | dict.fromkeys(roles, "loggers")
     if isinstance(spec.processes, Processes):
         return {role: getattr(spec.processes, role) for role in roles}
+    if spec.testbed != "local" and len(roles) > 1:
+        return {"traffic": "gen", "il": "il", "ol": "ol"}  # a host each
     if any(role in ("il", "ol") for fault in spec.faults for role in fault.roles):
         # What is killed or stopped must not take the generator or the other logger with it.
         return {"traffic": "gen", "il": "il", "ol": "ol"}

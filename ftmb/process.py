@@ -14,11 +14,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ftmb import events
-from ftmb.errors import MachineError
+from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 
 # ftmb-node's exit codes, for people.
@@ -61,17 +61,19 @@ class NodeProcess:
     (PR_SET_PDEATHSIG), so a helper thread would take it along."""
 
     def __init__(
-        self, command: Sequence[str], spec: Path, name: str, out: Path, inbox: queue.Queue[Event]
-    ) -> None:
-        """Start it: a command, to which the path of its spec is added. Events, and at its end one
-        `exit` {code}, go to `inbox`. Raises MachineError.
+        self, program: Path, spec: Path, name: str, out: Path, inbox: queue.Queue[Event],
+        prefix: Sequence[str] = (), cut_off: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Start it. Events, and at its end one `exit` {code}, go to `inbox`. Raises MachineError.
 
         `out`: where <name>.stderr, and <name>.stdout for lines that are no events, are written.
+        prefix: words that start the program where it is to stand. cut_off: what happens to its
+        host right before a fault kills it.
         """
         self.name = name
         self.stderr_path = out / f"{name}.stderr"
         self._stdout_path = out / f"{name}.stdout"
-        self._inbox = inbox
+        self._inbox, self._cut_off = inbox, cut_off
         self.state = State.STARTING
         self.exit_code: int | None = None
         self.paused = False
@@ -80,14 +82,14 @@ class NodeProcess:
         try:
             with self.stderr_path.open("wb") as stderr:
                 self._child = subprocess.Popen(
-                    [*command, str(spec)],
+                    [*prefix, str(program), str(spec)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     process_group=0,  # a terminal's Ctrl-C is ours to handle, not the child's
                 )
         except OSError as error:
-            raise MachineError(f"cannot start {command[0]}: {error.strerror}") from None
+            raise MachineError(f"cannot start {program}: {error.strerror}") from None
         self.pid = self._child.pid
         self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
         self._reader.start()
@@ -136,9 +138,11 @@ class NodeProcess:
             pass
 
     def kill(self) -> int:
-        """A fault: SIGKILL to this process alone. Returns the CLOCK_MONOTONIC ns just before."""
+        """A fault: SIGKILL to this process alone, or the crash of the host that it has to itself.
+        Returns the CLOCK_MONOTONIC ns just before."""
         self.become(State.KILLED)
         t0_ns = time.monotonic_ns()
+        self._cut_off()
         os.kill(self.pid, signal.SIGKILL)
         return t0_ns
 
@@ -220,3 +224,15 @@ class Died(Exception):  # noqa: N818
             f"process {process.name} died that no fault named "
             f"({process.how_it_ended()}): {process.last_words()}"
         )
+
+    def during_setup(self) -> FtmbError:
+        """The same as the reason why a trial cannot begin."""
+        process = self.process
+        kinds: dict[int | None, type[FtmbError]] = {2: SpecError, 3: MachineError}
+        kind = kinds.get(process.exit_code, TrialError)
+        if kind is TrialError:
+            return TrialError(
+                f"process {process.name} died during set-up ({process.how_it_ended()}): "
+                f"{process.last_words()}; see {process.stderr_path}"
+            )
+        return kind(f"process {process.name}: {process.last_words()}")

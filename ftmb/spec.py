@@ -6,15 +6,16 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ftmb import exporter
 from ftmb.errors import SpecError
 from ftmb.fault_spec import FaultSpec, LinkSpec, LinksSpec, RepeatSpec
 from ftmb.generators import kinds
 from ftmb.model import Model
 from ftmb.snapshot_spec import SnapshotSpec
 from ftmb.traffic_spec import TrafficSpec, TrexSpec
+from ftmb.unique_yaml import parse_yaml
 
 
 class NfSpec(BaseModel):
@@ -108,10 +109,15 @@ class TrialSpec(Model):
     ft: FtSpec = Field(default_factory=FtSpec)
     workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
     backups: int = Field(1, ge=1, le=3, description="standby replicas (mode ftmb)")
-    testbed: Literal["local"] = Field("local", description="all processes on this machine")
+    testbed: Literal["local", "netns"] = Field(
+        "local",
+        description="local: all processes on this machine; netns: each on a host of its own, which "
+        "is a network namespace (needs root)",
+    )
     interfaces: Interfaces | None = Field(
         None, description="inside and outside, for `ftmb up` and for the generator trex"
     )
+    metrics: str | None = Field(None, description="for `ftmb up`: serve them at ADDRESS:PORT, too")
     idle: Literal["auto", "yield", "poll"] = Field(
         "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
     )
@@ -151,8 +157,21 @@ class TrialSpec(Model):
             raise ValueError(why)
         if self.interfaces and self.ft.mode not in ("ftmb", "none"):
             raise ValueError(f"interfaces: ft.mode {self.ft.mode} has no loggers to open them")
+        if self.metrics is not None:
+            exporter.address(self.metrics)
+            if not self.interfaces:
+                raise ValueError("metrics: a trial has a record; they are for `ftmb up`")
         if self.interfaces and self.processes != "auto":
             raise ValueError("interfaces: one process opens them; take processes out")
+        if self.interfaces and self.testbed != "local":
+            raise ValueError(
+                "interfaces: a middlebox at work stands on this machine; testbed local"
+            )
+        if self.testbed != "local" and "poison" in self.expect:
+            raise ValueError(
+                f"expect: on testbed {self.testbed} a process takes what it died of with it: no "
+                "poison is recognised; use testbed local"
+            )
         if self.faults and self.ft.mode != "ftmb":
             raise ValueError(
                 f"faults: nothing survives a crash with ft.mode {self.ft.mode}; "
@@ -190,41 +209,12 @@ class TrialSpec(Model):
                 )
 
 
-class _UniqueLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, instead of silently taking the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if isinstance(key, list | dict | set):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a word, not a list or a mapping", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_UniqueLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SpecError(f"{where}{mark}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
-
-
 def _set_key(tree: dict[str, Any], assignment: str) -> None:
     """Apply one `key.key=value` to `tree`. A number as a key is a place in a list."""
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise SpecError(f"--set {assignment}: write it as key=value, e.g. traffic.rate_pps=100000")
-    value = _parse_yaml(text, f"--set {key}")
+    value = parse_yaml(text, f"--set {key}")
     parts = key.strip().split(".")
     here: Any = tree
     for depth, part in enumerate(parts):
@@ -310,21 +300,27 @@ def parse(tree: Any, where: str = "spec") -> TrialSpec:
         raise SpecError(f"{where}: {_one_line(error)}") from None
 
 
-def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
-    """Read SPEC.yaml, apply `--set key=value` assignments in order, check. Raises SpecError."""
+def read_tree(path: Path, assignments: list[str] | None = None) -> Any:
+    """The YAML of a spec with `--set key=value` assignments applied in order, not checked yet;
+    {} for an empty file. Raises SpecError."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{path}: cannot read the spec: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}: the spec is not text (UTF-8)") from None
-    tree = _parse_yaml(text, str(path))
+    tree = parse_yaml(text, str(path))
     if tree is None:
         tree = {}
     if isinstance(tree, dict):
         for assignment in assignments or []:
             _set_key(tree, assignment)
-    return parse(tree, str(path))
+    return tree
+
+
+def load(path: Path, assignments: list[str] | None = None) -> TrialSpec:
+    """Read SPEC.yaml, apply `--set key=value` assignments in order, check. Raises SpecError."""
+    return parse(read_tree(path, assignments), str(path))
 
 
 # Models behind a key that is a list or may be null: their keys are listed all the same.

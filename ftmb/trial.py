@@ -15,7 +15,6 @@ from ftmb.errors import FtmbError, MachineError, SpecError, TrialError
 from ftmb.events import Event
 from ftmb.faults import Fault
 from ftmb.fleet import Fleet
-from ftmb.generators.ground import standing
 from ftmb.lock import RuntimeDir, machine_lock, refuse_left_overs
 from ftmb.node import Plan
 from ftmb.progress import TrialProgress
@@ -23,6 +22,11 @@ from ftmb.record import Environment, FaultRecord, Record, Setup, Versions, Windo
 from ftmb.recovery import recoveries
 from ftmb.signals import held
 from ftmb.spec import TrialSpec
+from ftmb.testbed import external
+from ftmb.testbed.local import Local
+from ftmb.testbed.netns import Netns
+
+TESTBEDS: dict[str, type[Local]] = {"local": Local, "netns": Netns}
 
 # What a trial writes besides the specs and stderr files of its processes. Removed at the start:
 # a failed trial must not leave the results of an earlier one behind.
@@ -238,7 +242,7 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
         )
     prepared = prepare(spec)
     out = _make_out(out)
-    with machine_lock(lock_wait_s), TrialProgress(verbose) as progress, standing(spec) as ground:
+    with machine_lock(lock_wait_s), TrialProgress(verbose) as progress:
         refuse_left_overs()
         progress.stage("preparing the traffic")
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -247,13 +251,18 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
         versions = environment.versions(prepared.description, prepared.program)
         traffic = node.traffic_section(spec, packets(spec, out), out)
         runtime = RuntimeDir()
-        program, nf, plan = prepared.program, prepared.nf, prepared.plan
-        fleet = Fleet(program, spec, nf, plan, traffic, out, runtime, progress, ground)
+        testbed = external.of(spec, TESTBEDS)(prepared.plan, runtime)
+        fleet = Fleet(
+            prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress,
+            testbed,
+        )  # fmt: skip
         try:
+            testbed.build()
             trouble = _run_fleet(fleet)
         finally:
             with held():
                 fleet.close()
+                testbed.close()
                 runtime.remove()
                 events.write(out / FILES["events"], fleet.events)
                 start_ns = fleet.schedule.window_start_ns or 0

@@ -23,9 +23,10 @@ from ftmb import trial as trials
 from ftmb.analysis import histogram, metrics, records
 from ftmb.errors import SpecError
 from ftmb.generators import flows
-from ftmb.generators.ground import NATIVE, Ground, child_spec
+from ftmb.generators.ground import child_spec
 from ftmb.generators.told import Latencies, Told, longest
 from ftmb.report_layout import MISSING, summed
+from ftmb.testbed import external
 
 SCAPY = {"generator": "scapy", "rate_pps": 400, "flows": 16}
 TREX = {"generator": "trex", "trex": {"server": "192.0.2.9"}, "rate_pps": 50_000}
@@ -43,6 +44,7 @@ BETWEEN = {"inside": "eth1", "outside": "eth2"}
         (SCAPY | {"zipf": 1.0, "samples": True}, {}, "it knows no zipf, samples"),
         (SCAPY | {"fill": True, "new_flows_per_s": 1}, {}, "it knows no fill, new_flows_per_s"),
         (SCAPY, {"ft": {"mode": "direct"}}, "ft.mode ftmb or none, not direct"),
+        (SCAPY, {"testbed": "netns"}, "testbed local, not netns"),
         (SCAPY, {"interfaces": BETWEEN}, "take interfaces out"),
         (SCAPY, {"faults": [{"do": "kill", "role": "il", "at_s": 1}]}, "no faults of theirs"),
         (SCAPY, {"processes": {"traffic": "a", "il": "b", "ol": "b"}}, "processes auto"),
@@ -78,11 +80,12 @@ def test_the_loggers_share_the_process_that_opens_the_interfaces(tmp_path: Path)
     loggers = node.logger_spec("loggers", "loggers", given, plan, {}, *paths, {})
     assert loggers["interfaces"] == {"inside": "inside", "outside": "outside"}
     assert "traffic" not in loggers
-    there = Ground(["enter"])
-    assert there.command(loggers, Path("node")) == ["enter", "node"]
-    assert there.command(child, Path("node"))[:2] == ["enter", sys.executable]
+    there = external.AtInterfaces(plan, None)  # type: ignore[arg-type]
+    there._prefix = ["enter"]
+    assert there.settle(loggers, "loggers") == ["enter"]
+    assert there.settle(child, "scapy") == ["enter", sys.executable, "-m"]
     replica = node.replica_spec("r0", 0, given, plan, {}, *paths)
-    assert there.command(replica, Path("node")) == NATIVE.command(loggers, Path("node")) == ["node"]
+    assert there.settle(replica, "replica-0") == ()
 
 
 # -- packets -----------------------------------------------------------------------------------

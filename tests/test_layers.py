@@ -34,6 +34,7 @@ C_RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "traffic": ({"core", "io", "traffic", "roles"}, None),
     "roles": ({"core", "nf", "io", "traffic", "roles"}, None),
     "sim": ({"core", "match", "nf", "sim"}, None),
+    "peers": ({"peers"}, None),
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:<([^>]+)>|"([^"]+)")', re.MULTILINE)

@@ -47,6 +47,8 @@ def _modes(spec: TrialSpec) -> list[str]:
             f"it needs loggers, which stand at the interfaces: ft.mode ftmb or none, not "
             f"{spec.ft.mode}"
         )
+    if spec.testbed != "local":
+        wrong.append(f"it stands at interfaces of this machine: testbed local, not {spec.testbed}")
     if spec.processes != "auto":
         wrong.append("one process opens the interfaces: processes auto")
     if any(role in ("il", "ol") for fault in spec.faults for role in fault.roles):

@@ -1,7 +1,8 @@
 /* Opening the links of a process (see links.h).
  *
  * Between processes: vhost-user, the logger as client, the replica (or the generator) as server, so
- * that a logger reconnects by itself to whoever takes a dead replica's place. Inside: a ring. */
+ * that a logger reconnects by itself to whoever takes a dead replica's place. Inside: a ring.
+ * Between hosts: a trunk. */
 #include "app/links.h"
 
 #include <stdio.h>
@@ -37,7 +38,35 @@ static bool traffic_link(const char *file)
     return strncmp(file, "traffic", strlen("traffic")) == 0;
 }
 
-/* One end of a vhost-user link. */
+/* Both ends of a link must give it the same number. */
+static uint8_t number_of(const char *file)
+{
+    uint8_t base = strncmp(file, "il-", 3) == 0 ? 16 : strncmp(file, "ol-", 3) == 0 ? 32 : 0;
+    if (base)
+        return (uint8_t)(base + (file[3] - '0'));
+    return strcmp(file, "traffic-il") == 0 ? 1 : 2;
+}
+
+/* A link that the node spec puts on an interface: true, and its port. */
+static bool open_on_trunk(const struct node_links *links, const struct node_config *config,
+                          const char *file, unsigned queues, struct rte_mempool *rx_pool,
+                          uint16_t *port)
+{
+    for (uint32_t t = 0; t < config->hosts.trunks; t++) {
+        const struct node_trunk *trunk = &config->hosts.trunk[t];
+        for (uint32_t i = 0; i < trunk->links; i++) {
+            if (strcmp(trunk->link[i].name, file) != 0)
+                continue;
+            if (trunk_add(links->trunk[t], number_of(file), trunk->link[i].peer, queues, rx_pool,
+                          port))
+                die(3, "cannot open the link %s on interface %s", file, trunk->interface);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One end of a link to another process. */
 static void open_end(struct node_links *links, const struct node_config *config, bool server,
                      const char *file, unsigned queues, struct rte_mempool *rx_pool,
                      struct io_lane *lanes)
@@ -47,7 +76,9 @@ static void open_end(struct node_links *links, const struct node_config *config,
     uint16_t port;
     snprintf(path, sizeof(path), "%s/%s.sock", config->dir, file);
     snprintf(name, sizeof(name), "l%u", links->port_count);
-    int error = server ? io_open_server(name, path, queues, rx_pool, &port)
+    int error = 0;
+    if (!open_on_trunk(links, config, file, queues, rx_pool, &port))
+        error = server ? io_open_server(name, path, queues, rx_pool, &port)
                        : io_open_client(name, path, queues, rx_pool, &port);
     if (error)
         die(error == -ENOMEM ? 3 : 5, "cannot open the link %s.sock: its other end went away",
@@ -138,10 +169,22 @@ static void open_interfaces(struct node_links *links, const struct node_config *
     }
 }
 
+static void open_trunks(struct node_links *links, const struct node_hosts *hosts)
+{
+    for (uint32_t t = 0; t < hosts->trunks; t++) {
+        const struct node_trunk *trunk = &hosts->trunk[t];
+        links->trunk[t] = trunk_open(trunk->interface, trunk->driver, hosts->trial);
+        if (!links->trunk[t])
+            die(3, "cannot use the interface %s for links to other hosts", trunk->interface);
+    }
+    links->trunks = hosts->trunks;
+}
+
 void links_open(struct node_links *links, const struct node_config *config, struct node_roles roles)
 {
     memset(links, 0, sizeof(*links));
     unsigned w = config->workers;
+    open_trunks(links, &config->hosts);
     if (roles.replica)
         open_replica_ends(links, config);
     if (!config->interface[0][0])

@@ -4,6 +4,7 @@
 
 #include "core/view.h"
 #include "io/port.h"
+#include "io/trunk.h"
 #include "roles/config.h"
 
 struct node_links {
@@ -23,6 +24,8 @@ struct node_links {
     struct rte_mempool *worker_pool;
     uint16_t ports[2 + 2 * VIEW_SLOTS];
     unsigned port_count;
+    struct trunk *trunk[TRUNK_MAX];
+    unsigned trunks;
 };
 
 struct node_roles {

@@ -16,6 +16,7 @@
 
 #include "app/links.h"
 #include "app/spec.h"
+#include "io/control_tcp.h"
 #include "io/crash.h"
 #include "io/eal.h"
 #include "io/event.h"
@@ -23,6 +24,7 @@
 #include "roles/input_logger.h"
 #include "roles/output_logger.h"
 #include "roles/replica.h"
+#include "roles/telemetry.h"
 #include "roles/traffic_role.h"
 
 #define LINKS_TIMEOUT_MS 15000
@@ -32,7 +34,7 @@
 
 struct lcore_work {
     unsigned count;
-    struct role role[NODE_MAX_ROLES];
+    struct role role[NODE_MAX_ROLES + TRUNK_MAX];
 };
 
 static struct node {
@@ -175,6 +177,9 @@ static void launch(void)
         struct lcore_work *work = &node.work[i];
         for (uint32_t r = 0; r < node.config.lcore[i].roles; r++)
             work->role[work->count++] = role_named(node.config.lcore[i].role[r]);
+        for (unsigned t = 0; t < node.links.trunks; t++)
+            work->role[work->count++] =
+                (struct role){.name = "trunk", .self = node.links.trunk[t], .poll = trunk_poll};
         if (rte_eal_remote_launch(lcore_main, work, i))
             die(3, "cannot start lcore %u", i);
     }
@@ -205,6 +210,10 @@ static void finish(void)
     json_t *faults = fault_stats();
     if (faults)
         emit_stats(json_pack("{s:s,s:o}", "role", "links", "links", faults));
+    json_t *trunks = trunk_stats();
+    if (trunks)
+        emit_stats(json_pack("{s:s,s:o,s:I}", "role", "trunks", "interfaces", trunks,
+                             "control_refused", (json_int_t)control_refused()));
     if (node.roles.traffic)
         emit_traffic_stats();
     struct role il = input_logger_role(&node.il), ol = output_logger_role(&node.ol);
@@ -234,11 +243,23 @@ static bool obey_fault(const char *line)
     return true;
 }
 
+static void emit_telemetry(void)
+{
+    if (node.roles.il)
+        event_emit("telemetry", "o", il_telemetry(&node.il));
+    if (node.roles.ol)
+        event_emit("telemetry", "o", ol_telemetry(&node.ol));
+    if (node.roles.replica)
+        event_emit("telemetry", "o", replica_telemetry(&node.replica));
+}
+
 static void tell_roles(const char *line)
 {
-    struct role il = input_logger_role(&node.il);
+    struct role il = input_logger_role(&node.il), ol = output_logger_role(&node.ol);
     if (node.roles.il)
         il.command(il.self, line);
+    if (node.roles.ol)
+        ol.command(ol.self, line);
     if (node.roles.traffic)
         node.traffic.command(node.traffic.self, line);
 }
@@ -259,6 +280,8 @@ static void obey(void)
             _exit(0);
         if (strcmp(line, "snapshot") == 0 && node.roles.replica && node.config.mode == MODE_FTMB)
             state_sender_asked(&node.replica);
+        else if (strcmp(line, "telemetry") == 0 && !finished)
+            emit_telemetry();
         else if (!obey_fault(line) && !finished)
             tell_roles(line);
     }
@@ -290,6 +313,8 @@ int main(int argc, char **argv)
         (void)setpriority(PRIO_PROCESS, 0, DATA_PLANE_NICENESS);
     }
     int niceness = getpriority(PRIO_PROCESS, 0);
+    if (node.config.apart && control_use_token(node.config.hosts.token))
+        _exit(3);
     start_dpdk();
     links_open(&node.links, &node.config, node.roles);
     create_roles();

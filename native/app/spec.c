@@ -9,6 +9,7 @@
 #include "core/hash.h"
 #include "core/view.h"
 #include "io/control.h"
+#include "io/control_tcp.h"
 #include "io/event.h"
 #include "io/fault.h"
 #include "nf/chain.h"
@@ -315,6 +316,90 @@ static void read_interfaces(struct node_config *config, const json_t *object)
         die(2, "%s: 'interfaces' take the place of 'traffic'", spec_path);
 }
 
+/* ---- roles on several hosts ---------------------------------------------------------------- */
+
+static uint8_t nibble(char c)
+{
+    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c) : NULL;
+    return at ? (uint8_t)(at - digits) : 16;
+}
+
+/* `bytes` pairs of hexadecimal digits, with or without colons between them. */
+static void want_hex(struct section *section, const char *key, uint8_t *to, unsigned bytes,
+                     bool colons)
+{
+    const char *text = json_string_value(want(section, key));
+    unsigned step = colons ? 3 : 2;
+    bool good = text && strlen(text) == bytes * step - colons;
+    for (unsigned i = 0; good && i < bytes; i++) {
+        uint8_t high = nibble(text[i * step]), low = nibble(text[i * step + 1]);
+        good = high < 16 && low < 16 && (!colons || i == bytes - 1 || text[i * step + 2] == ':');
+        to[i] = (uint8_t)(high << 4 | (low & 15));
+    }
+    if (!good)
+        die(2, "%s: '%s.%s' must be %u bytes in hexadecimal, in small letters%s", spec_path,
+            section->name, key, bytes, colons ? ", with colons" : "");
+}
+
+static void want_tcp(struct section *section, const char *key, char *to)
+{
+    struct sockaddr_in address;
+    want_text(section, key, to, NODE_CONTROL_BYTES);
+    if (control_tcp_address(to, &address))
+        die(2, "%s: '%s.%s' must be tcp:ADDRESS:PORT, with one host's IPv4 address", spec_path,
+            section->name, key);
+}
+
+static bool is_link(const struct node_config *config, const char *name)
+{
+    if (strcmp(name, "traffic-il") == 0 || strcmp(name, "traffic-ol") == 0)
+        return true;
+    return (strncmp(name, "il-", 3) == 0 || strncmp(name, "ol-", 3) == 0) && name[3] >= '0' &&
+           (uint32_t)(name[3] - '0') < config->replicas && !name[4];
+}
+
+static void read_trunk(const struct node_config *config, struct node_trunk *trunk,
+                       const json_t *object)
+{
+    static const char *const drivers[] = {"af_packet", "af_xdp", NULL};
+    struct section section = section_of("trunks", object);
+    want_text(&section, "interface", trunk->interface, NODE_INTERFACE_BYTES);
+    trunk->driver = (enum trunk_driver)want_choice(&section, "driver", drivers);
+    struct section links = section_of("trunks.links", want(&section, "links"));
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)links.object, key, value)
+    {
+        if (trunk->links == TRUNK_LINKS || !is_link(config, key))
+            die(2, "%s: 'trunks.links' has a link that does not exist", spec_path);
+        strcpy(trunk->link[trunk->links].name, key);
+        want_hex(&links, key, trunk->link[trunk->links++].peer, TRUNK_MAC_BYTES, true);
+    }
+    no_more_keys(&section);
+}
+
+static void read_hosts(struct node_config *config, const json_t *object)
+{
+    static const char *const states[VIEW_SLOTS] = {"state-0", "state-1", "state-2", "state-3"};
+    struct node_hosts *hosts = &config->hosts;
+    struct section section = section_of("hosts", object);
+    want_text(&section, "token", hosts->token, sizeof(hosts->token));
+    want_hex(&section, "trial", hosts->trial, TRUNK_TRIAL_BYTES, false);
+    struct section control = section_of("control", want(&section, "control"));
+    want_tcp(&control, "ol", hosts->ol);
+    for (uint32_t slot = 0; slot < config->replicas; slot++)
+        want_tcp(&control, states[slot], hosts->state[slot]);
+    no_more_keys(&control);
+    const json_t *trunks = want(&section, "trunks");
+    if (!json_is_array(trunks) || json_array_size(trunks) > TRUNK_MAX)
+        die(2, "%s: 'hosts.trunks' must list at most %d interfaces", spec_path, TRUNK_MAX);
+    hosts->trunks = (uint32_t)json_array_size(trunks);
+    for (uint32_t t = 0; t < hosts->trunks; t++)
+        read_trunk(config, &hosts->trunk[t], json_array_get(trunks, t));
+    no_more_keys(&section);
+    config->apart = true;
+}
+
 static void read_optional(struct node_config *config, struct section *top)
 {
     if (json_object_get(top->object, "noise_cpus"))
@@ -327,6 +412,8 @@ static void read_optional(struct node_config *config, struct section *top)
         read_links(config, want(top, "links"));
     if (json_object_get(top->object, "interfaces"))
         read_interfaces(config, want(top, "interfaces"));
+    if (json_object_get(top->object, "hosts"))
+        read_hosts(config, want(top, "hosts"));
 }
 
 void spec_read(const char *path, struct node_config *config)

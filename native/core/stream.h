@@ -36,6 +36,9 @@ struct stream_tx {
     uint64_t heard_ns;
     uint64_t probe_ns;
     uint64_t resent;
+    /* At most so many frames beyond the last known to have arrived; 0: the link itself holds fewer
+     * than the receiver keeps. Set it after a reset. */
+    uint64_t window;
 
     uint32_t again_count; /* frames before `cursor` that are to be sent again */
     uint64_t again_base;
@@ -86,6 +89,22 @@ void stream_tx_report(struct stream_tx *tx, const struct stream_report *report, 
 uint64_t stream_tx_again(struct stream_tx *tx, uint64_t max, uint64_t *first);
 void stream_tx_sent_again(struct stream_tx *tx, uint64_t first, uint64_t count);
 
+/* May new frame number `seq` leave, as far as the window goes? */
+static inline bool stream_tx_open(const struct stream_tx *tx, uint64_t seq)
+{
+    return likely(!tx->window) || seq <= u64_max(tx->have, tx->acked) + tx->window;
+}
+
+/* New frames that may leave now, `max` at most. */
+static inline uint64_t stream_tx_fresh(const struct stream_tx *tx, uint64_t max)
+{
+    uint64_t count = u64_min(max, tx->next - tx->cursor);
+    if (likely(!tx->window))
+        return count;
+    uint64_t last = u64_max(tx->have, tx->acked) + tx->window;
+    return last < tx->cursor ? 0 : u64_min(count, last + 1 - tx->cursor);
+}
+
 /* What to send next: `first` and up to `max` that follow; returns how many. */
 static inline uint64_t stream_tx_run(struct stream_tx *tx, uint64_t max, uint64_t *first)
 {
@@ -95,7 +114,7 @@ static inline uint64_t stream_tx_run(struct stream_tx *tx, uint64_t max, uint64_
             return count;
     }
     *first = tx->cursor;
-    return u64_min(max, tx->next - tx->cursor);
+    return stream_tx_fresh(tx, max);
 }
 
 /* The link took the first `count` of a run. */

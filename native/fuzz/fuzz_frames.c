@@ -8,6 +8,7 @@
 #include "core/stream.h"
 #include "core/wire.h"
 #include "fuzz/input.h"
+#include "io/trunk_frame.h"
 
 #define WORKERS 3u
 #define PALS 64u
@@ -87,8 +88,20 @@ static void take_ack(struct logger *logger, uint32_t w, const struct wire_ack *a
     logger->seen ^= w + tx.resent;
 }
 
+/* The same bytes from an interface that others use, too. */
+static void take_from_trunk(struct logger *logger, const uint8_t *frame, size_t length)
+{
+    static const uint8_t mac[TRUNK_MAC_BYTES] = {2, 0, 0, 0, 0, 1};
+    static const uint8_t trial[TRUNK_TRIAL_BYTES] = {0};
+    uint16_t inside = trunk_head_length(frame, (uint32_t)length, mac, trial);
+    HOLDS(inside == 0 || inside + sizeof(struct trunk_head) <= length);
+    for (uint16_t i = 0; i < inside; i++)
+        logger->seen += frame[sizeof(struct trunk_head) + i];
+}
+
 static void take_frame(struct logger *logger, uint8_t *frame, size_t length)
 {
+    take_from_trunk(logger, frame, length);
     if (!wire_valid(frame, (uint32_t)length, WORKERS))
         return;
     struct wire_head *head = (struct wire_head *)frame;

@@ -1,4 +1,4 @@
-/* Control messages over Unix stream sockets (see control.h). */
+/* Control messages over stream sockets (see control.h). */
 #include "io/control.h"
 
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "io/clock.h"
+#include "io/control_tcp.h"
 
 #define MAGIC 0x46544d43u /* "FTMC" */
 #define VERSION 1u
@@ -78,6 +79,8 @@ int control_listen(const char *path)
     int rc = fill_address(&address, path);
     int fd;
 
+    if (control_is_tcp(path))
+        return control_tcp_listen(path);
     if (rc != 0)
         return rc;
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -92,7 +95,7 @@ int control_listen(const char *path)
     return fd;
 }
 
-int control_connect(const char *path, unsigned timeout_ms)
+static int connect_unix(const char *path, unsigned timeout_ms)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
     uint64_t deadline = clock_ns() + timeout_ms * 1000000ull;
@@ -108,7 +111,6 @@ int control_connect(const char *path, unsigned timeout_ms)
         if (fd < 0)
             return -errno;
         if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
-            enlarge(fd);
             rc = check_peer(fd);
             return rc == 0 ? fd : close_with(fd, -rc);
         }
@@ -121,17 +123,30 @@ int control_connect(const char *path, unsigned timeout_ms)
     }
 }
 
+int control_connect(const char *path, unsigned timeout_ms)
+{
+    int fd = control_is_tcp(path) ? control_tcp_connect(path, timeout_ms)
+                                  : connect_unix(path, timeout_ms);
+
+    if (fd >= 0)
+        enlarge(fd);
+    return fd;
+}
+
 int control_accept(int listener)
 {
+    struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
+    socklen_t size;
     int fd, rc;
 
-    do
-        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    while (fd < 0 && errno == EINTR);
+    do {
+        size = sizeof(from);
+        fd = accept4(listener, (struct sockaddr *)&from, &size, SOCK_CLOEXEC);
+    } while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return -errno;
     enlarge(fd);
-    rc = check_peer(fd);
+    rc = from.ss_family == AF_INET ? control_tcp_admit(fd) : check_peer(fd);
     return rc == 0 ? fd : close_with(fd, -rc);
 }
 
@@ -170,13 +185,16 @@ static int send_parts(int fd, struct msghdr *message, bool wait)
         if (sent >= 0) {
             advance(message, (size_t)sent);
             begun = true;
-        } else if (errno == EAGAIN && !wait && !begun)
-            return -EAGAIN;
+        } else if (errno == EAGAIN && !wait)
+            /* Between hosts the kernel may take a part: then the rest can never follow. */
+            rc = begun ? -ETIMEDOUT : 1;
         else if (errno == EAGAIN)
             rc = wait_writable(fd);
         else if (errno != EINTR)
             rc = -errno;
     }
+    if (rc == 1)
+        return -EAGAIN;
     /* The peer must not take the next message for the rest of this one. */
     if (rc != 0)
         shutdown(fd, SHUT_RDWR);

@@ -1,5 +1,6 @@
-/* Small messages between processes over Unix stream sockets: length-prefixed, versioned, and only
- * between processes of the same user. Byte order is the machine's: both ends are on it. */
+/* Small messages between processes: length-prefixed, versioned. Over Unix stream sockets, only
+ * between processes of the same user; or, where a path is "tcp:ADDRESS:PORT", between hosts, let in
+ * by a token (control_tcp.h). Byte order is the machine's: both ends are the same build. */
 #ifndef FTMB_IO_CONTROL_H
 #define FTMB_IO_CONTROL_H
 
@@ -40,7 +41,7 @@ int control_listen(const char *path);
 int control_connect(const char *path, unsigned timeout_ms);
 
 /* Accept one connection: a descriptor, -EAGAIN when none is waiting, or another negative errno
- * (-EPERM: the peer is another user, refused). */
+ * (-EPERM: the peer is another user, or has not the token: refused). */
 int control_accept(int fd);
 
 /* Send one message whose body is the concatenation of `body[0..n)` (n may be 0). Returns 0 when
@@ -52,7 +53,8 @@ int control_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struc
                  int n);
 
 /* The same without waiting: -EAGAIN when the peer has left no room for it, and nothing was sent.
- * For messages of at most CONTROL_SMALL bytes, which the kernel takes whole or not at all. */
+ * For messages of at most CONTROL_SMALL bytes, which the kernel takes whole or not at all on one
+ * machine; between hosts it may take a part, and then the connection ends (-ETIMEDOUT). */
 #define CONTROL_SMALL 4096
 int control_try_send(int fd, uint16_t type, uint32_t view, uint32_t inc, const struct iovec *body,
                      int n);

@@ -75,9 +75,8 @@ static int start_port(uint16_t port, const char *name, unsigned queues, struct r
     return rc == 0 ? 0 : complain(-rc, name, "cannot start the port");
 }
 
-/* Create virtual device `device` and start its port; removes it again on failure. */
-static int open_device(const char *device, const char *arguments, const char *name, unsigned queues,
-                       struct rte_mempool *pool, uint16_t *port)
+int io_open_device(const char *device, const char *arguments, const char *name, unsigned queues,
+                   struct rte_mempool *pool, uint16_t *port)
 {
     int rc = rte_vdev_init(device, arguments);
 
@@ -114,7 +113,7 @@ int io_open_server(const char *name, const char *path, unsigned queues, struct r
                   IO_QUEUE_SIZE, UNUSED_MAC);
     if (rc < 0 || (size_t)rc >= sizeof(arguments))
         return complain(ENAMETOOLONG, name, path);
-    return open_device(device, arguments, name, queues, rx_pool, port);
+    return io_open_device(device, arguments, name, queues, rx_pool, port);
 }
 
 /* Wait until the server listens. Connecting to find out would use up the one connection the server
@@ -151,7 +150,7 @@ int io_open_client(const char *name, const char *path, unsigned queues, struct r
     rc = snprintf(arguments, sizeof(arguments), "iface=%s,client=1,queues=%u", path, queues);
     if (rc < 0 || (size_t)rc >= sizeof(arguments))
         return complain(ENAMETOOLONG, name, path);
-    rc = open_device(device, arguments, name, queues, rx_pool, port);
+    rc = io_open_device(device, arguments, name, queues, rx_pool, port);
     if (rc == 0)
         reconnect_watch(*port, path);
     return rc;
@@ -172,7 +171,7 @@ int io_open_interface(const char *name, const char *interface, struct rte_mempoo
      * net_af_packet: it has the kernel put fragments together, hears what this machine sends, and
      * turns promiscuous mode off. */
     snprintf(arguments, sizeof(arguments), "rx_iface_in=%s,tx_iface=%s", interface, interface);
-    return open_device(device, arguments, name, 1, rx_pool, port);
+    return io_open_device(device, arguments, name, 1, rx_pool, port);
 }
 
 static void free_ring(struct rte_ring *ring)

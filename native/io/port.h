@@ -76,6 +76,10 @@ int io_open_ring(const char *name, unsigned queues, uint16_t ports[2]);
 int io_open_interface(const char *name, const char *interface, struct rte_mempool *rx_pool,
                       uint16_t *port);
 
+/* Any virtual device of DPDK's, with its arguments, as a port of `queues` pairs. For io/trunk. */
+int io_open_device(const char *device, const char *arguments, const char *name, unsigned queues,
+                   struct rte_mempool *rx_pool, uint16_t *port);
+
 /* Whether the peer is connected (always true for a ring). Cheap enough to poll every millisecond,
  * not per frame. */
 bool io_link_up(uint16_t port);

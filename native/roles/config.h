@@ -3,7 +3,10 @@
 #define FTMB_ROLES_CONFIG_H
 
 #include <jansson.h>
+#include <stdio.h>
 
+#include "core/stream.h"
+#include "io/trunk_frame.h"
 #include "nf/nf.h"
 
 enum node_mode {
@@ -33,6 +36,8 @@ enum snapshot_schedule {
 #define NODE_NAME_BYTES 24
 #define NODE_PATH_BYTES 80      /* of `dir`, so that socket paths below it fit sockaddr_un */
 #define NODE_INTERFACE_BYTES 16 /* IFNAMSIZ */
+#define NODE_CONTROL_BYTES 32   /* tcp:ADDRESS:PORT */
+#define NODE_REPLICAS 4
 #define NODE_MAX_LCORES 16
 #define NODE_MAX_ROLES 8
 
@@ -40,6 +45,27 @@ struct node_lcore {
     uint32_t cpu;
     uint32_t roles;
     char role[NODE_MAX_ROLES][NODE_NAME_BYTES];
+};
+
+/* An interface and the links that it carries; the address at each link's other end. */
+struct node_trunk {
+    char interface[NODE_INTERFACE_BYTES];
+    enum trunk_driver driver;
+    uint32_t links;
+    struct {
+        char name[NODE_NAME_BYTES];
+        uint8_t peer[TRUNK_MAC_BYTES];
+    } link[TRUNK_LINKS];
+};
+
+/* Where the other roles are, if they are not all on this machine. */
+struct node_hosts {
+    char token[NODE_PATH_BYTES + 32];
+    uint8_t trial[TRUNK_TRIAL_BYTES];
+    char ol[NODE_CONTROL_BYTES];
+    char state[NODE_REPLICAS][NODE_CONTROL_BYTES];
+    uint32_t trunks;
+    struct node_trunk trunk[TRUNK_MAX];
 };
 
 struct node_config {
@@ -87,6 +113,24 @@ struct node_config {
     const json_t *traffic; /* NULL where the role is elsewhere */
     /* Network interfaces of the middlebox, by side; empty: a generator takes their place. */
     char interface[2][NODE_INTERFACE_BYTES];
+    bool apart; /* roles stand on several hosts: no file, pid or lock is common to all */
+    struct node_hosts hosts;
 };
+
+/* The window of a stream to or from a replica: between hosts nothing else bounds what is under way,
+ * and what a receiver cannot keep would have to be sent again. */
+static inline uint64_t node_window(const struct node_config *config)
+{
+    return config->apart ? STREAM_EARLY : 0;
+}
+
+/* Where the OL listens. */
+static inline void node_ol_path(const struct node_config *config, char *path, size_t size)
+{
+    if (config->apart)
+        snprintf(path, size, "%s", config->hosts.ol);
+    else
+        snprintf(path, size, "%s/ol.ctl", config->dir);
+}
 
 #endif

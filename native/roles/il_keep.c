@@ -46,6 +46,7 @@ static void begin_new(struct input_logger *il)
         input_log_init(&il->worker[w].log, log_memory(il, w), il->config->input_bytes,
                        records(il->config));
         stream_tx_reset(&il->worker[w].out, 1, clock_ns());
+        il->worker[w].out.window = node_window(il->config);
     }
     statefile_complete(il->kept);
 }
@@ -71,6 +72,7 @@ static bool take_up_worker(struct input_logger *il, uint32_t w)
     count_last(x);
     x->burst_count = x->link_full = 0;
     stream_tx_reset(&x->out, acked + 1, clock_ns());
+    x->out.window = node_window(il->config);
     x->out.next = x->log.next;
     x->out.resent = resent + x->log.next - 1 - acked;
     return true;

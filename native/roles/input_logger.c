@@ -109,7 +109,7 @@ static bool accept_input(struct input_logger *il, struct rte_mbuf *m, uint8_t po
     uint64_t number = x->out.next;
     if (!log_input(il, w, data, length, port, false, now))
         return false;
-    if (unlikely(x->out.cursor + x->burst_count != number)) {
+    if (unlikely(x->out.cursor + x->burst_count != number || !stream_tx_open(&x->out, number))) {
         rte_pktmbuf_free(m); /* others wait before it: it will be sent from the log */
         return true;
     }
@@ -249,6 +249,7 @@ static void begin_view(struct input_logger *il, const struct il_orders *orders, 
         rte_pktmbuf_free_bulk(x->burst, x->burst_count);
         x->burst_count = 0;
         stream_tx_reset(&x->out, first, now);
+        x->out.window = node_window(il->config);
         x->out.next = next;
         x->out.resent = resent + next - first;
     }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "io/clock.h"
+#include "io/control_tcp.h"
 #include "io/event.h"
 #include "roles/ol_control.h"
 
@@ -94,6 +95,8 @@ static struct ol_connection new_connection(int fd)
 static void accept_connection(struct output_logger *ol)
 {
     int fd = control_accept(ol->listen_fd);
+    if (fd == -EPERM && is_power_of_two(control_refused())) /* told, but not for each of many */
+        event_emit("control_refused", "{s:I}", "count", (json_int_t)control_refused());
     if (fd < 0)
         return;
     struct ol_connection *fenced = NULL;
@@ -149,7 +152,7 @@ void ol_hub_poll(struct output_logger *ol, int ms)
 int ol_hub_open(struct output_logger *ol)
 {
     char path[NODE_PATH_BYTES + 32];
-    snprintf(path, sizeof(path), "%s/ol.ctl", ol->config->dir);
+    node_ol_path(ol->config, path, sizeof(path));
     for (int i = 0; i < OL_CONNECTIONS; i++)
         ol->connection[i] = (struct ol_connection){.fd = -1, .slot = -1};
     if (pipe2(ol->death_pipe, O_CLOEXEC | O_NONBLOCK))

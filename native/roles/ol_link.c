@@ -18,7 +18,7 @@ static int connect_and_greet(struct ol_link *link, unsigned timeout_ms)
 {
     char path[NODE_PATH_BYTES + 32];
     uint8_t body[OL_LINK_HELLO_BYTES];
-    snprintf(path, sizeof(path), "%s/ol.ctl", link->config->dir);
+    node_ol_path(link->config, path, sizeof(path));
     int fd = control_connect(path, timeout_ms);
     if (fd < 0)
         return fd;
@@ -42,8 +42,8 @@ int ol_link_open(struct ol_link *link)
     link->fd = -1;
     int error = connect_and_greet(link, FIRST_CONNECT_MS);
     if (error)
-        fprintf(stderr, "ftmb-node: no output logger answers in %s: %s\n", link->config->dir,
-                strerror(-error));
+        fprintf(stderr, "ftmb-node: no output logger answers in %s: %s\n",
+                link->config->apart ? link->config->hosts.ol : link->config->dir, strerror(-error));
     return error;
 }
 

@@ -39,6 +39,8 @@ static void watch_process(struct output_logger *ol, uint32_t slot)
 {
     char path[NODE_PATH_BYTES + 32];
     snprintf(path, sizeof(path), "%s/replica-%u.life", ol->config->dir, slot);
+    if (ol->config->apart) /* another host's: then silence tells, or a connection that ends */
+        return;
     if (ol->watch[slot] >= 0)
         deathwatch_stop(ol->watch[slot]);
     watched[slot] = (struct watched){
@@ -49,10 +51,13 @@ static void watch_process(struct output_logger *ol, uint32_t slot)
         event_emit("no_death_watch", "{s:i,s:i}", "slot", (int)slot, "error", -ol->watch[slot]);
 }
 
-/* Has this process ended, even if its parent has not asked for it yet? */
-static bool process_gone(uint32_t pid)
+/* Has this process ended, even if its parent has not asked for it yet? Not known of another host's.
+ */
+static bool process_gone(const struct output_logger *ol, uint32_t slot)
 {
-    int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+    if (ol->config->apart)
+        return false;
+    int fd = (int)syscall(SYS_pidfd_open, (pid_t)ol->state.pid[slot], 0);
     if (fd < 0)
         return errno == ESRCH;
     struct pollfd end = {.fd = fd, .events = POLLIN};
@@ -251,8 +256,9 @@ void ol_hello(struct output_logger *ol, struct ol_connection *from,
         ol_fence_out(ol, from);
         return;
     }
-    /* Its predecessor may have died while we were dead, too. */
-    if (member->present && process_gone(ol->state.pid[hello.slot]))
+    /* Its predecessor may have died while we were dead, too. On another host nobody can look, but
+     * this one would not have been started. */
+    if (member->present && (ol->config->apart || process_gone(ol, hello.slot)))
         ol_member_gone(ol, hello.slot, "death");
     admit(ol, from, &hello);
 }
@@ -382,7 +388,7 @@ void ol_take_up_members(struct output_logger *ol)
         if (!view->member[slot].present)
             continue;
         watch_process(ol, slot); /* also of a dead one: it may have written down what it died of */
-        if (process_gone(ol->state.pid[slot]))
+        if (process_gone(ol, slot))
             ol_member_gone(ol, slot, "death");
     }
 }

@@ -9,7 +9,11 @@
 
 void replica_state_path(const struct replica *replica, uint32_t slot, char *path, size_t size)
 {
-    snprintf(path, size, "%s/state-%u.sock", replica->config->dir, slot);
+    const struct node_config *config = replica->config;
+    if (config->apart)
+        snprintf(path, size, "%s", config->hosts.state[slot]);
+    else
+        snprintf(path, size, "%s/state-%u.sock", config->dir, slot);
 }
 
 int replica_state_init(struct replica *replica)

@@ -60,6 +60,7 @@ void worker_begin(struct worker *worker, struct replay *replay)
         rte_pktmbuf_free(kept);
     stream_rx_reset(&worker->in, ctx->cursor->next_input);
     stream_tx_reset(&worker->out, 1, now);
+    worker->out.window = node_window(worker->config);
     worker->progress_sent = ctx->cursor->next_input;
     worker->packets_at_promotion = ctx->cursor->packets;
     ctx->replay = replay;

@@ -308,6 +308,32 @@ static void test_settling(void)
 }
 
 /* Which frames go again, and when once more. */
+/* No more under way than the window lets, however much waits; what arrives opens it. */
+static void test_window(void)
+{
+    struct stream_report report = {.have = 2, .seen = 2};
+    struct stream_tx tx;
+    uint64_t first;
+    stream_tx_reset(&tx, 1, 0);
+    tx.next = 21;
+    CHECK(stream_tx_run(&tx, 100, &first) == 20 && stream_tx_open(&tx, 20));
+    tx.window = 4;
+    CHECK(stream_tx_run(&tx, 3, &first) == 3 && stream_tx_run(&tx, 100, &first) == 4);
+    CHECK(first == 1 && stream_tx_open(&tx, 4) && !stream_tx_open(&tx, 5));
+    stream_tx_sent(&tx, 1, 4);
+    CHECK(stream_tx_run(&tx, 100, &first) == 0);
+    stream_tx_report(&tx, &report, 1);
+    CHECK(stream_tx_run(&tx, 100, &first) == 2 && first == 5);
+    stream_tx_sent(&tx, 5, 2);
+    CHECK(stream_tx_settle(&tx, 5, 2) == 5); /* a commit may know more than the last report */
+    CHECK(stream_tx_run(&tx, 100, &first) == 3 && first == 7 && !stream_tx_open(&tx, 10));
+    /* What is missing is sent again, window or not. */
+    report = (struct stream_report){.have = 5, .seen = 6, .missing = {1}};
+    stream_tx_sent(&tx, 7, 3);
+    stream_tx_report(&tx, &report, 3 + STREAM_PROBE_NS);
+    CHECK(stream_tx_run(&tx, 100, &first) == 1 && first == 6);
+}
+
 static void test_again(void)
 {
     struct stream_tx tx;
@@ -454,6 +480,7 @@ int main(int argc, char **argv)
     uint64_t seed = seed_begin(argc, argv), until = 0;
     test_settling();
     test_settled_again();
+    test_window();
     test_again();
     test_beyond();
     test_receiving();
