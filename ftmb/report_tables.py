@@ -22,6 +22,7 @@ from ftmb.analysis.metrics import (
 from ftmb.analysis.records import PHASES, Results, Trial, builds
 from ftmb.report_functions import TABLES as FUNCTIONS
 from ftmb.report_layout import MISSING, Table, number, summed
+from ftmb.report_peers import TABLES as PEERS
 from ftmb.report_reliability import TABLES as RELIABILITY
 from ftmb.report_snapshots import TABLES as SNAPSHOTS
 
@@ -269,6 +270,7 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "floor": floor,
     "noise": noise,
     "environment": environment,
+    **PEERS,
     **RELIABILITY,
     **SNAPSHOTS,
     **FUNCTIONS,
