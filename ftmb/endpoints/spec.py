@@ -11,7 +11,7 @@ from ftmb import spec
 from ftmb.endpoints.programs import missing
 from ftmb.errors import MachineError, SpecError
 from ftmb.model import Model
-from ftmb.site import DEATHS_S, MOST_DEATHS
+from ftmb.site_fleet import DEATHS_S, MOST_DEATHS
 
 MOST_S = 3600
 # With one kill at random in each stretch, no 60 s hold more kills than a site puts up with.
@@ -90,8 +90,8 @@ class EndpointsSpec(Model):
             )
         if self.arm == "ftmb" and self.kills > MOST_DEATHS and self.every_s < LEAST_S:
             raise ValueError(
-                f"every_s is {self.every_s:g}: `ftmb up` gives up when more than {MOST_DEATHS} of its "
-                f"processes die in {DEATHS_S:g} s; {LEAST_S:g} or more, or fewer kills"
+                f"every_s is {self.every_s:g}: `ftmb up` gives up when more than {MOST_DEATHS} of "
+                f"its processes die in {DEATHS_S:g} s; {LEAST_S:g} or more, or fewer kills"
             )
         if self.duration_s > MOST_S:
             raise ValueError(f"kills times every_s is more than {MOST_S} s")
