@@ -24,10 +24,10 @@ import yaml
 from conftest import FTMB, NODE, SPEC, Run, RunFtmb, one_line, processes_naming
 from real_trials import KILL, failed_checks, sound, spec
 
-from ftmb import node
+from ftmb import doctor, node
 from ftmb import spec as specs
 from ftmb.describe import describe, nf_config
-from ftmb.errors import SpecError
+from ftmb.errors import MachineError, SpecError
 from ftmb.testbed import links, netns
 from ftmb.testbed.namespaces import NAME, PLACE, Host
 
@@ -76,7 +76,7 @@ def test_hosts_and_the_links_between_them() -> None:
     [
         ({"testbed": "moon"}, "testbed"),
         ({"testbed": "netns", "expect": ["poison"]}, "poison"),
-        ({"testbed": "netns", "interfaces": {"inside": "a", "outside": "b"}}, "interfaces"),
+        ({"testbed": "netns-xdp", "interfaces": {"inside": "a", "outside": "b"}}, "interfaces"),
     ],
 )
 def test_what_a_testbed_cannot_do_is_refused(tree: dict[str, Any], word: str) -> None:
@@ -225,11 +225,27 @@ def test_loggers_share_a_host_and_two_links_a_cable(clean: None, trial: RunFtmb)
     assert set(trunks["loggers"]) == {"data0", "data1", "data2"}
 
 
+def test_a_host_crashes_with_af_xdp(clean: None, trial: RunFtmb) -> None:
+    ran = trial(spec(**CRASH | {"testbed": "netns-xdp"}), out="xdp")
+    if ran.code == MachineError.exit_code:
+        pytest.skip(f"AF_XDP on veth: {ran.err.strip()}")
+    assert ran.record is not None, ran.err
+    assert failed_checks(ran.record) == []
+    assert len(ran.record["recovery"]) == 1
+
+
 def test_without_root_one_line_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     code, record, err = run(SPEC | {"testbed": "netns"})
     assert (code, record) == (3, None)
     assert "run as root" in one_line(err)
+    (found,) = [finding for finding in doctor.examine() if finding.name == "testbed netns"]
+    assert (found.status, "only root" in found.found) == ("note", True)
+
+
+def test_the_doctor_makes_hosts_and_takes_them_away(clean: None) -> None:
+    (found,) = [finding for finding in doctor.examine() if finding.name == "testbed netns"]
+    assert found.status == "ok", found
 
 
 def test_names_of_hosts_are_names_of_namespaces() -> None:

@@ -35,6 +35,8 @@ def namespace_name(host: str) -> str:
 class Netns(Local):
     """Hosts by name, as `links.hosts` gives them."""
 
+    driver = "af_packet"
+
     def __init__(self, plan: Plan, runtime: RuntimeDir) -> None:
         """Nothing is made yet."""
         super().__init__(plan, runtime)
@@ -69,7 +71,7 @@ class Netns(Local):
                 self._trunks[end].append(
                     {
                         "interface": link,
-                        "driver": "af_packet",
+                        "driver": self.driver,
                         "links": dict.fromkeys(cable.links, peer),
                     }
                 )
@@ -107,7 +109,10 @@ class Netns(Local):
         return [sys.executable, "-I", "-S", enter.__file__, namespace, str(os.getpid())]
 
     def cut_off(self, host: str) -> None:
-        """See `Local`. The network of the control channels first: nobody hears it fall."""
+        """See `Local`. The network of the control channels first: nobody hears it fall. The host
+        of a logger stays: what a logger keeps outlives its process, not its host."""
+        if host not in map(replica_host, range(self.plan.replicas)):
+            return
         self._off.add(host)
         self._switch.cut(self._ports[host])
         for trunk in self._trunks[host]:
@@ -116,3 +121,9 @@ class Netns(Local):
     def close(self) -> None:
         """See `Local`."""
         self._stack.close()
+
+
+class NetnsXdp(Netns):
+    """The same with AF_XDP: frames go past the kernel's queues, into memory of the process."""
+
+    driver = "af_xdp"
