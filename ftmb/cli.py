@@ -33,6 +33,13 @@ def _add_site_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
     status = commands.add_parser("status", help="the middleboxes that are up")
     status.add_argument("--json", action="store_true", help="as JSON")
+    switch = commands.add_parser(
+        "switchover", help="replace a middlebox's master by its backup, no packet lost"
+    )
+    switch.add_argument("name", nargs="?", help="which, if there are several")
+    switch.add_argument("--wait", action="store_true", help="until it is protected again")
+    metrics = commands.add_parser("metrics", help="a middlebox in Prometheus' text format")
+    metrics.add_argument("name", nargs="?", help="which, if there are several")
     down = commands.add_parser("down", help="end a middlebox in order")
     down.add_argument("name", nargs="?", help="which, if there are several")
 
@@ -184,12 +191,15 @@ def _dispatch(words: list[str]) -> int:
         return _trial(options, parser)
     if options.command == "up":
         return _up(options)
-    if options.command in ("status", "down"):
+    if options.command in ("status", "down", "switchover", "metrics"):
         from ftmb import site
 
         if options.command == "status":
             return site.status(options.json)
-        print(site.down(options.name))
+        if options.command == "switchover":
+            site.switch(options.name, options.wait)
+        else:
+            print((site.down if options.command == "down" else site.metrics)(options.name).rstrip())
         return 0
     if options.command == "doctor":
         from ftmb import doctor

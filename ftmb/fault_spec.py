@@ -37,8 +37,10 @@ class RepeatSpec(Model):
 
 
 class FaultSpec(Model):
-    do: Literal["kill", "stop", "cut"] = Field(
-        "kill", description="kill: SIGKILL; stop: SIGSTOP, later SIGCONT; cut: a link, later mended"
+    do: Literal["kill", "stop", "cut", "switchover"] = Field(
+        "kill",
+        description="kill: SIGKILL; stop: SIGSTOP, later SIGCONT; cut: a link, later mended; "
+        "switchover: no fault, a planned change of master",
     )
     role: Role | list[Role] = Field(
         "master",
@@ -85,6 +87,8 @@ class FaultSpec(Model):
             if (self.do == "cut") == (role in PROCESSES):
                 fits = "a link, e.g. il-master" if self.do == "cut" else ", ".join(PROCESSES)
                 raise ValueError(f"do: {self.do} needs as its role {fits}, not {role}")
+            if self.do == "switchover" and role != "master":
+                raise ValueError(f"do: switchover replaces the master, not {role}")
         if self.after is not None and self.at_s is not None:
             raise ValueError("at_s and after exclude each other: take one of them out")
         if self.after is None and self.at_s is None and self.repeat is None:

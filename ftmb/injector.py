@@ -14,7 +14,7 @@ from ftmb.process import NodeProcess
 from ftmb.roster import Roster, Target
 from ftmb.spec import TrialSpec
 
-WORDS = {"kill": "killed", "stop": "stopped", "cut": "cut"}
+WORDS = {"kill": "killed", "stop": "stopped", "cut": "cut", "switchover": "replaced"}
 REPLICA_ROLES = ("master", "backup", "ctl-master", "ctl-backup")
 
 
@@ -110,6 +110,10 @@ class Injector:
     def _do(self, fault: Fault, process: NodeProcess, target: Target) -> int:
         if fault.spec.do == "kill":
             return process.kill()
+        if fault.spec.do == "switchover":
+            t0_ns = time.monotonic_ns()
+            self._processes[self.roster.loggers["ol"]].command("switchover")
+            return t0_ns
         self._lasting.append(fault)
         if fault.spec.do == "stop":
             return process.pause()

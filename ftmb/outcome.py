@@ -125,6 +125,9 @@ class _Incident:
         """Whether it must end the view; None: it may."""
         if fault.role == "ctl-master" or (fault.role == "master" and fault.spec.do == "stop"):
             return lasts_longer(fault, self.spec.ft.detect_ms)
+        if fault.spec.do == "switchover":
+            # What hits beside it may come first; then it is given up.
+            return True if len(self.faults) == 1 else None
         return fault.role == "master"
 
     def _loses_backup(self, fault: Fault) -> bool | None:

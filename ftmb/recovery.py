@@ -18,7 +18,9 @@ class Recovery(Model):
 
     t0_ns: int | None = Field(description="CLOCK_MONOTONIC ns of the fault; null: no fault of ours")
     view: int | None = Field(description="the view that began")
-    detect_kind: str | None = Field(description="death (lock released) or silence (heart-beats)")
+    detect_kind: str | None = Field(
+        description="death (lock released), silence (heart-beats) or handover (switchover)"
+    )
     detect_ms: float | None = Field(description="fault to suspicion")
     fence_ms: float | None = Field(description="suspicion to the end of the old view")
     cut_ms: float | None = Field(description="end of the old view to the consistent cut")

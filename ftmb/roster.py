@@ -59,6 +59,7 @@ class Roster:
                     self.replayed_ns = event.t_ns
             case "fenced":
                 self.view = max(self.view, event.integer("view", self.view + 1))
+                self._end("handover", event.t_ns)
                 self._begin("failover", event.t_ns)
                 self._begin("backup", event.t_ns)
                 self._follow()
@@ -66,6 +67,10 @@ class Roster:
                 if event.integer("view", self.view) >= self.view:
                     self._end("failover", event.t_ns)
                     self.heirs.clear()
+            case "handover_refused" | "handover_given_up":
+                self._end("handover", event.t_ns)
+            case "recovered" if event.fields.get("what") == "ol":
+                self._end("handover", event.t_ns)  # the new process knows of none
             case "heir_wanted":
                 self._begin("failover", event.t_ns)
                 self.heirs |= {int(slot) for slot in event.fields.get("slots", [])}
@@ -121,6 +126,8 @@ class Roster:
                 self._begin("backup", fault.t0_ns)
             else:
                 self._begin(fault.role, fault.t0_ns)
+        elif fault.spec.do == "switchover":
+            self._begin("handover", fault.t0_ns)
 
     def joins(self, slot: int, name: str, t_ns: int) -> None:
         """A fresh replica was started; the next commit that counts is one that it has."""

@@ -1,8 +1,9 @@
 """A middlebox at work: `ftmb up`, `ftmb status`, `ftmb down`.
 
 The processes stand between two network interfaces until they are told to stop; whichever dies is
-replaced, whatever it died of. Others learn how it is from a file in its private directory, and end
-it with a signal: nothing listens.
+replaced, whatever it died of. Others learn how it is from a file in its private directory, ask
+through a socket that is there too (door.py), and end it with a signal. Nothing listens on a network
+unless its file names an address for metrics.
 """
 
 from __future__ import annotations
@@ -11,29 +12,22 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftmb import events, interface, lock, trial
+from ftmb import door, events, interface, lock, switchover, trial
 from ftmb.errors import MachineError, SpecError, Stopped, TrialError
-from ftmb.events import Event
-from ftmb.fleet import FINISH_S, Fleet
+from ftmb.fleet import FINISH_S
 from ftmb.lock import RuntimeDir
-from ftmb.process import NodeProcess
-from ftmb.progress import TrialProgress
 from ftmb.signals import held
+from ftmb.site_fleet import STATUS, Site
 from ftmb.spec import TrialSpec
 
-STATUS = "status.json"
-KEPT_EVENTS = 4096
-# One that dies more often than that has a cause that starting it again does not mend.
-MOST_DEATHS, DEATHS_S = 10, 60.0
-# A substitute is started so long after a death: the failover has the CPUs to itself.
-FAILOVER_NS = 300_000_000
+# How long who asks waits for the next answer.
+ASK_S, SWITCHOVER_S = 10.0, 120.0
 
 
 @dataclass
@@ -53,6 +47,8 @@ class Status:
     view: int = 0
     protected: bool = False
     failovers: int = 0
+    switchovers: int = 0
+    directory: str = ""
     processes: dict[str, int] = field(default_factory=dict)
 
     def in_words(self) -> str:
@@ -64,7 +60,7 @@ class Status:
         return (
             f"{self.name}: {self.function} between {self.inside} and {self.outside}, {kept}, "
             f"master {self.master or 'unknown'} (view {self.view}), failovers {self.failovers}, "
-            f"up {up_s:.0f} s, pid {self.pid}"
+            f"switchovers {self.switchovers}, up {up_s:.0f} s, pid {self.pid}"
         )
 
     @property
@@ -98,139 +94,6 @@ def _status(name: str, spec: TrialSpec) -> Status:
         function=spec.nf.name,
         since=time.time(),
     )
-
-
-class Site(Fleet):
-    """The processes of one middlebox."""
-
-    def __init__(
-        self, status: Status, prepared: trial.Prepared, out: Path, runtime: RuntimeDir
-    ) -> None:
-        """Nothing is started yet. out: where node specs and what processes say are kept."""
-        spec, plan = prepared.spec, prepared.plan
-        quiet = TrialProgress()
-        super().__init__(prepared.program, spec, prepared.nf, plan, {}, out, runtime, quiet)
-        self.status = status
-        self._path, self._published = runtime.path / STATUS, ""
-        self._dead_ns: list[int] = []
-        self._fenced_ns = 0
-        self._done: Event | None = None
-        self._publish()
-
-    def serve(self) -> None:
-        """Until a signal stops it. Raises TrialError where starting anew does not help."""
-        self.status.starting = False
-        self.schedule.window_start_ns = time.monotonic_ns()  # from here on the dead are replaced
-        self._look()
-        self._publish()
-        self._tell(self.status.in_words())
-        self.pump(lambda: "poison" in self.seen, float("inf"))
-        raise TrialError(
-            "one input kills every master that handles it (`poison`), the next would die of it "
-            f"too; see the .stderr files in {self.out}"
-        )
-
-    def summary(self) -> str:
-        """What the loggers counted, once they have reported."""
-        told: dict[str, int] = {}
-        for event in self.events:
-            if event.name == "stats":
-                for key in ("received", "accepted", "refused", "malformed"):
-                    told[key] = told.get(key, 0) + event.integer(key)
-        counts = ", ".join(f"{key} {value:,}" for key, value in told.items())
-        return f"{self.status.name}: stopped; failovers {self.status.failovers}; packets {counts}"
-
-    # -- what happens -------------------------------------------------------------------------
-
-    def _handle(self, event: Event) -> None:
-        super()._handle(event)
-        if len(self.events) > KEPT_EVENTS:
-            del self.events[: KEPT_EVENTS // 2]
-        match event.name:
-            case "fenced":
-                self._fenced_ns = event.t_ns
-            case "replay_done":
-                self._done = event
-            case "protected":  # where there is no traffic, no first output tells of the new master
-                self.roster.settled(event.t_ns)
-                self._look()
-        self._count_failover()
-        self._bury()
-        self._publish()
-
-    def _count_failover(self) -> None:
-        """Once both its events are here: they come from two processes, in either order."""
-        done, began_ns = self._done, self._fenced_ns
-        if done is None or not began_ns or began_ns > done.t_ns:
-            return
-        self.status.failovers += 1
-        self._tell(
-            f"{done.process} has taken over {(done.t_ns - began_ns) / 1e6:.1f} ms after the old "
-            f"master was given up, {done.integer('packets'):,} packets replayed"
-        )
-        self._fenced_ns, self._done = 0, None
-
-    def _bury(self) -> None:
-        """Those that ended and are replaced leave nothing behind, however many they become."""
-        here = {*self.roster.slots, *self.roster.loggers.values()}
-        for name, process in list(self.processes.items()):
-            if process.ended and name not in here:
-                process.close()
-                process.stderr_path.unlink(missing_ok=True)
-                del self.processes[name]
-
-    def _name(self, slot: int) -> str:
-        return self.roster.slots[slot]
-
-    def _ended(self, process: NodeProcess, code: int) -> None:
-        if self.schedule.window_start_ns is None:
-            super()._ended(process, code)
-            return
-        if process.note_exit(code) or self._leaving:
-            return
-        now_ns = time.monotonic_ns()
-        since_ns = now_ns - round(DEATHS_S * 1e9)
-        self._dead_ns = [t for t in self._dead_ns if t > since_ns] + [now_ns]
-        how = f"{process.name} ended ({process.how_it_ended()}): {process.last_words()}"
-        if len(self._dead_ns) > MOST_DEATHS:
-            raise TrialError(
-                f"{len(self._dead_ns)} processes ended within {DEATHS_S:g} s, the last: {how}; see "
-                f"{process.stderr_path}"
-            )
-        self._tell(f"{how}; it is replaced")
-
-    def _withheld(self, slot: int, name: str) -> bool:
-        recent = self._dead_ns and time.monotonic_ns() - self._dead_ns[-1] < FAILOVER_NS
-        return bool(recent) and slot not in self.roster.heirs
-
-    def _sample(self, now_ns: int) -> None:
-        """Nothing is measured here."""
-
-    def _look(self) -> None:
-        before = self.status.protected
-        super()._look()
-        now = self.plan.replicas > 1 and self.roster.calm_ns is not None
-        if now != before and self.schedule.window_start_ns is not None and not self._leaving:
-            self.status.protected = now
-            self._tell("protected: a backup stands by" if now else "not protected")
-            self._publish()
-
-    # -- telling ------------------------------------------------------------------------------
-
-    def _tell(self, text: str) -> None:
-        print(f"ftmb: {text}", file=sys.stderr, flush=True)
-
-    def _publish(self) -> None:
-        """Write the file that `ftmb status` reads, if something in it has changed."""
-        status = self.status
-        status.master, status.view = self._name(self.roster.master_slot), self.roster.view
-        status.processes = {name: p.pid for name, p in self.processes.items() if p.listens}
-        text = json.dumps(asdict(status))
-        if text != self._published:
-            self._published = text
-            fresh = self._path.with_suffix(".new")
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(self._path)
 
 
 def _check(spec: TrialSpec) -> None:
@@ -327,8 +190,7 @@ def status(as_json: bool) -> int:
     return 0 if all(each.protected for each in found) else 1
 
 
-def down(name: str | None) -> str:
-    """End one middlebox in order, and wait for it. Raises FtmbError."""
+def _chosen(name: str | None) -> Status:
     found = sites()
     chosen = [each for each in found if name in (None, each.name)]
     if not chosen:
@@ -336,7 +198,12 @@ def down(name: str | None) -> str:
         raise SpecError(f"no middlebox {name or ''} is up (there is: {known})".replace("  ", " "))
     if len(chosen) > 1:
         raise SpecError(f"which one? {', '.join(each.name for each in chosen)} are up")
-    target = chosen[0]
+    return chosen[0]
+
+
+def down(name: str | None) -> str:
+    """End one middlebox in order, and wait for it. Raises FtmbError."""
+    target = _chosen(name)
     try:
         os.kill(target.pid, signal.SIGTERM)
     except ProcessLookupError:
@@ -347,3 +214,23 @@ def down(name: str | None) -> str:
             raise TrialError(f"{target.name} (pid {target.pid}) did not end; `kill {target.pid}`")
         time.sleep(0.02)
     return f"{target.name} is down"
+
+
+def metrics(name: str | None) -> str:
+    """What one middlebox is like, in Prometheus' text format. Raises FtmbError."""
+    (answer,) = door.ask(Path(_chosen(name).directory), "metrics", ASK_S)
+    return str(answer["metrics"])
+
+
+def switch(name: str | None, wait: bool) -> None:
+    """Replace the master of one middlebox by its backup; print what came of it. Raises FtmbError.
+
+    wait: until it is protected again."""
+    target = _chosen(name)
+    for answer in door.ask(Path(target.directory), "switchover", SWITCHOVER_S):
+        if "failed" in answer:
+            raise TrialError(f"{target.name}: no switchover: {answer['failed']}")
+        print(switchover.in_words(target.name, answer), flush=True)
+        if "protected" in answer or not wait:
+            return
+    raise TrialError(f"{target.name} ended before that was done; see `ftmb status`")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ftmb import exporter
 from ftmb.errors import SpecError
 from ftmb.fault_spec import FaultSpec, LinkSpec, LinksSpec, RepeatSpec
 from ftmb.model import Model
@@ -155,6 +156,7 @@ class TrialSpec(Model):
     interfaces: Interfaces | None = Field(
         None, description="for `ftmb up`, which has no generator: inside and outside"
     )
+    metrics: str | None = Field(None, description="for `ftmb up`: serve them at ADDRESS:PORT, too")
     idle: Literal["auto", "yield", "poll"] = Field(
         "auto", description="what an empty poll does; auto: poll where every lcore has its CPU"
     )
@@ -192,6 +194,10 @@ class TrialSpec(Model):
                 )
         if self.interfaces and self.ft.mode not in ("ftmb", "none"):
             raise ValueError(f"interfaces: ft.mode {self.ft.mode} has no loggers to open them")
+        if self.metrics is not None:
+            exporter.address(self.metrics)
+            if not self.interfaces:
+                raise ValueError("metrics: a trial has a record; they are for `ftmb up`")
         if self.interfaces and self.processes != "auto":
             raise ValueError("interfaces: one process opens them; take processes out")
         if self.interfaces and self.testbed != "local":

@@ -130,6 +130,34 @@ def test_master_stopped_and_fenced_out(show: Any) -> None:
     assert shown.exits() == {6: stops}
 
 
+def test_switchover(show: Any) -> None:
+    fault = {"do": "switchover", "role": "master", "repeat": {"every_s": [0, 0.2]}}
+    shown = show("switchover", faults=[fault])
+    shown.assert_exactly_once()
+    assert shown.record["packets"]["lost"] == shown.record["packets"]["refused_before_log"] == 0
+    made = shown.rows["switchover-master"]
+    assert made == shown.names["handover"] >= 1
+    assert {event["kind"] for event in shown.of("suspect")} == {"handover"}
+    assert shown.names["fenced"] == shown.names["fenced_out"] == made
+    assert shown.exits() == {6: made}
+
+
+@pytest.mark.parametrize("role", ["master", "backup", "ol"])
+def test_death_during_a_switchover(show: Any, role: str) -> None:
+    """As soon as it has begun. It ends as a failover, is given up, or had ended before."""
+    begun = {"do": "switchover", "role": "master", "at_s": 0.3}
+    death = {"do": "kill", "role": role, "after": "handover"}
+    apart = {"traffic": "loggers", "il": "loggers", "ol": "ol"}
+    shown = show("switchover", faults=[begun, death], processes=apart, duration_s=1.5)
+    shown.assert_exactly_once()
+    assert len(shown.record["faults"]) == 2
+    assert shown.names["handover"] == 1
+    ended = [event for event in shown.of("suspect") if event["kind"] == "handover"]
+    if role != "ol":  # it may have said nothing more
+        assert shown.names["handover_given_up"] + len(ended) == 1
+    assert shown.names["state_lost"] == 0
+
+
 def test_master_stopped_for_good(show: Any) -> None:
     """It wakes when the run is over, and is fenced out even then."""
     fault = {"do": "stop", "role": "master", "at_s": 0.5, "for_s": None}

@@ -76,6 +76,7 @@ RULES: dict[str, tuple[Fault, list[Seen]]] = {
     "stop master": (fault("stop", "master"), [*FAILOVER[2:], *FENCED_OUT]),
     "cut ctl": (fault("cut", "ctl-master"),
                 [(1, "r0", "link_cut", {"link": "ctl-0"}), *FAILOVER[2:], *FENCED_OUT]),
+    "switchover": (fault("switchover", "master"), [*FAILOVER[2:], *FENCED_OUT]),
     "kill backup": (fault("kill", "backup"), LOST),
     "stop backup": (fault("stop", "backup", for_s=1.0), [LOST[0], *WOKEN]),
     "kill ol": (fault("kill", "ol"), RETURN),

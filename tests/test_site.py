@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,13 +14,14 @@ from typing import Any
 import namespaces
 import pytest
 from conftest import FTMB
+from prometheus_client.parser import text_string_to_metric_families
 
 from ftmb import interface, site, spec, trial
 from ftmb.errors import MachineError, SpecError
 
 # Sends at so many bytes a second until there is a line on stdin; then tells the digest.
 SEND = """
-import hashlib, os, socket, sys, threading, time
+import hashlib, os, socket, struct, sys, threading, time
 address, port, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 enough = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=True).start()
@@ -33,7 +35,9 @@ while not enough.is_set():
     sent += len(block)
     time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
 peer.shutdown(socket.SHUT_WR)
-print(sent, digest.hexdigest(), flush=True)
+# tcpi_total_retrans of struct tcp_info
+resent, = struct.unpack_from("I", peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)
+print(sent, digest.hexdigest(), resent, flush=True)
 """
 RECEIVE = """
 import hashlib, socket, sys
@@ -67,6 +71,14 @@ while not answer:  # the NAT asks for a next hop with the first packet on each s
         pass
 print("the same" if answer == data else "something else")
 """
+
+FETCH = """
+import http.client, sys
+server = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=30)
+server.request("GET", "/metrics")
+sys.stdout.write(server.getresponse().read().decode())
+"""
+METRICS = "127.0.0.1:9464"  # within the box
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +119,7 @@ def box(
     example = root / "config" / "sites" / f"{request.param}.yaml"
     # Deaths are seen at once; a master that a crowded machine holds up is not meant here.
     words = [str(FTMB), "up", str(example), "--name", name, "--set", "ft.detect_ms=3000"]
+    words += ["--set", f"metrics={METRICS}"]
     with (tmp_path / "said").open("w") as said:
         running = hosts.box.start(words, stdout=said, stderr=subprocess.STDOUT)
         try:
@@ -118,8 +131,8 @@ def box(
             running.wait(120)
 
 
-def _transfer(hosts: namespaces.Hosts, server: str, meanwhile: Callable[[], None]) -> None:
-    """One TCP connection from inside, what it carried compared at both ends."""
+def _transfer(hosts: namespaces.Hosts, server: str, meanwhile: Callable[[], None]) -> int:
+    """One TCP connection from inside, compared at both ends; how many segments were sent again."""
     words = (server, "8001")
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     sender = hosts.server.python(SEND, *words, "8e6", **pipes)
@@ -134,7 +147,9 @@ def _transfer(hosts: namespaces.Hosts, server: str, meanwhile: Callable[[], None
         for process in (sender, receiver):
             process.kill()
             process.wait()
-    assert sent == received and int(sent.split()[0]) > 1_000_000
+    *carried, resent = sent.split()
+    assert carried == received.split() and int(carried[0]) > 1_000_000
+    return int(resent)
 
 
 @pytest.mark.timeout(900)
@@ -166,6 +181,48 @@ def test_a_connection_lives_on_while_one_process_after_the_other_is_killed(
     said = (tmp_path / "said").read_text()
     assert said.count("has taken over") >= 2
     assert f"{name}: stopped; failovers" in said
+
+
+def _metrics(text: str) -> dict[str, float]:
+    """The samples by name, but for those with labels of their own."""
+    families = list(text_string_to_metric_families(text))
+    return {s.name: s.value for f in families for s in f.samples if set(s.labels) == {"site"}}
+
+
+@pytest.mark.parametrize("box", ["nat"], indirect=True)
+def test_a_connection_goes_on_through_a_switchover(
+    hosts: namespaces.Hosts, box: tuple[str, subprocess.Popen[str]]
+) -> None:
+    name, _ = box
+    said: list[str] = []
+
+    def switch() -> None:
+        time.sleep(0.5)  # let it be under way
+        before = _named(name)
+        words = [FTMB, "switchover", name, "--wait"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+        after = _named(name)
+        assert after.master != before.master and after.view == before.view + 1
+        assert before.processes[before.master] not in after.processes.values()
+        assert after.protected and (after.switchovers, after.failovers) == (1, 0)
+        said.extend(done.stdout.splitlines())
+        time.sleep(0.5)  # and go on
+
+    resent = _transfer(hosts, namespaces.FAR_SERVER, switch)
+    print(f"{said}; segments sent again: {resent}")
+    assert re.match(rf"{name}: r[01] is replaced; outputs paused for [0-9.]+ ms", said[0])
+    assert "protected again" in said[1]
+
+    told = subprocess.run([FTMB, "metrics", name], capture_output=True, text=True, check=True)
+    found = _metrics(told.stdout)
+    assert found["ftmb_protected"] == found["ftmb_switchovers_total"] == 1
+    assert found["ftmb_failovers_total"] == found["ftmb_switchovers_failed_total"] == 0
+    assert found["ftmb_packets_sent_total"] > 500 and found["ftmb_commits_total"] > 10
+    assert found["ftmb_view"] == 2 and found["ftmb_replay_duration_seconds_count"] == 1
+    address, _, port = METRICS.partition(":")
+    fetched = hosts.box.python(FETCH, address, port, stdout=subprocess.PIPE)
+    assert _metrics(fetched.communicate(timeout=60)[0]).keys() == found.keys()
 
 
 @pytest.mark.parametrize("box", ["nat"], indirect=True)

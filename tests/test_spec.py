@@ -56,6 +56,7 @@ def test_an_empty_spec_is_all_defaults(tmp_path: Path) -> None:
         ("faults: [{do: kill, role: master, at_s: 7}]", ["at_s is 7", "window of 5"]),
         ("faults: [{do: burn, role: master, at_s: 1}]", ["faults.0.do", "burn"]),
         ("faults: [{do: kill, role: master}]", ["faults.0", "at_s is missing"]),
+        ("faults: [{do: switchover, role: il, at_s: 1}]", ["replaces the master, not il"]),
         ("faults: [{at_s: 1, after: fenced}]", ["at_s and after exclude each other"]),
         ("faults: [{at_s: 1, delay_ms: 5}]", ["delay_ms goes with after"]),
         ("faults: [{do: cut, role: master, at_s: 1}]", ["do: cut needs", "a link", "not master"]),

@@ -20,6 +20,7 @@ KINDS = ("sim", "plants", "model", "fuzz")
 ROWS = {
     "kill-master": "master killed",
     "stop-master": "master stopped, later continued",
+    "switchover-master": "switchover: the master replaced by plan",
     "kill-backup": "backup killed",
     "stop-backup": "backup stopped, later continued",
     "kill-ol": "output logger killed",

@@ -19,7 +19,7 @@ from ftmb.peers import places
 from ftmb.peers.kernel import Crash, wait_until
 from ftmb.peers.spec import PeersSpec
 from ftmb.peers.topology import Topology
-from ftmb.site import STATUS
+from ftmb.site_fleet import STATUS
 
 UP_S = 60.0
 FREE_PORTS = 64_512  # of an outside address

@@ -24,6 +24,7 @@
 #include "roles/input_logger.h"
 #include "roles/output_logger.h"
 #include "roles/replica.h"
+#include "roles/telemetry.h"
 #include "roles/traffic_role.h"
 
 #define LINKS_TIMEOUT_MS 15000
@@ -242,11 +243,23 @@ static bool obey_fault(const char *line)
     return true;
 }
 
+static void emit_telemetry(void)
+{
+    if (node.roles.il)
+        event_emit("telemetry", "o", il_telemetry(&node.il));
+    if (node.roles.ol)
+        event_emit("telemetry", "o", ol_telemetry(&node.ol));
+    if (node.roles.replica)
+        event_emit("telemetry", "o", replica_telemetry(&node.replica));
+}
+
 static void tell_roles(const char *line)
 {
-    struct role il = input_logger_role(&node.il);
+    struct role il = input_logger_role(&node.il), ol = output_logger_role(&node.ol);
     if (node.roles.il)
         il.command(il.self, line);
+    if (node.roles.ol)
+        ol.command(ol.self, line);
     if (node.roles.traffic)
         node.traffic.command(node.traffic.self, line);
 }
@@ -267,6 +280,8 @@ static void obey(void)
             _exit(0);
         if (strcmp(line, "snapshot") == 0 && node.roles.replica && node.config.mode == MODE_FTMB)
             state_sender_asked(&node.replica);
+        else if (strcmp(line, "telemetry") == 0 && !finished)
+            emit_telemetry();
         else if (!obey_fault(line) && !finished)
             tell_roles(line);
     }

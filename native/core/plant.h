@@ -98,6 +98,7 @@ enum plant_id {
     P_NAT_INSIDE_UNLOGGED = 74,
     P_NAT_NOTE_UNLOCKED = 75,
     P_IDS_LOST_UPDATE = 76,
+    P_HANDOVER_UNFENCED = 77,
     P_COUNT
 };
 

@@ -1,5 +1,5 @@
 /* The output logger's control thread: commits, credit, what is said to it (see also ol_hub.c,
- * ol_members.c, ol_failover.c). */
+ * ol_members.c, ol_failover.c, ol_handover.c). */
 #include "roles/ol_control.h"
 
 #include <errno.h>
@@ -69,7 +69,7 @@ static void try_commit(struct output_logger *ol)
     ol->state.commits++;
     ol_decided(ol);
     ol_run_job(ol, OL_JOB_TRIM);
-    ol->asked_ns = clock_ns(); /* who pressed, pressed for this one */
+    ol->asked_ns = ol->committed_ns = clock_ns(); /* who pressed, pressed for this one */
     /* All of them: who holds an older one as prepared takes nothing until it hears that it is void.
      */
     for (int slot = 0; slot < VIEW_SLOTS; slot++) {
@@ -80,6 +80,7 @@ static void try_commit(struct output_logger *ol)
     event_routine("commit", "{s:I,s:I}", "view", (json_int_t)ol->state.committed.view, "epoch",
                   (json_int_t)pending.epoch);
     ol_tell_protection(ol);
+    ol_handover_committed(ol);
 }
 
 static void ask_for_snapshot(struct output_logger *ol, uint64_t now)
@@ -175,6 +176,7 @@ static void tick(struct output_logger *ol)
     look_after_peers(ol, now);
     ol_await_heir(ol, now);
     try_commit(ol);
+    ol_handover_look(ol, now);
     if (!ol->state.view.view || ol->state.view.promoting || ol->state.view.heir)
         return;
     bool half_full = give_credit(ol) || ol->il_pressed == LOG_HALF_FULL;

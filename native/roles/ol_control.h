@@ -43,4 +43,8 @@ void ol_cut_arrived(struct output_logger *ol, struct ol_connection *from,
                     const struct control_msg *message);
 void ol_await_heir(struct output_logger *ol, uint64_t now);
 
+/* ol_handover.c */
+void ol_handover_look(struct output_logger *ol, uint64_t now);
+void ol_handover_committed(struct output_logger *ol);
+
 #endif

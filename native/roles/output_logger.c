@@ -416,7 +416,15 @@ int output_logger_create(struct output_logger *ol, const struct node_config *con
     return error || config->mode != MODE_FTMB ? error : ol_control_start(ol);
 }
 
+static void command(void *self, const char *verb)
+{
+    struct output_logger *ol = self;
+    if (strcmp(verb, "switchover") == 0)
+        atomic_store_explicit(&ol->handover_wanted, true, memory_order_release);
+}
+
 struct role output_logger_role(struct output_logger *ol)
 {
-    return (struct role){.name = "ol", .self = ol, .poll = poll, .stats = stats};
+    return (struct role){
+        .name = "ol", .self = ol, .poll = poll, .command = command, .stats = stats};
 }

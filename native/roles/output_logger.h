@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 
+#include "core/handover.h"
 #include "core/release.h"
 #include "core/stream.h"
 #include "core/twin.h"
@@ -141,6 +142,9 @@ struct output_logger {
     bool rejoining;      /* after a restart, until all are there again */
     uint32_t il_pressed; /* LOG_..., as the IL said since we last looked */
     uint64_t forgot_ns;
+    uint64_t committed_ns;        /* when a snapshot last was; 0: not by this process */
+    _Atomic bool handover_wanted; /* by the command */
+    struct handover handover;
     uint64_t asked_ns; /* when a snapshot was last asked for because a log fills */
     uint64_t bad_messages;
     uint64_t connections_dropped;

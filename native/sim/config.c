@@ -13,12 +13,15 @@ const char *const config_program_names[PROGRAMS] = {
 static enum fault_kind draw_fault(struct rng *rng)
 {
     static const uint8_t weight[FAULT_KINDS] = {
-        [FAULT_KILL_MASTER] = 8,   [FAULT_KILL_AGAIN] = 4,        [FAULT_STOP_MASTER] = 2,
-        [FAULT_STALL_MASTER] = 2,  [FAULT_STALL_ALONE] = 1,       [FAULT_KILL_BACKUP] = 2,
-        [FAULT_KILL_NEWCOMER] = 2, [FAULT_KILL_HOLDER] = 2,       [FAULT_STOP_NEWCOMER] = 3,
-        [FAULT_STOP_BACKUP] = 1,   [FAULT_KILL_OL] = 4,           [FAULT_KILL_IL] = 3,
-        [FAULT_STOP_OL] = 1,       [FAULT_KILL_OL_PROMOTING] = 2, [FAULT_CUT_IL] = 1,
-        [FAULT_CUT_OL] = 1,        [FAULT_CUT_CONTROL] = 1,
+        [FAULT_KILL_MASTER] = 8,   [FAULT_KILL_AGAIN] = 4,
+        [FAULT_STOP_MASTER] = 2,   [FAULT_STALL_MASTER] = 2,
+        [FAULT_STALL_ALONE] = 1,   [FAULT_KILL_BACKUP] = 2,
+        [FAULT_KILL_NEWCOMER] = 2, [FAULT_KILL_HOLDER] = 2,
+        [FAULT_STOP_NEWCOMER] = 3, [FAULT_STOP_BACKUP] = 1,
+        [FAULT_KILL_OL] = 4,       [FAULT_KILL_IL] = 3,
+        [FAULT_STOP_OL] = 1,       [FAULT_KILL_OL_PROMOTING] = 2,
+        [FAULT_CUT_IL] = 1,        [FAULT_CUT_OL] = 1,
+        [FAULT_CUT_CONTROL] = 1,   [FAULT_SWITCHOVER] = 0, /* see draw_switchovers() */
     };
     uint32_t total = 0;
     for (uint32_t i = 0; i < FAULT_KINDS; i++)
@@ -66,6 +69,17 @@ static void draw_faults(struct sim_config *config, struct rng *rng)
     }
 }
 
+/* From a stream of its own: what else is drawn stays as it was. Where there are faults already one
+ * takes the place of one of them, so it comes close to another at times. */
+static void draw_switchovers(struct sim_config *config, uint64_t seed)
+{
+    struct rng rng = rng_stream(seed, 100);
+    for (uint32_t i = 0; i < config->faults; i++) {
+        if (rng_below(&rng, 10) == 0)
+            config->fault[i].kind = FAULT_SWITCHOVER;
+    }
+}
+
 static void draw_links(struct link_faults *links, struct rng *rng)
 {
     static const uint16_t permille[6] = {0, 0, 2, 10, 40, 150};
@@ -110,6 +124,7 @@ struct sim_config config_draw(uint64_t seed, const struct sim_options *options)
     draw_engine(&config, &rng);
     draw_links(&config.links, &rng);
     draw_faults(&config, &rng);
+    draw_switchovers(&config, seed);
     if (options->program != PROGRAM_ALL)
         config.program = options->program;
     if (options->engine != SIM_ENGINE_ALL)

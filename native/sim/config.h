@@ -40,6 +40,7 @@ enum fault_kind {
     FAULT_CUT_IL,
     FAULT_CUT_OL,
     FAULT_CUT_CONTROL,
+    FAULT_SWITCHOVER, /* none, but a planned change of master */
     FAULT_KINDS
 };
 

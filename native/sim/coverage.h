@@ -75,6 +75,8 @@
     X(FENCED_OUT, "fenced master found out and stopped")                                           \
     X(OLD_FRAMES, "frames of an ended view dropped")                                               \
     X(CUT_LINK, "link or control channel cut and restored")                                        \
+    X(SWITCHOVER, "planned change of master")                                                      \
+    X(SWITCHOVER_GIVEN_UP, "planned change of master given up")                                    \
     X(VIEW_CHANGE, "view change")                                                                  \
     X(VIEW_IN_FLIGHT, "view change with frames in flight")                                         \
     X(CUT_DROPS, "cut drops stored PALs")                                                          \

@@ -15,6 +15,7 @@ void ol_send_type(int slot, enum message_type type);
 void ol_send_il(const struct message *message);
 void ol_tell_backup(uint32_t slot, bool anew);
 struct message ol_committed_message(void);
+void ol_handover_committed(void);
 
 /* ol_commit.c */
 void ol_try_commit(void);

@@ -36,6 +36,7 @@ void ol_try_commit(void)
             ol_send(slot, &committed);
     }
     ol_send_il(&committed);
+    ol_handover_committed();
 }
 
 /* Whoever prepared an earlier one cannot take the one under way before it has rolled back. */

@@ -7,6 +7,8 @@
 #include "sim/world.h"
 
 #define DETECT_NS (2 * SIM_MS)
+#define HANDOVER_NS (5 * SIM_MS)
+#define HANDOVER_AGAIN_NS (1 * SIM_MS)
 
 void ol_send(int slot, const struct message *message)
 {
@@ -103,7 +105,8 @@ static void fence_out(int slot)
 
 /* ---- failover ------------------------------------------------------------------------------- */
 
-static void master_failed(bool dead)
+/* planned: nobody failed, a handover ends the view. */
+static void master_failed(bool dead, bool planned)
 {
     struct ol *ol = &sim.ol;
     int old = ol->state.master, other = 0;
@@ -114,7 +117,10 @@ static void master_failed(bool dead)
     if (outcome == VIEW_GOES_ON)
         return;
     SIM_POINT();
-    ol_fence();
+    if (planned && PLANTED(P_HANDOVER_UNFENCED))
+        sim.ol.flowing = false;
+    else
+        ol_fence();
     /* The base was given up (no backup, logs half full) before this death was known. */
     while (outcome == VIEW_LOST && dead && ol->forgotten) {
         sim.lost = true;
@@ -149,7 +155,7 @@ static void member_gone(uint32_t slot)
 {
     struct ol *ol = &sim.ol;
     if ((int)slot == ol->state.master) {
-        master_failed(true);
+        master_failed(true, false);
         return;
     }
     view_leave(&ol->state, slot);
@@ -176,6 +182,36 @@ static void cut_arrived(const struct message *message)
             continue;
         ol_send_type((int)slot, MSG_NEW_VIEW);
         ol_tell_backup(slot, false);
+    }
+}
+
+/* ---- a planned change of master ------------------------------------------------------------- */
+
+static void ask_for_handover(void)
+{
+    if (handover_asks(&sim.ol.handover, sim.now_ns, HANDOVER_AGAIN_NS))
+        ol_send_type(sim.ol.state.master, MSG_SNAPSHOT);
+}
+
+static void look_at_handover(void)
+{
+    struct ol *ol = &sim.ol;
+    if (ol->handover_wanted)
+        (void)handover_begin(&ol->handover, &ol->state, sim.now_ns, HANDOVER_NS);
+    ol->handover_wanted = false;
+    cover_if(handover_given_up(&ol->handover, &ol->state, sim.now_ns) != NULL,
+             COVER_SWITCHOVER_GIVEN_UP);
+    ask_for_handover();
+}
+
+void ol_handover_committed(void)
+{
+    if (handover_committed(&sim.ol.handover, &sim.ol.state)) {
+        TRACE("switchover: the view ends");
+        cover(COVER_SWITCHOVER);
+        master_failed(false, true);
+    } else {
+        ask_for_handover();
     }
 }
 
@@ -281,7 +317,7 @@ static void look_for_silence(void)
             continue;
         ol->member[slot].heard_ns = sim.now_ns;
         if ((int)slot == ol->state.master) {
-            master_failed(false);
+            master_failed(false, false);
         } else {
             cover(COVER_BACKUP_SILENT);
             fence_out((int)slot);
@@ -375,6 +411,7 @@ void ol_control(void)
     look_for_silence();
     await_heir();
     ol_try_commit();
+    look_at_handover();
     if (view->view && !view->promoting && !view->heir && sim.ol.flowing)
         ol_look_at_logs();
 }
@@ -383,7 +420,8 @@ void ol_control(void)
 void ol_control_start(void)
 {
     struct ol *ol = &sim.ol;
-    ol->il_connected = ol->il_pressed = false;
+    ol->il_connected = ol->il_pressed = ol->handover_wanted = false;
+    ol->handover = (struct handover){0};
     ol->asked_ns = ol->forgot_ns = sim.now_ns;
     memset(ol->limit, 0, sizeof(ol->limit));
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {

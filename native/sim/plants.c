@@ -146,6 +146,8 @@ static const struct plant plants[] = {
      "function: wanopt looks for a chunk before it has the set", PROGRAM_WANOPT, NULL, false},
     {P_IDS_LOST_UPDATE, "ids-lost-update", "function: sketch read outside of its section",
      PROGRAM_IDS, NULL, false},
+    {P_HANDOVER_UNFENCED, "handover-unfenced",
+     "a planned change of master keeps what is held: nothing failed", ANY, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

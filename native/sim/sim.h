@@ -8,6 +8,7 @@
 #define FTMB_SIM_SIM_H
 
 #include "core/epoch.h"
+#include "core/handover.h"
 #include "core/input_log.h"
 #include "core/release.h"
 #include "core/replay.h"
@@ -185,6 +186,8 @@ struct ol {
     uint32_t leaving_count;
     uint64_t asked_ns, forgot_ns;
     bool il_pressed;
+    bool handover_wanted;
+    struct handover handover;
     uint32_t polls;
 };
 

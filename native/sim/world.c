@@ -204,6 +204,7 @@ static const char *const fault_names[FAULT_KINDS] = {
     [FAULT_CUT_IL] = "cut the IL's link",
     [FAULT_CUT_OL] = "cut the OL's link",
     [FAULT_CUT_CONTROL] = "cut the control channel",
+    [FAULT_SWITCHOVER] = "switchover",
 };
 
 static void strike(enum fault_kind kind)
@@ -256,6 +257,9 @@ static void strike(enum fault_kind kind)
     case FAULT_CUT_CONTROL:
         cover(COVER_CUT_LINK);
         sim.from_proc[m->slot].cut_until_ns = sim.to_proc[m->slot].cut_until_ns = until_ns;
+        break;
+    case FAULT_SWITCHOVER:
+        sim.ol.handover_wanted = true;
         break;
     default:
         strike_loggers(kind);
@@ -377,5 +381,6 @@ static bool all_hold(void)
 bool world_finished(void)
 {
     return world_drained() && memory.next_fault == sim.config.faults && is_protected() &&
-           all_done() && all_hold();
+           !sim.ol.handover_wanted && !handover_under_way(&sim.ol.handover) && all_done() &&
+           all_hold();
 }
