@@ -79,8 +79,8 @@ class Site(Fleet):
         counts = ", ".join(f"{key} {value:,}" for key, value in told.items())
         return f"{self.status.name}: stopped; failovers {self.status.failovers}; packets {counts}"
 
-    def _launch(self, tree: dict[str, Any]) -> Event:
-        spawn = super()._launch(tree)
+    def _launch(self, tree: dict[str, Any], host: str) -> Event:
+        spawn = super()._launch(tree, host)
         self._watch.take(spawn)
         return spawn
 
