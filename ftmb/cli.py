@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and what mends it")
     doctor.add_argument("--json", action="store_true", help="the findings as JSON")
+    doctor.add_argument("--trex", metavar="NAME[:PORT]", help="ask this TRex server, too")
 
     check = commands.add_parser("check-nf", help="is a plain C program fit to be injected")
     check.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="its C files, and "
@@ -204,7 +205,7 @@ def _dispatch(words: list[str]) -> int:
     if options.command == "doctor":
         from ftmb import doctor
 
-        return doctor.main(options.json)
+        return doctor.main(options.json, options.trex)
     if options.command == "new-nf":
         from ftmb import new_nf
 

@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Literal
@@ -20,6 +21,7 @@ from ftmb import environment, lock
 from ftmb.describe import describe, node_path
 from ftmb.errors import FtmbError
 from ftmb.node import MEMORY_MB, available_cpus
+from ftmb.traffic_spec import TrexSpec
 
 Status = Literal["ok", "note", "missing"]
 PACKAGES = (
@@ -36,6 +38,7 @@ PACKAGES = (
     "meson",
     "ninja",
 )
+CLIENT = "lbr-trex-client"
 LIBRARIES = {
     "libdpdk": "libdpdk-dev",
     "jansson": "libjansson-dev",
@@ -222,6 +225,36 @@ def _left_overs() -> Finding:
     return Finding("left over", "ok", "nothing of an earlier run")
 
 
+def _trex_client() -> Finding:
+    try:
+        return Finding("TRex client", "ok", f"{CLIENT} {metadata.version(CLIENT)}")
+    except metadata.PackageNotFoundError:
+        what = "not installed; needed only for traffic.generator trex"
+        return Finding("TRex client", "note", what, f".venv/bin/pip install {CLIENT}")
+
+
+def trex_server(address: str) -> Finding:
+    """Whether a TRex server answers at `NAME[:PORT]`. Waits for it 15 s at most."""
+    host, _, port = address.partition(":")
+    try:
+        number = int(port or TrexSpec().port)
+        given = TrexSpec(server=host, port=number)
+    except ValueError:
+        return Finding("TRex server", "note", f"{address} is no address", "give NAME or NAME:PORT")
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(given.model_dump_json())
+        file.flush()
+        command = [sys.executable, "-m", "ftmb.generators.trex_client", file.name]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+        except subprocess.TimeoutExpired:
+            return Finding("TRex server", "note", f"{address} answers too slowly", "look there")
+    if done.returncode == 0:
+        return Finding("TRex server", "ok", f"{address}, {done.stdout.strip()}")
+    said, _, remedy = (done.stderr.strip().splitlines() or ["no reason told"])[-1].partition("; ")
+    return Finding("TRex server", "note", said, remedy)
+
+
 def examine() -> list[Finding]:
     """Look at everything. Starts nothing but pkg-config and `ftmb-node --describe`."""
     return [
@@ -265,12 +298,7 @@ def examine() -> list[Finding]:
             "needed only to look at the report in tests",
             "sudo apt-get install chromium",
         ),
-        _optional(
-            "TRex",
-            ("t-rex-64",),
-            "needed only for a testbed with network cards",
-            "unpack a TRex release and add its directory to PATH",
-        ),
+        _trex_client(),
     ]
 
 
@@ -279,9 +307,9 @@ def can_run(findings: list[Finding]) -> bool:
     return all(finding.status != "missing" for finding in findings)
 
 
-def main(as_json: bool) -> int:
-    """Print the findings. Returns 0 if the quick tier can run here, else 1."""
-    findings = examine()
+def main(as_json: bool, trex: str | None = None) -> int:
+    """Print the findings, also of a TRex server. 0 if the quick tier can run here, else 1."""
+    findings = examine() + ([] if trex is None else [trex_server(trex)])
     able = can_run(findings)
     if as_json:
         tree = {"quick": able, "findings": [asdict(finding) for finding in findings]}

@@ -202,6 +202,7 @@ def plots() -> dict[str, Plot]:
         figures_functions,
         figures_latency,
         figures_machine,
+        figures_peers,
         figures_periods,
         figures_recovery,
         figures_snapshots,
@@ -214,6 +215,7 @@ def plots() -> dict[str, Plot]:
         *figures_recovery.PLOTS,
         *figures_periods.PLOTS,
         *figures_functions.PLOTS,
+        *figures_peers.PLOTS,
         *figures_machine.PLOTS,
     ]
     return {plot.name: plot for plot in every}

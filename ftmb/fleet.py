@@ -14,6 +14,7 @@ from ftmb import events, filling, node
 from ftmb.errors import TrialError
 from ftmb.events import Event
 from ftmb.faults import Schedule
+from ftmb.generators.ground import CHILD
 from ftmb.injector import Injector, in_words
 from ftmb.lock import RuntimeDir
 from ftmb.memory import Sampler
@@ -78,8 +79,9 @@ class Fleet:
         prefix = self._testbed.settle(tree, host)
         path, name = node.write_spec(tree, self.out), str(tree["process"])
         cut_off = partial(self._testbed.cut_off, host)
+        program = CHILD if "generator" in tree else self._program
         with held():
-            process = NodeProcess(self._program, path, name, self.out, self._inbox, prefix, cut_off)
+            process = NodeProcess(program, path, name, self.out, self._inbox, prefix, cut_off)
             self.processes[name] = process
         self._runtime.add(name, process.pid)
         process.outdated = "false_suspicion" in self.spec.expect

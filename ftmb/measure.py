@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftmb.events import LOUD_FAILURES, Event
-from ftmb.record import Fill, Latency, Log, Noise, Packets
+from ftmb.record import Fill, Latency, Log, Noise, Packets, Sample
 from ftmb.spec import TrialSpec
 
 
@@ -51,7 +51,7 @@ def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
         active = {"inputs": sent, "outputs": sent, "dropped_by_nf": 0}
     if traffic is None or active is None:
         return None
-    produced, delivered = int(active["outputs"]), int(traffic["delivered"])
+    produced, delivered = int(active["outputs"]), traffic["delivered"]
     refused = il["refused"] if il else 0
     accepted = il["accepted"] if il else active["inputs"]
     return Packets(
@@ -61,18 +61,29 @@ def packets(spec: TrialSpec, stats: Stats) -> Packets | None:
         dropped_by_nf=active["dropped_by_nf"],
         outputs_produced=produced,
         delivered=delivered,
-        lost=produced - delivered,
+        lost=None if delivered is None else produced - delivered,
         lost_in_hand=int((stats.ol or {}).get("lost_in_hand", 0)),
         lost_before_log=traffic["offered"] - accepted - refused,
         duplicated=traffic["duplicated"],
         reordered=traffic["reordered"],
-        # Beyond repair, with the wrong addresses, or not to be recognised at all; with another
-        # payload than was sent, unless that is what the function is for.
-        corrupted=traffic["corrupted"]
-        + traffic.get("wrong_tuple", 0)
-        + traffic.get("unmatched", 0)
-        + (0 if "altered" in spec.expect else traffic.get("altered", 0)),
+        corrupted=_corrupted(spec, traffic),
     )
+
+
+def _corrupted(spec: TrialSpec, traffic: dict[str, Any]) -> int | None:
+    """Beyond repair, with the wrong addresses, or not to be recognised at all; with another payload
+    than was sent, unless that is what the function is for."""
+    if traffic["corrupted"] is None:
+        return None
+    kinds = ["corrupted", "wrong_tuple", "unmatched"]
+    kinds += [] if "altered" in spec.expect else ["altered"]
+    return sum(traffic.get(kind, 0) for kind in kinds)
+
+
+def sample(stats: Stats) -> Sample | None:
+    """What was numbered, where that is a part of the packets."""
+    given = (stats.traffic or {}).get("sample")
+    return None if given is None else Sample.model_validate(given)
 
 
 def rates(stats: Stats) -> tuple[float | None, float | None]:
@@ -81,12 +92,15 @@ def rates(stats: Stats) -> tuple[float | None, float | None]:
     if traffic is None or not traffic["window_ns"]:
         return None, None
     seconds = traffic["window_ns"] / 1e9
-    return traffic["window_delivered"] / seconds, traffic["window_offered"] / seconds
+    delivered = traffic["window_delivered"]
+    return None if delivered is None else delivered / seconds, traffic["window_offered"] / seconds
 
 
 def latency(spec: TrialSpec, stats: Stats) -> Latency | None:
     """Latencies of the window; None with rate max, where no intended send times exist."""
     if stats.traffic is None or spec.traffic.rate_pps == "max":
+        return None
+    if spec.traffic.external and stats.traffic["latency"] is None:
         return None
     given = stats.traffic.get("latency") or {"count": 0}
     if not given["count"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ftmb import filling
 from ftmb.errors import MachineError
+from ftmb.generators import ground
 from ftmb.spec import Placement, Processes, TrialSpec
 
 # Memory of a process's packet buffers (EAL's -m). Buffers in a dead peer's ring stay there until
@@ -56,13 +57,15 @@ def _auto_placement(workers: int, cpus: list[int]) -> Placement:
 
 
 def _roles(spec: TrialSpec) -> tuple[str, ...]:
-    if spec.interfaces:
+    if spec.interfaces or spec.traffic.external:
         return ("il", "ol")
     return ("traffic",) if spec.ft.mode in ("direct", "floor") else LOGGER_ROLES
 
 
 def _processes(spec: TrialSpec) -> dict[str, str]:
     roles = _roles(spec)
+    if spec.traffic.external:
+        return {"traffic": spec.traffic.generator} | dict.fromkeys(roles, "loggers")
     if isinstance(spec.processes, Processes):
         return {role: getattr(spec.processes, role) for role in roles}
     if spec.testbed != "local" and len(roles) > 1:
@@ -138,8 +141,8 @@ def _common(spec: TrialSpec, plan: Plan, nf: dict[str, Any], run_dir: Path, out:
         "when_full": "wait" if spec.traffic.rate_pps == "max" else "refuse",
         "groups": {"traffic": plan.traffic_name, **plan.processes},
     }
-    if spec.interfaces:
-        tree["interfaces"] = spec.interfaces.model_dump()
+    if names := ground.interfaces(spec):
+        tree["interfaces"] = names
     if spec.links.lie:
         tree["links"] = {"seed": spec.traffic.seed} | {
             name: link.model_dump() for name, link in spec.links if link.lies
@@ -181,6 +184,8 @@ def logger_spec(
     traffic: dict[str, Any],
 ) -> dict[str, Any]:
     """Node spec of the process `name`, which holds traffic or loggers as the plan's `group`."""
+    if spec.traffic.external and group == plan.traffic_name:
+        return ground.child_spec(spec, traffic)
     by_cpu: dict[int, list[str]] = {}
     for role, process in plan.processes.items():
         if process == group:

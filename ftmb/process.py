@@ -181,9 +181,9 @@ class NodeProcess:
         except OSError:
             text = ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        own_lines = [line for line in lines if line.startswith("ftmb-node:")]
+        own_lines = [line for line in lines if line.startswith(("ftmb-node:", "ftmb:"))]
         if lines:
-            return (own_lines or lines)[-1].removeprefix("ftmb-node: ")
+            return (own_lines or lines)[-1].removeprefix("ftmb-node: ").removeprefix("ftmb: ")
         return "it said nothing on stderr"
 
     def how_it_ended(self) -> str:

@@ -19,24 +19,38 @@ RECORD_NAME = "record.json"
 
 
 class Packets(Model):
-    """Counts of the whole run, warm-up and drain included. Packets, never ticks."""
+    """Counts of the whole run, warm-up and drain included. Packets, never ticks.
+
+    Null is what the generator does not measure, which is not the same as none.
+    """
 
     offered: int = Field(description="due by the generator's schedule")
     refused_before_log: int = Field(description="refused by the input logger, before logging")
     accepted: int = Field(description="accepted by the input logger; direct: by the replica")
     dropped_by_nf: int = Field(description="by the function's own decision")
     outputs_produced: int = Field(description="by the master, across failovers, each once")
-    delivered: int = Field(description="distinct packets that reached the sink")
-    lost: int = Field(description="outputs_produced - delivered, after the drain")
+    delivered: int | None = Field(description="distinct packets that reached the sink")
+    lost: int | None = Field(description="outputs_produced - delivered, after the drain")
     lost_in_hand: int = Field(
         description="at most so many of them were on their way out of an output logger when it died"
     )
     lost_before_log: int = Field(
         description="offered, neither accepted nor refused: they met a dead input logger, as a wire"
     )
+    duplicated: int | None
+    reordered: int | None = Field(description="within a flow")
+    corrupted: int | None = Field(
+        description="checksum, payload or addresses wrong, or not recognisable"
+    )
+
+
+class Sample(Model):
+    """Packets that were numbered, where that is a part of them: those of TRex's latency streams."""
+
+    sent: int
+    lost: int
     duplicated: int
-    reordered: int = Field(description="within a flow")
-    corrupted: int = Field(description="checksum, payload or addresses wrong, or not recognisable")
+    reordered: int
 
 
 class Latency(Model):
@@ -188,6 +202,7 @@ class Record(Model):
     late: int | None = Field(
         description="packets of the window sent over 1 ms late by the generator's fault"
     )
+    sample: Sample | None = Field(None, description="null where all packets are numbered")
     latency_ns: Latency | None = Field(description="null with rate max")
     noise: dict[str, Noise] | None
     fill: Fill | None = Field(description="null without one")

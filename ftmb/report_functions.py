@@ -9,7 +9,7 @@ import pandas as pd
 from ftmb.analysis import costs, stats
 from ftmb.analysis.metrics import harmful
 from ftmb.analysis.records import Results
-from ftmb.report_layout import MISSING, Table, number
+from ftmb.report_layout import MISSING, Table, number, summed
 
 COMMAND = "make bench"
 
@@ -92,7 +92,7 @@ def function_crashes(results: Results) -> Table:
         total = pd.to_numeric(recoveries[recoveries["trial"].isin(part["trial"])]["total_ms"])
         bad = int(part.apply(harmful, axis=1).sum())
         keys = ("failovers", "delivered", "lost", "duplicated", "corrupted", "checks_failed")
-        counts = [number(part[key].sum()) for key in keys]
+        counts = [summed(part[key]) for key in keys]
         times = (number(total.median(), ".1f"), number(total.max(), ".1f"))
         rows.append((str(function), *counts, f"{len(part) - bad} of {len(part)}", *times))
     head = ("function", "crashes", "delivered", "lost", "duplicated", "corrupted", "checks failed",

@@ -28,3 +28,8 @@ def number(value: Any, form: str = ",.0f", scale: float = 1.0) -> str:
     if value is None or pd.isna(value):
         return MISSING
     return f"{float(value) * scale:{form}}"
+
+
+def summed(values: pd.Series) -> str:
+    """The sum of a column of counts; a dash where none of them was measured."""
+    return number(pd.to_numeric(values).sum(min_count=1))

@@ -10,7 +10,7 @@ import pandas as pd
 from ftmb.analysis import reliability, stats
 from ftmb.analysis.metrics import harmful
 from ftmb.analysis.records import Results
-from ftmb.report_layout import MISSING, Table, number
+from ftmb.report_layout import MISSING, Table, number, summed
 
 NOT_MADE = "not made: {command}"
 COMMANDS = {
@@ -79,7 +79,7 @@ def faults(results: Results) -> Table:
 
 def _in_flight(trials: pd.DataFrame, row: str) -> str:
     key = {"kill-il": "lost_before_log", "kill-ol": "lost"}.get(row)
-    return MISSING if key is None else number(trials[key].sum())
+    return MISSING if key is None else summed(trials[key])
 
 
 def chaos(results: Results) -> Table:
@@ -99,7 +99,7 @@ def chaos(results: Results) -> Table:
         minutes = number(trial["duration_s"], ",.1f", 1 / 60)
         times = (_spread(part["recovered_ms"]), _spread(part["protected_again_ms"]))
         rows.append((str(trial["trial"]), minutes, *counts, *times, _memory(results, trial)))
-    sums = [number(frame[key].sum()) for key in ("faults", "delivered", "lost", "duplicated",
+    sums = [summed(frame[key]) for key in ("faults", "delivered", "lost", "duplicated",
                                                  "corrupted", "checks_failed")]  # fmt: skip
     rows.append(("all", number(frame["duration_s"].sum(), ",.1f", 1 / 60), *sums, *[MISSING] * 3))
     note = (

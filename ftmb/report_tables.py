@@ -21,7 +21,8 @@ from ftmb.analysis.metrics import (
 )
 from ftmb.analysis.records import PHASES, Results, Trial, builds
 from ftmb.report_functions import TABLES as FUNCTIONS
-from ftmb.report_layout import MISSING, Table, number
+from ftmb.report_layout import MISSING, Table, number, summed
+from ftmb.report_peers import TABLES as PEERS
 from ftmb.report_reliability import TABLES as RELIABILITY
 from ftmb.report_snapshots import TABLES as SNAPSHOTS
 
@@ -169,7 +170,7 @@ def crashes(results: Results) -> Table:
     rows = []
     for (nf, profile, period), part in frame.groupby(["nf", "profile", "period_ms"]):
         clean = len(part) - int(part.apply(harmful, axis=1).sum())
-        counts = [number(part[key].sum()) for key in ("delivered", "lost", "duplicated",
+        counts = [summed(part[key]) for key in ("delivered", "lost", "duplicated",
                                                       "corrupted", "checks_failed")]  # fmt: skip
         cells = (f"{clean} of {len(part)}", str(int((~part["valid"]).sum())))
         rows.append((str(nf), str(profile), f"{period:g} ms", *counts, *cells))
@@ -269,6 +270,7 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "floor": floor,
     "noise": noise,
     "environment": environment,
+    **PEERS,
     **RELIABILITY,
     **SNAPSHOTS,
     **FUNCTIONS,

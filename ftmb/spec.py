@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ftmb import exporter
 from ftmb.errors import SpecError
 from ftmb.fault_spec import FaultSpec, LinkSpec, LinksSpec, RepeatSpec
+from ftmb.generators import kinds
 from ftmb.model import Model
 from ftmb.snapshot_spec import SnapshotSpec
+from ftmb.traffic_spec import TrafficSpec, TrexSpec
 from ftmb.unique_yaml import parse_yaml
 
 
@@ -84,47 +86,6 @@ class Interfaces(Model):
         return self
 
 
-FILL_MOST_S = 3600
-
-
-class TrafficSpec(Model):
-    generator: Literal["native"] = Field("native", description="the data plane's own generator")
-    profile: str = Field("udp64", description="a profile's name, or the path of a capture (pcap)")
-    rate_pps: int | Literal["max"] = Field(
-        200_000, description="packets a second, open loop; max: as fast as input is accepted"
-    )
-    flows: int = Field(10_000, ge=1, le=1 << 25, description="flows alive at a time")
-    fill: bool = Field(
-        False, description="first send one packet of each flow, so that all are known; then warm up"
-    )
-    fill_pps: int = Field(500_000, ge=1, le=10**9, description="packets a second of the fill")
-    zipf: float = Field(0.0, ge=0, le=4, description="skew of flow popularity; 0 is uniform")
-    new_flows_per_s: int = Field(0, ge=0, description="flows replaced by new ones, per second")
-    reply_share: float = Field(0.0, ge=0, lt=1, description="share of packets that are answered")
-    seed: int = Field(1, ge=0, lt=2**63, description="of the traffic and of random fault times")
-    samples: bool = Field(False, description="also write every latency sample (large)")
-
-    @model_validator(mode="after")
-    def _rate(self) -> TrafficSpec:
-        if self.rate_pps != "max" and not 0 < self.rate_pps <= 10**9:
-            raise ValueError("rate_pps is a number from 1 to 1e9, or max")
-        return self
-
-    @model_validator(mode="after")
-    def _fill(self) -> TrafficSpec:
-        if self.fill_s > FILL_MOST_S:
-            raise ValueError(
-                f"fill: {self.flows} flows at {self.fill_pps} packets a second take "
-                f"{self.fill_s:.0f} s, more than an hour; raise fill_pps or lower flows"
-            )
-        return self
-
-    @property
-    def fill_s(self) -> float:
-        """How long the fill takes where nothing holds it up."""
-        return self.flows / self.fill_pps if self.fill else 0.0
-
-
 class LogSpec(Model):
     """Bounds of the logs, per worker. At the bound input is refused, and the record says so."""
 
@@ -154,7 +115,7 @@ class TrialSpec(Model):
         "is a network namespace (needs root); netns-xdp: likewise, with AF_XDP",
     )
     interfaces: Interfaces | None = Field(
-        None, description="for `ftmb up`, which has no generator: inside and outside"
+        None, description="inside and outside, for `ftmb up` and for the generator trex"
     )
     metrics: str | None = Field(None, description="for `ftmb up`: serve them at ADDRESS:PORT, too")
     idle: Literal["auto", "yield", "poll"] = Field(
@@ -192,6 +153,8 @@ class TrialSpec(Model):
                     f"ft.snapshot.at_s has {at_s}, outside the window of {self.duration_s} s "
                     "(duration_s)"
                 )
+        if why := kinds.refusal(self):
+            raise ValueError(why)
         if self.interfaces and self.ft.mode not in ("ftmb", "none"):
             raise ValueError(f"interfaces: ft.mode {self.ft.mode} has no loggers to open them")
         if self.metrics is not None:
@@ -278,6 +241,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     steps = {
         "ft": FtSpec,
         "traffic": TrafficSpec,
+        "trex": TrexSpec,
         "log": LogSpec,
         "faults": FaultSpec,
         "repeat": RepeatSpec,

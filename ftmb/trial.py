@@ -22,6 +22,7 @@ from ftmb.record import Environment, FaultRecord, Record, Setup, Versions, Windo
 from ftmb.recovery import recoveries
 from ftmb.signals import held
 from ftmb.spec import TrialSpec
+from ftmb.testbed import external
 from ftmb.testbed.local import Local
 from ftmb.testbed.netns import Netns, NetnsXdp
 
@@ -74,6 +75,11 @@ def packets(spec: TrialSpec, out: Path) -> dict[str, Any]:
         raise
     except (ValueError, OSError) as error:
         raise SpecError(f"traffic.profile: {error}") from None
+    if spec.traffic.external and prepared["capture"]:
+        raise SpecError(
+            f"traffic.profile: the generator {spec.traffic.generator} cannot replay the capture of "
+            f"{spec.traffic.profile}; take a profile of packets (udp64, imix), or native"
+        )
     if spec.traffic.fill and prepared["capture"]:
         raise SpecError(
             f"traffic.fill: the profile {spec.traffic.profile} replays a capture, which brings its "
@@ -194,6 +200,7 @@ def build_record(
         throughput_pps=delivered_pps,
         offered_pps=offered_pps,
         late=stats.traffic["late"] if stats.traffic else None,
+        sample=measure.sample(stats),
         latency_ns=latency,
         noise=measure.noise(stats),
         fill=measure.fill(stats),
@@ -228,8 +235,11 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
 
     Whatever happens, nothing that was started is running when this returns or raises.
     """
-    if spec.interfaces:
-        raise SpecError("interfaces: a trial has a generator; for a middlebox there is `ftmb up`")
+    if spec.interfaces and not spec.traffic.external:
+        raise SpecError(
+            "interfaces: the generator native stands at none; for a middlebox there is `ftmb up`, "
+            "for a trial at interfaces traffic.generator trex"
+        )
     prepared = prepare(spec)
     out = _make_out(out)
     with machine_lock(lock_wait_s), TrialProgress(verbose) as progress:
@@ -241,7 +251,7 @@ def run(spec: TrialSpec, out: Path, lock_wait_s: float, verbose: bool = False) -
         versions = environment.versions(prepared.description, prepared.program)
         traffic = node.traffic_section(spec, packets(spec, out), out)
         runtime = RuntimeDir()
-        testbed = TESTBEDS[spec.testbed](prepared.plan, runtime)
+        testbed = external.of(spec, TESTBEDS)(prepared.plan, runtime)
         fleet = Fleet(
             prepared.program, spec, prepared.nf, prepared.plan, traffic, out, runtime, progress,
             testbed,

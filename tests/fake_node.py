@@ -84,7 +84,7 @@ COMMON = {
     "lcores",
     "groups",
 }
-ALLOWED = COMMON | {"slot", "noise_cpus", "traffic", "links"}
+ALLOWED = COMMON | {"slot", "noise_cpus", "traffic", "links", "interfaces"}
 
 
 def read_words(words):

@@ -13,7 +13,7 @@ import pytest
 
 from ftmb import cli
 from ftmb.errors import MachineError, SpecError
-from ftmb.peers import configs, judge, kernel, ours, places, record, run, spec
+from ftmb.peers import configs, judge, kernel, ours, places, plan, record, run, spec
 from ftmb.peers.spec import PeersSpec
 
 SCHEMAS = Path(__file__).parents[1] / "ftmb" / "schemas"
@@ -164,11 +164,17 @@ def test_words_of_the_command_line_change_keys(tmp_path: Path) -> None:
         spec.load(path, ["table"])
 
 
-def test_the_specs_in_the_repository_are_right(root: Path) -> None:
-    found = sorted((root / "config" / "peers").glob("*.yaml"))
-    assert found
-    for path in found:
-        spec.load(path)
+@pytest.mark.parametrize("tier", ["quick", "full"])
+def test_the_runs_of_the_evaluation_are_right(root: Path, tier: str) -> None:
+    runs = plan.plan(root / "config" / "peers.yaml", tier)
+    assert "arms" in runs
+    used = set()
+    for planned in runs.values():
+        checked = spec.load(root / planned.spec, planned.assignments)
+        assert checked.flows < 262_144  # what the kernel takes unless it is told otherwise
+        used.add(planned.spec)
+    there = {f"config/peers/{path.name}" for path in (root / "config" / "peers").glob("*.yaml")}
+    assert used == there or tier == "quick"
 
 
 def test_the_instants_are_those_of_every_arm_and_of_no_other_seed() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ftmb.analysis import costs, snapshot_metrics  # noqa: F401 (they register their metrics)
+from ftmb.analysis import costs, peers, snapshot_metrics  # noqa: F401 (they register their metrics)
 from ftmb.analysis.metrics import METRICS, Part
 from ftmb.analysis.records import Results, builds
 

@@ -174,11 +174,11 @@ def crashes_unharmed(results: Results) -> list[Part]:
     bad = frame.apply(harmful, axis=1) | (frame["counted"] & (frame["failovers"] < 1))
     count, harmed = int(crashed.sum()), int(crashed[bad].sum())
     bound = stats.failure_bound(harmed, count)
-    sums = frame[["lost", "duplicated", "corrupted"]].sum()
+    sums = frame[["lost", "duplicated", "corrupted"]].sum(min_count=1)
+    told = [f"{key} {'not measured' if pd.isna(n) else f'{n:.0f}'}" for key, n in sums.items()]
     note = (
-        f"{count - harmed} of {count}; lost {sums['lost']:.0f}, duplicated "
-        f"{sums['duplicated']:.0f}, corrupted {sums['corrupted']:.0f}; bounds the share of harmful "
-        f"crashes below {_up(bound)} with 95 %"
+        f"{count - harmed} of {count}; {', '.join(told)}; bounds the share of harmful crashes "
+        f"below {_up(bound)} with 95 %"
     )
     share = 100 * (1 - harmed / count)
     return [Part("", share, "%", None, None, count, note, list(frame["trial"]))]

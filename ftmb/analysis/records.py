@@ -314,6 +314,7 @@ def _labels(trial: Trial) -> dict[str, Any]:
         "zipf": traffic.get("zipf"),
         "state_bytes": trial.record.get("state_bytes"),
         "rate_pps": str(traffic.get("rate_pps")),
+        "generator": traffic.get("generator", "native"),
         "rate_share": trial.rate_share,
         "valid": not trial.problems,
         "counted": trial.counted,
@@ -330,7 +331,8 @@ def _row(trial: Trial) -> dict[str, Any]:
         "throughput_pps": record.get("throughput_pps"),
         "offered_pps": record.get("offered_pps"),
         "late": record.get("late"),
-        **{key: packets.get(key) for key in PACKETS},
+        # A number or NaN, which no sum takes for one: what is null was not measured.
+        **{key: float("nan") if packets.get(key) is None else packets[key] for key in PACKETS},
         **{f"latency_{key}": latency.get(key) for key in PERCENTILES},
         "snapshots": snapshot.get("taken"),
         "snapshots_skipped": snapshot.get("skipped"),

@@ -6,7 +6,7 @@ runs it can be no wider than their range; the report prints n beside it for that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +99,40 @@ def failure_bound(failures: int, trials: int, level: float = LEVEL) -> float:
         else:
             high = middle
     return high
+
+
+def poisson(count: int, exposure: float, level: float = LEVEL) -> Estimate:
+    """Rate of rare events with its exact interval: the rates at which seeing so few, or so many,
+    has probability (1 - level) / 2. n is the count."""
+    if count < 0 or exposure <= 0:
+        raise ValueError(f"{count} events in {exposure}")
+    tail = (1 - level) / 2
+    high = _mean_where(lambda mean: _poisson_at_most(count, mean) > tail, count)
+    low = 0.0
+    if count:
+        low = _mean_where(lambda mean: 1 - _poisson_at_most(count - 1, mean) < tail, count)
+    return Estimate(count / exposure, low / exposure, high / exposure, count)
+
+
+def _mean_where(below: Callable[[float], bool], count: int) -> float:
+    """The mean at which a condition that holds for small ones ends, by halving."""
+    low, high = 0.0, count + 10 * np.sqrt(count + 1) + 10
+    for _ in range(100):
+        middle = (low + high) / 2
+        if below(middle):
+            low = middle
+        else:
+            high = middle
+    return float(high)
+
+
+def _poisson_at_most(k: int, mean: float) -> float:
+    """Probability of at most k events where `mean` are expected; logarithms, for large k."""
+    if mean <= 0:
+        return 1.0
+    terms = np.arange(k + 1)
+    logs = terms * np.log(mean) - mean - np.concatenate(([0.0], np.cumsum(np.log(terms[1:]))))
+    return float(min(1.0, np.exp(logs).sum()))
 
 
 def _at_most(k: int, n: int, p: float) -> float:

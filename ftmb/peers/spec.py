@@ -37,9 +37,10 @@ class PeersSpec(Model):
     known_per_s: int = Field(1_000, ge=0, le=50_000, description="packets of flows with a mapping")
     probe_per_s: int = Field(1_000, ge=10, le=10_000, description="packets of one flow, each way")
     tcp: int = Field(32, ge=0, le=1_000, description="TCP connections, a message each 50 ms")
-    addresses: int = Field(0, ge=0, le=200, description="outside addresses; 0: so many that a "
-                           "third of their ports is used")  # fmt: skip
-    fill_per_s: int = Field(20_000, ge=100, le=200_000, description="flows a second of the fill")
+    addresses: int = Field(0, ge=0, le=200, description="outside addresses; 0: so many that at "
+                           "most half of their ports are used")  # fmt: skip
+    fill_per_s: int = Field(10_000, ge=100, le=200_000, description="flows a second of the "
+                            "fill; conntrackd sleeps on an overrun")  # fmt: skip
     sweep_per_s: int = Field(20_000, ge=100, le=200_000, description="flows looked at a second, "
                              "after the crash")  # fmt: skip
     sweep_most: int = Field(20_000, ge=1, description="at most so many of the fill are looked at, "
@@ -82,13 +83,14 @@ class PeersSpec(Model):
     @property
     def flows(self) -> int:
         """Flows of one crash, at most: fill, new ones, TCP."""
-        seconds = self.crash_s[1] + self.after_s + 30  # a slow takeover goes on as long
+        takeover_s = 2 + 40e-6 * self.table  # conntrackd's commit goes entry by entry
+        seconds = self.crash_s[1] + self.after_s + takeover_s
         return self.table + self.tcp + math.ceil(self.new_per_s * seconds)
 
     @property
     def outside(self) -> int:
         """Outside addresses."""
-        return self.addresses or max(1, math.ceil(3 * self.flows / PORTS))
+        return self.addresses or math.ceil(2 * self.flows / PORTS)
 
     @property
     def stride(self) -> int:

@@ -4,22 +4,13 @@
 
 #include <string.h>
 
+#include "nf/nat_params.h"
 #include "plain/nat.h"
 
-enum { OUTSIDE, ADDRESSES, CAPACITY, UDP_MS, TCP_MS, TRANSITORY_MS, ICMP_MS };
-
-#define DAY_MS (24ull * 3600 * 1000)
+_Static_assert(NAT_PORTS == NAT_ADDRESS_PORTS, "as the parameters say");
 
 static const struct nf_param params[] = {
-    {"outside", NF_IPV4, 0xc6120001, 1, UINT32_MAX, "first outside address"},
-    {"addresses", NF_UINT, 4, 1, NAT_MAX_ADDRESSES, "outside addresses, one after the other"},
-    {"capacity", NF_UINT, 65536, 1, (uint64_t)NAT_MAX_ADDRESSES *NAT_PORTS,
-     "mappings at a time, at most 64512 for each outside address"},
-    {"udp_ms", NF_UINT, 300000, 10, DAY_MS, "UDP timeout, milliseconds"},
-    {"tcp_ms", NF_UINT, 7440000, 10, DAY_MS, "timeout of established TCP, milliseconds"},
-    {"transitory_ms", NF_UINT, 240000, 10, DAY_MS,
-     "timeout of TCP that is opening or closing, milliseconds"},
-    {"icmp_ms", NF_UINT, 60000, 10, DAY_MS, "ICMP echo timeout, milliseconds"},
+    NAT_PARAM_ROWS(NAT_MAX_ADDRESSES),
     {NULL, NF_UINT, 0, 0, 0, NULL},
 };
 
@@ -40,22 +31,14 @@ static uint64_t heap_bytes(uint64_t capacity)
     return 32 * capacity + 16 * buckets + 256;
 }
 
-static bool refuse(char *why, const char *reason)
-{
-    memcpy(why, reason, strlen(reason) + 1);
-    return false;
-}
-
 static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out, char *why)
 {
     (void)workers;
-    if (values[CAPACITY] > values[ADDRESSES] * NAT_PORTS)
-        return refuse(why, "capacity exceeds 64512 ports for each of the addresses; "
-                           "raise addresses or lower capacity");
-    if (values[CAPACITY] < values[ADDRESSES])
-        return refuse(why, "capacity is below one mapping for each of the addresses");
-    if (values[OUTSIDE] + values[ADDRESSES] - 1 > UINT32_MAX)
-        return refuse(why, "outside addresses go beyond 255.255.255.255");
+    const char *wrong = nat_params_wrong(values);
+    if (wrong) {
+        memcpy(why, wrong, strlen(wrong) + 1);
+        return false;
+    }
     return inject_needs(&image, heap_bytes(values[CAPACITY]), MAX_PALS, out, why);
 }
 

@@ -226,7 +226,7 @@ static const struct nf *enter(struct ftmb_ctx *ctx, const struct place *whole,
         .seq = whole->seq + stage->first_id,
         .vectors = ctx->exact ? whole->vectors + (uint64_t)stage->first_id * ctx->workers : NULL,
         .variables = part->variables,
-        .first_id = stage->first_id,
+        .first_id = PLANTED(P_CHAIN_ONE_NUMBERING) ? 0 : stage->first_id,
     };
     move_to(ctx, &place);
     return nf_registry[stage->nf];
@@ -250,8 +250,11 @@ static void process(struct ftmb_ctx *ctx, struct nf_packet *packet)
     bool turned = false;
     for (;;) {
         uint8_t from = packet->port;
-        if (!run_stage(ctx, &whole, &chain->stage[at], packet))
-            return;
+        if (!run_stage(ctx, &whole, &chain->stage[at], packet)) {
+            if (!PLANTED(P_CHAIN_DROPPED_LEAVES))
+                return;
+            packet->port = 1 - from;
+        }
         if (packet->port == from) {
             if (turned) {
                 struct worker_state *worker = worker_of(whole.arena, chain, ctx->worker);

@@ -41,7 +41,6 @@ enum {
 enum { RULE_ACTION, RULE_SIDE, RULE_PROTOCOL, RULE_NETWORK, RULE_BITS, RULE_PORT, RULE_PARAMS };
 
 #define DAY_MS (24ull * 3600 * 1000)
-#define NS_PER_MS 1000000ull
 
 #define RULE(n)                                                                                    \
     {"rule" n, NF_UINT, 0, 0, 2, "rule " n ": 0 none, 1 allow, 2 deny"},                           \
@@ -127,11 +126,7 @@ static void init_times(struct firewall *firewall, const uint64_t *values, uint32
         [FW_CLOSING] = values[TRANSITORY_MS],
         [FW_CLOSED] = values[TRANSITORY_MS],
     };
-    uint64_t shortest = UINT64_MAX;
-    for (unsigned s = 0; s < FW_STATES; s++) {
-        firewall->expire_ns[s] = ms[s] * NS_PER_MS;
-        shortest = u64_min(shortest, firewall->expire_ns[s]);
-    }
+    uint64_t shortest = sets_times(&firewall->timeouts, ms, FW_STATES, FW_CLOSED);
     firewall->sweep_ns = sets_pace(&firewall->table, workers, shortest / 8);
 }
 
@@ -159,45 +154,24 @@ static void *init(struct arena *arena, const uint64_t *values)
 
 /* Key of a packet that comes from `side`. Echo requests of the two sides are apart: a reply belongs
  * to the other side's. */
-static struct fw_key key_of(const struct packet_view *view, unsigned side)
+static struct sets_key key_of(const struct packet_view *view, unsigned side)
 {
     bool inside = side == NF_INSIDE;
-    uint64_t near = inside ? view->source : view->destination;
-    uint64_t near_port = inside ? view->source_port : view->destination_port;
-    uint64_t far_port = inside ? view->destination_port : view->source_port;
     uint64_t asker = view->kind == PACKET_ECHO && (view->icmp_type == ICMP_ECHO_REQUEST) != inside;
-    return (struct fw_key){.addresses = near << 32 | (inside ? view->destination : view->source),
-                           .rest = 1ull << 48 | asker << 40 | (uint64_t)view->protocol << 32 |
-                                   near_port << 16 | far_port};
+    struct sets_key key = inside ? sets_key_of(view->source, view->destination, view->protocol,
+                                               view->source_port, view->destination_port)
+                                 : sets_key_of(view->destination, view->source, view->protocol,
+                                               view->destination_port, view->source_port);
+    key.rest |= asker << 40;
+    return key;
 }
 
-static bool expired(const struct ftmb_ctx *ctx, const struct firewall *firewall,
-                    const struct fw_connection *connection)
+/* The entry of a connection, or a place for it, in a set that is held. */
+static struct fw_connection *find(const struct ftmb_ctx *ctx, const struct firewall *firewall,
+                                  uint32_t set, const struct sets_key *key)
 {
-    return ftmb_elapsed(ctx, connection->last_seen) > firewall->expire_ns[connection->state];
-}
-
-static bool is_key(const struct fw_connection *connection, const struct fw_key *key)
-{
-    return connection->key.rest == key->rest && connection->key.addresses == key->addresses;
-}
-
-/* The entry of a connection, in a set that is held; else a place for it: free, expired or closed.
- * NULL: there is none. */
-static struct fw_connection *find(struct ftmb_ctx *ctx, const struct firewall *firewall,
-                                  struct fw_connection *set, const struct fw_key *key)
-{
-    struct fw_connection *place = NULL, *spent = NULL;
-    for (unsigned way = 0; way < SETS_WAYS; way++) {
-        struct fw_connection *at = &set[way];
-        if (is_key(at, key))
-            return at;
-        if (!at->key.rest)
-            place = place ? place : at;
-        else if (at->state == FW_CLOSED || expired(ctx, firewall, at))
-            spent = spent ? spent : at;
-    }
-    return place ? place : spent;
+    return sets_find(ctx, &firewall->timeouts, sets_at(ctx->arena, &firewall->table, set),
+                     sizeof(struct fw_connection), key);
 }
 
 /* What the rules say of a packet that begins a connection. */
@@ -224,9 +198,9 @@ static enum fw_counter open_one(const struct ftmb_ctx *ctx, const struct firewal
         return FW_DROP_NO_CONNECTION;
     if (!allowed(firewall, view, side))
         return FW_DROP_RULE;
-    *next = (struct fw_connection){.key = key_of(view, side),
-                                   .last_seen = ftmb_now(ctx),
-                                   .state = view->kind == PACKET_UDP ? FW_UDP : FW_ECHO,
+    *next = (struct fw_connection){.flow = {.key = key_of(view, side),
+                                            .last_seen = ftmb_now(ctx),
+                                            .state = view->kind == PACKET_UDP ? FW_UDP : FW_ECHO},
                                    .opener = (uint8_t)side};
     if (view->kind == PACKET_TCP)
         fw_tcp_open(next, segment, side);
@@ -256,10 +230,10 @@ static enum fw_counter meet(struct ftmb_ctx *ctx, const struct firewall *firewal
                             struct fw_connection *at)
 {
     struct fw_segment segment = {0};
-    struct fw_key key = key_of(view, side);
+    struct sets_key key = key_of(view, side);
     if (view->kind == PACKET_TCP)
         segment = fw_segment_of(view);
-    bool begins = !at || !is_key(at, &key) || expired(ctx, firewall, at) ||
+    bool begins = !at || !sets_knows(ctx, &firewall->timeouts, &at->flow, &key) ||
                   (view->kind == PACKET_TCP && fw_tcp_over(at, &segment));
     struct fw_connection next;
     enum fw_counter verdict = FW_FORWARDED;
@@ -269,7 +243,7 @@ static enum fw_counter meet(struct ftmb_ctx *ctx, const struct firewall *firewal
             verdict = FW_DROP_NO_ROOM;
     } else {
         next = *at;
-        next.last_seen = u64_max(next.last_seen, ftmb_now(ctx));
+        next.flow.last_seen = u64_max(next.flow.last_seen, ftmb_now(ctx));
         if (view->kind == PACKET_TCP)
             verdict = fw_tcp_next(&next, &segment, side, firewall->check);
     }
@@ -278,7 +252,7 @@ static enum fw_counter meet(struct ftmb_ctx *ctx, const struct firewall *firewal
     if (!count_half_open(ctx, firewall, fw_half_open(at), fw_half_open(&next)))
         return FW_DROP_HALF_OPEN;
     worker->counters[FW_OPENED] += begins;
-    worker->counters[FW_ENDED] += begins && at->key.rest;
+    worker->counters[FW_ENDED] += begins && at->flow.key.rest;
     ftmb_mark(ctx, at, sizeof(*at));
     *at = next;
     return FW_FORWARDED;
@@ -288,28 +262,26 @@ static enum fw_counter track(struct ftmb_ctx *ctx, const struct firewall *firewa
                              struct fw_worker *worker, const struct packet_view *view,
                              unsigned side)
 {
-    struct fw_key key = key_of(view, side);
-    uint32_t set = fw_set(firewall, &key);
+    struct sets_key key = key_of(view, side);
+    uint32_t set = sets_pick(&firewall->table, sets_hash(&key));
     if (view->kind == PACKET_TCP && unlikely(!fw_flags_sound(view->tcp_flags)))
         return FW_DROP_STATE;
-    struct fw_connection *entries = sets_at(ctx->arena, &firewall->table, set);
     struct fw_connection *early =
-        PLANTED(P_FIREWALL_TWO_ENTRIES) ? find(ctx, firewall, entries, &key) : NULL;
+        PLANTED(P_FIREWALL_TWO_ENTRIES) ? find(ctx, firewall, set, &key) : NULL;
     ftmb_write(ctx, set);
-    struct fw_connection *at = early ? early : find(ctx, firewall, entries, &key);
+    struct fw_connection *at = early ? early : find(ctx, firewall, set, &key);
     enum fw_counter verdict = meet(ctx, firewall, worker, view, side, at);
     ftmb_section_end(ctx);
     return verdict;
 }
 
 /* Is there a connection of this key that has not expired? A section of its own: errors are rare. */
-static bool known(struct ftmb_ctx *ctx, const struct firewall *firewall, const struct fw_key *key)
+static bool known(struct ftmb_ctx *ctx, const struct firewall *firewall, const struct sets_key *key)
 {
-    uint32_t set = fw_set(firewall, key);
+    uint32_t set = sets_pick(&firewall->table, sets_hash(key));
     ftmb_write(ctx, set);
-    const struct fw_connection *at =
-        find(ctx, firewall, sets_at(ctx->arena, &firewall->table, set), key);
-    bool found = at && is_key(at, key) && !expired(ctx, firewall, at);
+    const struct fw_connection *at = find(ctx, firewall, set, key);
+    bool found = at && sets_knows(ctx, &firewall->timeouts, &at->flow, key);
     ftmb_section_end(ctx);
     return found;
 }
@@ -321,7 +293,7 @@ static enum fw_counter icmp_error(struct ftmb_ctx *ctx, const struct firewall *f
     struct packet_view quoted;
     if (!packet_quoted(view, &quoted) || quoted.source != view->destination)
         return FW_DROP_ICMP;
-    struct fw_key key = key_of(&quoted, 1 - side);
+    struct sets_key key = key_of(&quoted, 1 - side);
     return known(ctx, firewall, &key) ? FW_FORWARDED : FW_DROP_ICMP;
 }
 
@@ -355,7 +327,7 @@ static void sweep_set(struct ftmb_ctx *ctx, const struct firewall *firewall,
     unsigned half_open = 0;
     ftmb_write(ctx, number);
     for (unsigned way = 0; way < SETS_WAYS; way++) {
-        if (!set[way].key.rest || !expired(ctx, firewall, &set[way]))
+        if (!set[way].flow.key.rest || !sets_expired(ctx, &firewall->timeouts, &set[way].flow))
             continue;
         half_open += fw_half_open(&set[way]);
         worker->counters[FW_ENDED]++;
@@ -408,9 +380,8 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
                                      .destination_port = packet_load16(ip + IPV4_MIN_BYTES + 2),
                                      .protocol = ip[9],
                                      .kind = PACKET_UDP};
-    struct fw_key key = key_of(&view, packet->port);
-    uint32_t set = fw_set(firewall, &key);
-    sets_prefetch(ctx, &firewall->table, set);
+    struct sets_key key = key_of(&view, packet->port);
+    sets_prefetch(ctx, &firewall->table, sets_pick(&firewall->table, sets_hash(&key)));
 }
 
 const struct nf nf_firewall = {

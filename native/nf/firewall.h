@@ -21,7 +21,7 @@ enum fw_state {
     FW_SYN_ANSWERED, /* SYN and ACK came back */
     FW_ESTABLISHED,
     FW_CLOSING, /* both sides sent FIN */
-    FW_CLOSED,  /* RST; its place may be taken */
+    FW_CLOSED,  /* RST; its place may be taken, as it is the last state */
     FW_STATES
 };
 
@@ -43,23 +43,16 @@ enum fw_counter {
     FW_COUNTERS
 };
 
-struct fw_key {
-    uint64_t addresses; /* inside << 32 | outside, as on the wire */
-    uint64_t rest;      /* never 0: see fw_key_of() */
-};
-
 /* Two to a line of a snapshot. Sequence numbers are compared modulo 2^32. */
 struct fw_connection {
-    struct fw_key key; /* rest == 0: no connection */
-    uint64_t last_seen;
-    uint32_t end[2];    /* one beyond the last sequence number that the side has used */
-    uint32_t limit[2];  /* up to where the other side lets it */
-    uint32_t window[2]; /* largest that the side has offered */
-    uint8_t scale[2];   /* of its windows */
-    uint8_t state;
-    uint8_t opener; /* side */
-    uint8_t fins;   /* bit for each side */
-    uint8_t spare[11];
+    struct sets_flow flow; /* inside endpoint first */
+    uint32_t end[2];       /* one beyond the last sequence number that the side has used */
+    uint32_t limit[2];     /* up to where the other side lets it */
+    uint32_t window[2];    /* largest that the side has offered */
+    uint8_t scale[2];      /* of its windows */
+    uint8_t opener;        /* side */
+    uint8_t fins;          /* bit for each side */
+    uint8_t spare[4];
 };
 _Static_assert(sizeof(struct fw_connection) == 64, "two to a line");
 
@@ -73,8 +66,8 @@ struct fw_segment {
 
 static inline bool fw_half_open(const struct fw_connection *connection)
 {
-    return connection->key.rest &&
-           (connection->state == FW_SYN_SENT || connection->state == FW_SYN_ANSWERED);
+    return connection->flow.key.rest &&
+           (connection->flow.state == FW_SYN_SENT || connection->flow.state == FW_SYN_ANSWERED);
 }
 
 struct fw_segment fw_segment_of(const struct packet_view *view);
@@ -119,7 +112,7 @@ struct firewall {
     struct sets table;        /* of connections; its numbers are ids of variables */
     uint64_t half_opens_at;   /* its id is the last one */
     uint64_t half_open_limit; /* 0: none, and they are not counted */
-    uint64_t expire_ns[FW_STATES];
+    struct sets_timeouts timeouts;
     uint64_t sweep_ns; /* between two sets of one worker */
     bool check;
     bool policy[2]; /* by side: what no rule says */
@@ -137,11 +130,6 @@ static inline struct fw_worker *fw_worker(struct arena *arena, const struct fire
                                           uint32_t worker)
 {
     return (struct fw_worker *)((uint8_t *)arena + firewall->worker_at[worker]);
-}
-
-static inline uint32_t fw_set(const struct firewall *firewall, const struct fw_key *key)
-{
-    return sets_pick(&firewall->table, sets_mix(key->addresses ^ sets_mix(key->rest)));
 }
 
 void fw_report(struct arena *arena, const struct nf_report *out);

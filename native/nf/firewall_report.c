@@ -30,17 +30,12 @@ static struct seen look(struct arena *arena, const struct firewall *firewall)
         const struct fw_connection *set = sets_at(arena, &firewall->table, number);
         for (unsigned way = 0; way < SETS_WAYS; way++) {
             const struct fw_connection *at = &set[way];
-            if (!at->key.rest)
+            if (!at->flow.key.rest)
                 continue;
             seen.connections++;
             seen.half_open += fw_half_open(at);
-            if (at->state >= FW_STATES || at->opener > 1 || fw_set(firewall, &at->key) != number)
-                seen.sound = false;
-            for (unsigned other = 0; other < way; other++) {
-                if (set[other].key.rest == at->key.rest &&
-                    set[other].key.addresses == at->key.addresses)
-                    seen.sound = false;
-            }
+            seen.sound = seen.sound && at->flow.state < FW_STATES && at->opener <= NF_OUTSIDE &&
+                         sets_sound(&firewall->table, number, set, way);
         }
     }
     return seen;

@@ -62,7 +62,7 @@ static uint32_t at_least_one(uint32_t window)
 
 void fw_tcp_open(struct fw_connection *connection, const struct fw_segment *segment, unsigned side)
 {
-    connection->state = FW_SYN_SENT;
+    connection->flow.state = FW_SYN_SENT;
     connection->end[side] = segment->end;
     connection->limit[side] = segment->end;
     connection->window[side] = at_least_one(segment->window);
@@ -71,7 +71,7 @@ void fw_tcp_open(struct fw_connection *connection, const struct fw_segment *segm
 
 bool fw_tcp_over(const struct fw_connection *connection, const struct fw_segment *segment)
 {
-    return segment->flags == TCP_SYN && connection->state >= FW_CLOSING;
+    return segment->flags == TCP_SYN && connection->flow.state >= FW_CLOSING;
 }
 
 /* Windows are scaled if both sides offered to. */
@@ -79,7 +79,7 @@ static void answer(struct fw_connection *connection, const struct fw_segment *se
                    unsigned side)
 {
     unsigned other = 1 - side;
-    connection->state = FW_SYN_ANSWERED;
+    connection->flow.state = FW_SYN_ANSWERED;
     connection->end[side] = segment->end;
     connection->limit[side] = segment->end + connection->window[other];
     connection->window[side] = at_least_one(segment->window);
@@ -136,7 +136,7 @@ static enum fw_counter while_sent(struct fw_connection *connection,
             answer(connection, segment, side);
     }
     if (segment->flags & TCP_RST)
-        connection->state = FW_CLOSED;
+        connection->flow.state = FW_CLOSED;
     return FW_FORWARDED;
 }
 
@@ -146,20 +146,20 @@ static bool expected(const struct fw_connection *connection, const struct fw_seg
 {
     bool opens = side == connection->opener;
     if (segment->flags & TCP_RST)
-        return connection->state != FW_CLOSED;
-    if (connection->state == FW_SYN_ANSWERED)
+        return connection->flow.state != FW_CLOSED;
+    if (connection->flow.state == FW_SYN_ANSWERED)
         return opens ? segment->flags == TCP_SYN || !(segment->flags & TCP_SYN)
                      : segment->flags == (TCP_SYN | TCP_ACK);
     /* An answer that comes again, because the opener's acknowledgement was lost. */
     if (segment->flags & TCP_SYN)
-        return connection->state == FW_ESTABLISHED && !opens && (segment->flags & TCP_ACK);
-    return connection->state != FW_CLOSED;
+        return connection->flow.state == FW_ESTABLISHED && !opens && (segment->flags & TCP_ACK);
+    return connection->flow.state != FW_CLOSED;
 }
 
 enum fw_counter fw_tcp_next(struct fw_connection *connection, const struct fw_segment *segment,
                             unsigned side, bool check)
 {
-    if (connection->state == FW_SYN_SENT)
+    if (connection->flow.state == FW_SYN_SENT)
         return while_sent(connection, segment, side, check);
     if (!expected(connection, segment, side))
         return FW_DROP_STATE;
@@ -169,10 +169,10 @@ enum fw_counter fw_tcp_next(struct fw_connection *connection, const struct fw_se
     if (segment->flags & TCP_FIN)
         connection->fins |= (uint8_t)(1u << side);
     if (segment->flags & TCP_RST)
-        connection->state = FW_CLOSED;
+        connection->flow.state = FW_CLOSED;
     else if (connection->fins == 3)
-        connection->state = FW_CLOSING;
-    else if (connection->state == FW_SYN_ANSWERED && !(segment->flags & TCP_SYN))
-        connection->state = FW_ESTABLISHED;
+        connection->flow.state = FW_CLOSING;
+    else if (connection->flow.state == FW_SYN_ANSWERED && !(segment->flags & TCP_SYN))
+        connection->flow.state = FW_ESTABLISHED;
     return FW_FORWARDED;
 }

@@ -94,14 +94,9 @@ static uint64_t offset_of(const struct arena *arena, const void *at)
 
 static void init_times(struct ids *ids, const uint64_t *values, uint32_t workers)
 {
-    const uint64_t timeouts[IDS_STATES] = {
-        values[IDS_PARAM_UDP_MS], values[IDS_PARAM_TRANSITORY_MS], values[IDS_PARAM_TCP_MS],
-        values[IDS_PARAM_TRANSITORY_MS]};
-    uint64_t shortest = UINT64_MAX;
-    for (unsigned s = 0; s < IDS_STATES; s++) {
-        ids->expire_ns[s] = timeouts[s] * NS_PER_MS;
-        shortest = u64_min(shortest, ids->expire_ns[s]);
-    }
+    const uint64_t ms[IDS_STATES] = {values[IDS_PARAM_UDP_MS], values[IDS_PARAM_TRANSITORY_MS],
+                                     values[IDS_PARAM_TCP_MS], values[IDS_PARAM_TRANSITORY_MS]};
+    uint64_t shortest = sets_times(&ids->timeouts, ms, IDS_STATES, IDS_STATES);
     ids->sweep_ns = sets_pace(&ids->flows, workers, shortest / 8);
     ids->window_ns = values[IDS_PARAM_WINDOW_MS] * NS_PER_MS;
 }
@@ -179,33 +174,6 @@ static void half_open_ends(struct ftmb_ctx *ctx, const struct ids *ids, struct i
 
 /* ---- flows --------------------------------------------------------------------------------- */
 
-static bool expired(const struct ftmb_ctx *ctx, const struct ids *ids, const struct ids_flow *flow)
-{
-    return ftmb_elapsed(ctx, flow->last_seen) > ids->expire_ns[flow->state];
-}
-
-static bool is_key(const struct ids_flow *flow, const struct ids_key *key)
-{
-    return flow->key.rest == key->rest && flow->key.addresses == key->addresses;
-}
-
-/* The entry of a flow, in a set that is held; else a free place or an expired one; NULL: none. */
-static struct ids_flow *find(const struct ftmb_ctx *ctx, const struct ids *ids,
-                             struct ids_flow *set, const struct ids_key *key)
-{
-    struct ids_flow *place = NULL, *spent = NULL;
-    for (unsigned way = 0; way < SETS_WAYS; way++) {
-        struct ids_flow *at = &set[way];
-        if (is_key(at, key))
-            return at;
-        if (!at->key.rest)
-            place = place ? place : at;
-        else if (expired(ctx, ids, at))
-            spent = spent ? spent : at;
-    }
-    return place ? place : spent;
-}
-
 static uint8_t first_state(const struct ids_segment *segment)
 {
     if (!segment->tcp)
@@ -217,12 +185,12 @@ static uint8_t first_state(const struct ids_segment *segment)
 
 static uint8_t next_state(const struct ids_flow *flow, const struct ids_segment *segment)
 {
-    if (!segment->tcp || flow->state == IDS_CLOSED)
-        return flow->state;
+    if (!segment->tcp || flow->flow.state == IDS_CLOSED)
+        return flow->flow.state;
     if (segment->flags & (TCP_FIN | TCP_RST))
         return IDS_CLOSED;
     bool confirms = (segment->flags & (TCP_SYN | TCP_ACK)) == TCP_ACK;
-    return confirms && segment->side == flow->opener ? IDS_TCP : flow->state;
+    return confirms && segment->side == flow->opener ? IDS_TCP : flow->flow.state;
 }
 
 /* A flow begins at a place, which may be that of one that is over. False: a flood's, and it does
@@ -240,7 +208,7 @@ static bool begin(struct ftmb_ctx *ctx, const struct ids *ids, struct ids_worker
             return false;
     }
     worker->counters[IDS_OPENED]++;
-    worker->counters[IDS_ENDED] += at->key.rest != 0;
+    worker->counters[IDS_ENDED] += at->flow.key.rest != 0;
     if (ids_half_open(at))
         half_open_ends(ctx, ids, worker, at, &taken);
     if (state == IDS_HALF_OPEN) {
@@ -248,7 +216,7 @@ static bool begin(struct ftmb_ctx *ctx, const struct ids *ids, struct ids_worker
         change(ctx, ids, segment->destination, 1, &taken);
     }
     ftmb_mark(ctx, at, sizeof(*at));
-    *at = (struct ids_flow){.key = segment->key, .state = state, .opener = segment->side};
+    *at = (struct ids_flow){.flow = {.key = segment->key, .state = state}, .opener = segment->side};
     return true;
 }
 
@@ -258,10 +226,10 @@ static void go_on(struct ftmb_ctx *ctx, const struct ids *ids, struct ids_worker
 {
     bool taken = false;
     uint8_t state = next_state(at, segment);
-    if (at->state == IDS_HALF_OPEN && state != IDS_HALF_OPEN)
+    if (at->flow.state == IDS_HALF_OPEN && state != IDS_HALF_OPEN)
         half_open_ends(ctx, ids, worker, at, &taken);
     ftmb_mark(ctx, at, sizeof(*at));
-    at->state = state;
+    at->flow.state = state;
 }
 
 static void count_rules(struct ids_worker *worker, uint32_t found)
@@ -274,12 +242,13 @@ static void count_rules(struct ids_worker *worker, uint32_t found)
 static enum ids_counter follow(struct ftmb_ctx *ctx, const struct ids *ids,
                                struct ids_worker *worker, const struct ids_segment *segment)
 {
-    uint32_t set = ids_flow_set(ids, &segment->key);
+    uint32_t set = sets_pick(&ids->flows, sets_hash(&segment->key));
     enum ids_counter verdict = IDS_FORWARDED;
     ftmb_write(ctx, set);
-    struct ids_flow *at = find(ctx, ids, sets_at(ctx->arena, &ids->flows, set), &segment->key);
-    bool begins = !at || !is_key(at, &segment->key) || expired(ctx, ids, at) ||
-                  (segment->syn && at->state == IDS_CLOSED);
+    struct ids_flow *at = sets_find(ctx, &ids->timeouts, sets_at(ctx->arena, &ids->flows, set),
+                                    sizeof(*at), &segment->key);
+    bool begins = !at || !sets_knows(ctx, &ids->timeouts, &at->flow, &segment->key) ||
+                  (segment->syn && at->flow.state == IDS_CLOSED);
     uint32_t found = ids_inspect(ids, ctx->worker, begins ? NULL : at, segment);
     bool matched = found || (!begins && at->matched);
     worker->counters[IDS_UNTRACKED] += !at;
@@ -295,7 +264,7 @@ static enum ids_counter follow(struct ftmb_ctx *ctx, const struct ids *ids,
     if (likely(at && verdict == IDS_FORWARDED)) {
         worker->counters[IDS_MATCHED_FLOWS] += matched && !at->matched;
         at->matched = matched;
-        at->last_seen = u64_max(at->last_seen, ftmb_now(ctx));
+        at->flow.last_seen = u64_max(at->flow.last_seen, ftmb_now(ctx));
         ids_remember(at, segment);
     }
     ftmb_section_end(ctx);
@@ -310,7 +279,7 @@ static void sweep_set(struct ftmb_ctx *ctx, const struct ids *ids, struct ids_wo
     bool taken = false;
     ftmb_write(ctx, number);
     for (unsigned way = 0; way < SETS_WAYS; way++) {
-        if (!set[way].key.rest || !expired(ctx, ids, &set[way]))
+        if (!set[way].flow.key.rest || !sets_expired(ctx, &ids->timeouts, &set[way].flow))
             continue;
         if (ids_half_open(&set[way]))
             half_open_ends(ctx, ids, worker, &set[way], &taken);
@@ -380,7 +349,7 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
     if (stage != 0 || packet_parse(&view, packet->data, packet->length) > PACKET_UDP)
         return;
     struct ids_segment segment = ids_segment_of(&view, packet->port);
-    sets_prefetch(ctx, &ids->flows, ids_flow_set(ids, &segment.key));
+    sets_prefetch(ctx, &ids->flows, sets_pick(&ids->flows, sets_hash(&segment.key)));
 }
 
 const struct nf nf_ids = {

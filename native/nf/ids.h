@@ -53,26 +53,19 @@ enum ids_param {
     IDS_PARAM_TCP_MS,
 };
 
-struct ids_key {
-    uint64_t addresses; /* inside << 32 | outside, as on the wire */
-    uint64_t rest;      /* 1 << 48 | protocol << 32 | ports; 0: no flow */
-};
-
 /* One direction of a flow: its last bytes. */
 struct ids_stream {
-    uint32_t next; /* TCP: sequence number after them */
-    uint8_t bytes; /* 0: none yet */
-    uint8_t tail[MATCH_TAIL];
+    uint8_t tail[MATCH_TAIL]; /* with its length in one line of the cache, behind a flow's head */
+    uint8_t bytes;            /* 0: none yet */
+    uint32_t next;            /* TCP: sequence number after them */
 };
 
 struct ids_flow {
-    struct ids_key key;
-    uint64_t last_seen;
+    struct sets_flow flow;       /* inside endpoint first */
     struct ids_stream stream[2]; /* by the side that it comes from */
-    uint8_t state;
-    uint8_t opener; /* side */
+    uint8_t opener;              /* side */
     bool matched;
-    uint8_t spare[29];
+    uint8_t spare[22];
 };
 _Static_assert(sizeof(struct ids_flow) == ARENA_LINE, "a line of a snapshot each");
 
@@ -98,7 +91,7 @@ struct ids {
     struct sets flows;   /* its numbers are ids of variables */
     struct sets sources; /* ids follow */
     uint64_t rows_at;    /* offset from the arena's base; ids of rows are the last ones */
-    uint64_t expire_ns[IDS_STATES];
+    struct sets_timeouts timeouts;
     uint64_t sweep_ns; /* between two sets of flows of one worker */
     uint64_t window_ns;
     uint32_t row_bytes;
@@ -131,11 +124,6 @@ static inline uint32_t *ids_cell(struct arena *arena, const struct ids *ids, uin
     return &ids_row(arena, ids, row)[hash * ids->columns >> 32];
 }
 
-static inline uint32_t ids_flow_set(const struct ids *ids, const struct ids_key *key)
-{
-    return sets_pick(&ids->flows, sets_mix(key->addresses ^ sets_mix(key->rest)));
-}
-
 static inline uint32_t ids_source_set(const struct ids *ids, uint32_t address)
 {
     return sets_pick(&ids->sources, sets_mix(address));
@@ -144,18 +132,18 @@ static inline uint32_t ids_source_set(const struct ids *ids, uint32_t address)
 /* Where the one who opened a flow wanted to go. */
 static inline uint32_t ids_target(const struct ids_flow *flow)
 {
-    return flow->opener == NF_INSIDE ? (uint32_t)flow->key.addresses
-                                     : (uint32_t)(flow->key.addresses >> 32);
+    return flow->opener == NF_INSIDE ? (uint32_t)flow->flow.key.addresses
+                                     : (uint32_t)(flow->flow.key.addresses >> 32);
 }
 
 static inline bool ids_half_open(const struct ids_flow *flow)
 {
-    return flow->key.rest && flow->state == IDS_HALF_OPEN;
+    return flow->flow.key.rest && flow->flow.state == IDS_HALF_OPEN;
 }
 
 /* A packet of a flow, as the functions below want it. */
 struct ids_segment {
-    struct ids_key key;
+    struct sets_key key;
     const uint8_t *data;
     uint32_t bytes;
     uint32_t source, destination; /* as on the wire */

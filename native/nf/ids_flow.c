@@ -8,9 +8,8 @@ struct ids_segment ids_segment_of(const struct packet_view *view, uint8_t side)
     uint32_t addresses[2] = {view->source, view->destination};
     uint16_t ports[2] = {view->source_port, view->destination_port};
     struct ids_segment segment = {
-        .key = {.addresses = (uint64_t)addresses[!inside] << 32 | addresses[inside],
-                .rest = 1ull << 48 | (uint64_t)view->protocol << 32 |
-                        (uint64_t)ports[!inside] << 16 | ports[inside]},
+        .key = sets_key_of(addresses[!inside], addresses[inside], view->protocol, ports[!inside],
+                           ports[inside]),
         .source = view->source,
         .destination = view->destination,
         .port = view->destination_port,

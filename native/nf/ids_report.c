@@ -32,13 +32,9 @@ static bool flow_sound(const struct ids *ids, const struct ids_flow *set, unsign
                        uint32_t number)
 {
     const struct ids_flow *at = &set[way];
-    for (unsigned other = 0; other < way; other++) {
-        if (set[other].key.rest == at->key.rest && set[other].key.addresses == at->key.addresses)
-            return false;
-    }
-    return at->state < IDS_STATES && at->opener <= NF_OUTSIDE &&
+    return at->flow.state < IDS_STATES && at->opener <= NF_OUTSIDE &&
            at->stream[0].bytes <= MATCH_TAIL && at->stream[1].bytes <= MATCH_TAIL &&
-           ids_flow_set(ids, &at->key) == number;
+           sets_sound(&ids->flows, number, set, way);
 }
 
 static void look_at_flows(struct arena *arena, const struct ids *ids, struct seen *seen)
@@ -46,7 +42,7 @@ static void look_at_flows(struct arena *arena, const struct ids *ids, struct see
     for (uint32_t number = 0; number < ids->flows.count; number++) {
         const struct ids_flow *set = sets_at(arena, &ids->flows, number);
         for (unsigned way = 0; way < SETS_WAYS; way++) {
-            if (!set[way].key.rest)
+            if (!set[way].flow.key.rest)
                 continue;
             seen->flows++;
             seen->flows_sound &= flow_sound(ids, set, way, number);

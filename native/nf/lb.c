@@ -42,7 +42,6 @@ enum {
 };
 
 #define DAY_MS (24ull * 3600 * 1000)
-#define NS_PER_MS 1000000ull
 
 static const struct nf_param params[] = {
     {"virtual", NF_IPV4, 0xc0000200, 0, UINT32_MAX, "network of the virtual addresses"},
@@ -90,7 +89,7 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
         return refuse(why, "all backends are down");
     *out = (struct nf_needs){
         .shared_bytes = sizeof(struct lb) + sizeof(struct lb_loads) + values[TABLE] +
-                        4 * CACHE_LINE + sets_bytes(values[CAPACITY], sizeof(struct lb_connection)),
+                        4 * CACHE_LINE + sets_bytes(values[CAPACITY], sizeof(struct sets_flow)),
         .worker_bytes = sizeof(struct lb_worker) + CACHE_LINE,
         .variables = sets_for(values[CAPACITY]) + 1,
         .max_pals = (1 + SETS_SWEEP) * (values[LEAST] ? 2 : 1),
@@ -106,11 +105,7 @@ static uint64_t offset_of(const struct arena *arena, const void *at)
 
 static void init_times(struct lb *lb, const uint64_t *values, uint32_t workers)
 {
-    uint64_t shortest = UINT64_MAX;
-    for (unsigned s = 0; s < LB_STATES; s++) {
-        lb->expire_ns[s] = values[UDP_MS + s] * NS_PER_MS;
-        shortest = u64_min(shortest, lb->expire_ns[s]);
-    }
+    uint64_t shortest = sets_times(&lb->timeouts, &values[UDP_MS], LB_STATES, LB_STATES);
     lb->sweep_ns = sets_pace(&lb->connections, workers, shortest / 8);
 }
 
@@ -120,7 +115,7 @@ static void *init(struct arena *arena, const uint64_t *values)
     struct lb_loads *loads = arena_alloc(arena, 0, sizeof(*loads), CACHE_LINE);
     uint8_t *table = arena_alloc(arena, 0, values[TABLE], CACHE_LINE);
     if (!lb || !loads || !table ||
-        !sets_init(&lb->connections, arena, values[CAPACITY], sizeof(struct lb_connection)))
+        !sets_init(&lb->connections, arena, values[CAPACITY], sizeof(struct sets_flow)))
         return NULL;
     uint32_t mask = UINT32_MAX << (32 - values[VIRTUAL_BITS]);
     lb->network = __builtin_bswap32((uint32_t)values[VIRTUAL] & mask);
@@ -162,36 +157,6 @@ static uint8_t by_load(const struct lb *lb, const struct lb_loads *loads)
     return best;
 }
 
-static bool expired(const struct ftmb_ctx *ctx, const struct lb *lb,
-                    const struct lb_connection *connection)
-{
-    return ftmb_elapsed(ctx, connection->last_seen) > lb->expire_ns[connection->state];
-}
-
-static bool is_key(const struct lb_connection *connection, const struct lb_key *key)
-{
-    return connection->key.rest == key->rest && connection->key.addresses == key->addresses;
-}
-
-/* The entry of a connection, in a set that is held; else a free place or an expired one; NULL:
- * none.
- */
-static struct lb_connection *find(const struct ftmb_ctx *ctx, const struct lb *lb,
-                                  struct lb_connection *set, const struct lb_key *key)
-{
-    struct lb_connection *place = NULL, *spent = NULL;
-    for (unsigned way = 0; way < SETS_WAYS; way++) {
-        struct lb_connection *at = &set[way];
-        if (is_key(at, key))
-            return at;
-        if (!at->key.rest)
-            place = place ? place : at;
-        else if (expired(ctx, lb, at))
-            spent = spent ? spent : at;
-    }
-    return place ? place : spent;
-}
-
 static uint8_t state_of(const struct packet_view *view)
 {
     if (view->kind == PACKET_UDP)
@@ -201,9 +166,9 @@ static uint8_t state_of(const struct packet_view *view)
 
 /* Begins a connection at a place, which may be that of one that is over; its set is held. */
 static void begin(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker *worker,
-                  const struct lb_key *key, struct lb_connection *at)
+                  const struct sets_key *key, struct sets_flow *at)
 {
-    uint8_t backend = by_table(ctx, lb, lb_hash(key));
+    uint8_t backend = by_table(ctx, lb, sets_hash(key));
     worker->counters[LB_OPENED]++;
     worker->counters[LB_ENDED] += at->key.rest != 0;
     if (lb->least) {
@@ -212,7 +177,7 @@ static void begin(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker *w
             ftmb_write(ctx, lb->connections.count);
         ftmb_mark(ctx, loads, sizeof(*loads));
         if (at->key.rest)
-            loads->connections[at->backend]--;
+            loads->connections[at->user]--;
         backend = by_load(lb, loads);
         uint64_t before = loads->connections[backend];
         if (PLANTED(P_LB_LOADS_OUTSIDE))
@@ -220,23 +185,23 @@ static void begin(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker *w
         loads->connections[backend] = before + 1;
     }
     ftmb_mark(ctx, at, sizeof(*at));
-    *at = (struct lb_connection){.key = *key, .backend = backend};
+    *at = (struct sets_flow){.key = *key, .user = backend};
 }
 
 static uint8_t track(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker *worker,
                      const struct packet_view *view)
 {
-    struct lb_key key = {.addresses = (uint64_t)view->source << 32 | view->destination,
-                         .rest = 1ull << 48 | (uint64_t)view->protocol << 32 |
-                                 (uint64_t)view->source_port << 16 | view->destination_port};
-    uint64_t hash = lb_hash(&key);
+    struct sets_key key = sets_key_of(view->source, view->destination, view->protocol,
+                                      view->source_port, view->destination_port);
+    uint64_t hash = sets_hash(&key);
     uint32_t set = sets_pick(&lb->connections, hash);
     bool syn = (view->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
     ftmb_write(ctx, set);
-    struct lb_connection *at = find(ctx, lb, sets_at(ctx->arena, &lb->connections, set), &key);
+    struct sets_flow *at = sets_find(ctx, &lb->timeouts, sets_at(ctx->arena, &lb->connections, set),
+                                     sizeof(*at), &key);
     uint8_t backend = by_table(ctx, lb, hash);
     if (likely(at)) {
-        bool known = is_key(at, &key) && !expired(ctx, lb, at);
+        bool known = sets_knows(ctx, &lb->timeouts, at, &key);
         if (!known || (syn && at->state == LB_CLOSING))
             begin(ctx, lb, worker, &key, at);
         else
@@ -244,7 +209,7 @@ static uint8_t track(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker
         bool over = known && at->state == LB_CLOSING;
         at->state = over ? LB_CLOSING : state_of(view);
         at->last_seen = u64_max(at->last_seen, ftmb_now(ctx));
-        backend = at->backend;
+        backend = at->user;
     }
     ftmb_section_end(ctx);
     worker->counters[at ? LB_BALANCED : LB_UNTRACKED]++;
@@ -280,12 +245,12 @@ static void balance(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker 
 static void sweep_set(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worker *worker,
                       uint32_t number)
 {
-    struct lb_connection *set = sets_at(ctx->arena, &lb->connections, number);
+    struct sets_flow *set = sets_at(ctx->arena, &lb->connections, number);
     struct lb_loads *loads = lb_loads(ctx->arena, lb);
     bool taken = false;
     ftmb_write(ctx, number);
     for (unsigned way = 0; way < SETS_WAYS; way++) {
-        if (!set[way].key.rest || !expired(ctx, lb, &set[way]))
+        if (!set[way].key.rest || !sets_expired(ctx, &lb->timeouts, &set[way]))
             continue;
         if (lb->least && !taken) {
             ftmb_write(ctx, lb->connections.count);
@@ -293,10 +258,10 @@ static void sweep_set(struct ftmb_ctx *ctx, const struct lb *lb, struct lb_worke
             taken = true;
         }
         if (lb->least)
-            loads->connections[set[way].backend]--;
+            loads->connections[set[way].user]--;
         worker->counters[LB_ENDED]++;
         ftmb_mark(ctx, &set[way], sizeof(set[way]));
-        set[way] = (struct lb_connection){0};
+        set[way] = (struct sets_flow){0};
     }
     ftmb_section_end(ctx);
 }
@@ -346,13 +311,10 @@ static void prefetch(const struct ftmb_ctx *ctx, const struct nf_packet *packet,
     if (stage != 0 || packet->port == NF_OUTSIDE ||
         packet->length < ETHERNET_BYTES + IPV4_MIN_BYTES + UDP_BYTES)
         return;
-    struct lb_key key = {.addresses =
-                             (uint64_t)packet_load32(ip + 12) << 32 | packet_load32(ip + 16),
-                         .rest = 1ull << 48 | (uint64_t)ip[9] << 32 |
-                                 (uint64_t)packet_load16(ip + IPV4_MIN_BYTES) << 16 |
-                                 packet_load16(ip + IPV4_MIN_BYTES + 2)};
-    uint32_t set = sets_pick(&lb->connections, lb_hash(&key));
-    sets_prefetch(ctx, &lb->connections, set);
+    struct sets_key key =
+        sets_key_of(packet_load32(ip + 12), packet_load32(ip + 16), ip[9],
+                    packet_load16(ip + IPV4_MIN_BYTES), packet_load16(ip + IPV4_MIN_BYTES + 2));
+    sets_prefetch(ctx, &lb->connections, sets_pick(&lb->connections, sets_hash(&key)));
 }
 
 const struct nf nf_lb = {

@@ -30,19 +30,8 @@ enum lb_counter {
     LB_COUNTERS
 };
 
-struct lb_key {
-    uint64_t addresses; /* client << 32 | virtual address, as on the wire */
-    uint64_t rest;      /* 1 << 48 | protocol << 32 | ports; 0: no connection */
-};
-
-struct lb_connection {
-    struct lb_key key;
-    uint64_t last_seen;
-    uint8_t backend;
-    uint8_t state;
-    uint8_t spare[6];
-};
-_Static_assert(sizeof(struct lb_connection) == 32, "four to a line of a snapshot");
+/* A connection is a struct sets_flow, four to a line of a snapshot: its client's endpoint first,
+ * `user` is its backend. */
 
 struct lb_loads {
     CACHE_ALIGNED uint64_t connections[LB_MAX_BACKENDS];
@@ -56,7 +45,7 @@ struct lb_worker {
 
 struct lb {
     struct sets connections; /* its numbers are ids of variables */
-    uint64_t expire_ns[LB_STATES];
+    struct sets_timeouts timeouts;
     uint64_t sweep_ns;      /* between two sets of one worker */
     uint64_t mac;           /* of backend 0; the next ones have the next addresses */
     uint32_t network, mask; /* of the virtual addresses, as on the wire */
@@ -81,11 +70,6 @@ static inline struct lb_loads *lb_loads(struct arena *arena, const struct lb *lb
 static inline struct lb_worker *lb_worker(struct arena *arena, const struct lb *lb, uint32_t worker)
 {
     return (struct lb_worker *)((uint8_t *)arena + lb->worker_at[worker]);
-}
-
-static inline uint64_t lb_hash(const struct lb_key *key)
-{
-    return sets_mix(key->addresses ^ sets_mix(key->rest));
 }
 
 void lb_report(struct arena *arena, const struct nf_report *out);

@@ -44,24 +44,18 @@ static struct seen look(struct arena *arena, const struct lb *lb)
 {
     struct seen seen = {.sound = true};
     for (uint32_t number = 0; number < lb->connections.count; number++) {
-        const struct lb_connection *set = sets_at(arena, &lb->connections, number);
+        const struct sets_flow *set = sets_at(arena, &lb->connections, number);
         for (unsigned way = 0; way < SETS_WAYS; way++) {
-            const struct lb_connection *at = &set[way];
+            const struct sets_flow *at = &set[way];
             if (!at->key.rest)
                 continue;
-            if (at->backend >= LB_MAX_BACKENDS || !(lb->up >> at->backend & 1) ||
-                at->state >= LB_STATES ||
-                sets_pick(&lb->connections, lb_hash(&at->key)) != number) {
+            if (at->user >= LB_MAX_BACKENDS || !(lb->up >> at->user & 1) ||
+                at->state >= LB_STATES || !sets_sound(&lb->connections, number, set, way)) {
                 seen.sound = false;
                 return seen;
             }
             seen.connections++;
-            seen.of[at->backend]++;
-            for (unsigned other = 0; other < way; other++) {
-                if (set[other].key.rest == at->key.rest &&
-                    set[other].key.addresses == at->key.addresses)
-                    seen.sound = false;
-            }
+            seen.of[at->user]++;
         }
     }
     return seen;

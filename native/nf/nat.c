@@ -22,15 +22,10 @@
  * buckets and round, three writes per mapping removed. */
 #include "nf/nat.h"
 
+#include "nf/nat_params.h"
+
 enum {
-    OUTSIDE,
-    ADDRESSES,
-    CAPACITY,
-    UDP_MS,
-    TCP_MS,
-    TRANSITORY_MS,
-    ICMP_MS,
-    DATAGRAMS,
+    DATAGRAMS = NAT_PARAMS,
     DATAGRAM_MS,
     MAC,
     INSIDE_MAC,
@@ -41,20 +36,13 @@ enum {
     ARP_MS,
 };
 
-#define DAY_MS (24ull * 3600 * 1000)
 #define NS_PER_MS 1000000ull
 #define MAX_MAC 0xfeffffffffffull
 
+_Static_assert(NAT_PORTS == NAT_ADDRESS_PORTS, "as the parameters say");
+
 static const struct nf_param params[] = {
-    {"outside", NF_IPV4, 0xc6120001, 1, UINT32_MAX, "first outside address"},
-    {"addresses", NF_UINT, 4, 1, NAT_MAX_ADDRESSES, "outside addresses, one after the other"},
-    {"capacity", NF_UINT, 65536, 1, (uint64_t)NAT_MAX_ADDRESSES *NAT_PORTS,
-     "mappings at a time, at most 64512 for each outside address"},
-    {"udp_ms", NF_UINT, 300000, 10, DAY_MS, "UDP timeout, milliseconds"},
-    {"tcp_ms", NF_UINT, 7440000, 10, DAY_MS, "timeout of established TCP, milliseconds"},
-    {"transitory_ms", NF_UINT, 240000, 10, DAY_MS,
-     "timeout of TCP that is opening or closing, milliseconds"},
-    {"icmp_ms", NF_UINT, 60000, 10, DAY_MS, "ICMP echo timeout, milliseconds"},
+    NAT_PARAM_ROWS(NAT_MAX_ADDRESSES),
     {"datagrams", NF_UINT, 1024, 1, 1u << 20, "datagrams in fragments that are known at a time"},
     {"datagram_ms", NF_UINT, 15000, 1, DAY_MS, "time for all fragments to come, milliseconds"},
     {"mac", NF_UINT, 0, 0, MAX_MAC, "its own MAC address, a number; 0: none, a bump in the wire"},
@@ -118,13 +106,9 @@ static bool needs(const uint64_t *values, uint32_t workers, struct nf_needs *out
 {
     (void)workers;
     uint64_t addresses = values[ADDRESSES], capacity = values[CAPACITY];
-    if (capacity > addresses * NAT_PORTS)
-        return refuse(why, "capacity exceeds 64512 ports for each of the addresses; "
-                           "raise addresses or lower capacity");
-    if (capacity < addresses)
-        return refuse(why, "capacity is below one mapping for each of the addresses");
-    if (values[OUTSIDE] + addresses - 1 > UINT32_MAX)
-        return refuse(why, "outside addresses go beyond 255.255.255.255");
+    const char *wrong = nat_params_wrong(values);
+    if (wrong)
+        return refuse(why, wrong);
     if (!next_hops_agree(values, why))
         return false;
     struct shape shape = shape_of(capacity);

@@ -148,6 +148,11 @@ static const struct plant plants[] = {
      PROGRAM_IDS, NULL, false},
     {P_HANDOVER_UNFENCED, "handover-unfenced",
      "a planned change of master keeps what is held: nothing failed", ANY, NULL, false},
+    {P_CHAIN_ONE_NUMBERING, "chain-one-numbering",
+     "function: a later stage's accesses are logged as the first one's", PROGRAM_CHAIN, NULL,
+     false},
+    {P_CHAIN_DROPPED_LEAVES, "chain-dropped-leaves",
+     "function: what a stage drops goes on to the next one", PROGRAM_CHAIN, NULL, false},
 };
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

@@ -232,6 +232,9 @@ void program_nat_check(struct arena *arena, struct worker *worker, const struct 
     struct program_flow before = program_flow_of((const uint8_t *)(in + 1));
     struct program_flow after = program_flow_of(packet->data);
     if (in->head.port == NF_OUTSIDE) {
+        const struct nat *nat = arena_root(arena);
+        if (packet->port == NF_INSIDE && after.destination - nat->first_address < nat->addresses)
+            sim_fail("nf", "NAT: a packet went inside with an outside address as its destination");
         cover(COVER_NAT_REPLY);
         return;
     }

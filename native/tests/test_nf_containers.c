@@ -160,6 +160,68 @@ static void test_places(void)
     free(memory);
 }
 
+/* ---- flows: what sets_find() finds, in a set of entries of any size ---------------------------
+ */
+
+struct a_flow {
+    struct sets_flow flow;
+    uint8_t more[24];
+};
+
+/* Where the flow is, else the first free entry, else the first that may give its place; -1: none.
+ * Looked for in three passes instead of one. */
+static int expected_way(const struct a_flow *set, const struct sets_key *key, uint64_t now,
+                        const struct sets_timeouts *t)
+{
+    for (int way = 0; way < (int)SETS_WAYS; way++) {
+        if (memcmp(&set[way].flow.key, key, sizeof(*key)) == 0)
+            return way;
+    }
+    for (int way = 0; way < (int)SETS_WAYS; way++) {
+        if (set[way].flow.key.rest == 0)
+            return way;
+    }
+    for (int way = 0; way < (int)SETS_WAYS; way++) {
+        const struct sets_flow *flow = &set[way].flow;
+        if (flow->state == 2 ||
+            (now > flow->last_seen && now - flow->last_seen > t->ns[flow->state]))
+            return way;
+    }
+    return -1;
+}
+
+static void test_flows(uint64_t *rng)
+{
+    const uint64_t ms[] = {3, 40, 1000};
+    struct sets sets = {.count = 1, .set_bytes = SETS_WAYS * sizeof(struct a_flow)};
+    struct sets_timeouts timeouts;
+    struct ftmb_ctx ctx = {0};
+    struct a_flow set[SETS_WAYS] = {0};
+    unsigned found[3] = {0}; /* its own entry, a place, none */
+    CHECK(sets_times(&timeouts, ms, 3, 2) == 3000000);
+    ctx.now_ns = SECOND;
+    for (unsigned i = 0; i < 50000; i++) {
+        uint64_t r = test_random(rng);
+        struct sets_key key = sets_key_of(r % 4, r >> 8 & 3, 17, (r >> 16) & 1, 80);
+        ctx.now_ns += (r >> 24) % 8 ? (r >> 32) % 300000 : 0;
+        int want = expected_way(set, &key, ctx.now_ns, &timeouts);
+        struct a_flow *at = sets_find(&ctx, &timeouts, set, sizeof(*at), &key);
+        CHECK(want < 0 ? at == NULL : at == &set[want]);
+        bool known = at && sets_knows(&ctx, &timeouts, &at->flow, &key);
+        found[want < 0 ? 2 : known ? 0 : 1]++;
+        if (!at)
+            continue;
+        CHECK(!known || ctx.now_ns - at->flow.last_seen <= timeouts.ns[at->flow.state]);
+        *at = (struct a_flow){.flow = {key, ctx.now_ns, (uint8_t)((r >> 60) % 3), 0, {0}}};
+        CHECK(sets_sound(&sets, 0, set, (unsigned)(at - set)));
+    }
+    printf("flows: %u known, %u new, %u without a place\n", found[0], found[1], found[2]);
+    CHECK(found[0] > 1000 && found[1] > 1000 && found[2] > 1000);
+    set[6] = set[3];
+    CHECK(!sets_sound(&sets, 0, set, 6) && sets_sound(&sets, 0, set, 3));
+    CHECK(!sets_sound(&sets, 1, set, 3));
+}
+
 /* ---- indices and timers: random operations against a plain model --------------------------- */
 
 #define OWNER 1u /* the variable that they belong to */
@@ -364,6 +426,7 @@ int main(int argc, char **argv)
     test_bucket_disorder(&rng);
     test_spread();
     test_places();
+    test_flows(&rng);
     for (uint32_t size = 1; size <= 64; size *= 4)
         test_indices(&rng, size);
     for (uint32_t slots = 1; slots <= 256; slots *= 4)

@@ -20,9 +20,11 @@ os.environ["PATH"] = os.pathsep.join(
 )
 
 from ftmb import experiments
+from ftmb.peers.plan import plan as plan_peers
 
 EXPERIMENTS = experiments.load(Path(config["experiments"]))
 TRIALS = {trial.id: trial for trial in experiments.plan(EXPERIMENTS, config["tier"])}
+PEERS = plan_peers(Path(config["peers"]), config["tier"])
 DERIVED = [name for name, trial in TRIALS.items() if trial.rate_share is not None]
 
 # Specs are not made by a rule: one job for all would run every trial again when one spec changes,
@@ -53,6 +55,7 @@ FIGURES = [
     "schedules",
     "function_sweep",
     "function_pipeline",
+    "peers",
     "memory",
     "logs",
     "noise",
@@ -66,3 +69,4 @@ ALL_CORES = 999
 
 wildcard_constraints:
     trial="[a-z0-9_-]+",
+    run="[a-z0-9-]+",
