@@ -109,10 +109,10 @@ class TrialSpec(Model):
     ft: FtSpec = Field(default_factory=FtSpec)
     workers: int = Field(2, ge=1, description="workers of a replica; more than CPUs: they yield")
     backups: int = Field(1, ge=1, le=3, description="standby replicas (mode ftmb)")
-    testbed: Literal["local", "netns", "netns-xdp"] = Field(
+    testbed: Literal["local", "netns"] = Field(
         "local",
         description="local: all processes on this machine; netns: each on a host of its own, which "
-        "is a network namespace (needs root); netns-xdp: likewise, with AF_XDP",
+        "is a network namespace (needs root)",
     )
     interfaces: Interfaces | None = Field(
         None, description="inside and outside, for `ftmb up` and for the generator trex"

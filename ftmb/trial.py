@@ -24,9 +24,9 @@ from ftmb.signals import held
 from ftmb.spec import TrialSpec
 from ftmb.testbed import external
 from ftmb.testbed.local import Local
-from ftmb.testbed.netns import Netns, NetnsXdp
+from ftmb.testbed.netns import Netns
 
-TESTBEDS: dict[str, type[Local]] = {"local": Local, "netns": Netns, "netns-xdp": NetnsXdp}
+TESTBEDS: dict[str, type[Local]] = {"local": Local, "netns": Netns}
 
 # What a trial writes besides the specs and stderr files of its processes. Removed at the start:
 # a failed trial must not leave the results of an earlier one behind.

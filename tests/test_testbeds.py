@@ -27,7 +27,7 @@ from real_trials import KILL, failed_checks, sound, spec
 from ftmb import doctor, node
 from ftmb import spec as specs
 from ftmb.describe import describe, nf_config
-from ftmb.errors import MachineError, SpecError
+from ftmb.errors import SpecError
 from ftmb.testbed import links, netns
 from ftmb.testbed.namespaces import NAME, PLACE, Host
 
@@ -76,7 +76,7 @@ def test_hosts_and_the_links_between_them() -> None:
     [
         ({"testbed": "moon"}, "testbed"),
         ({"testbed": "netns", "expect": ["poison"]}, "poison"),
-        ({"testbed": "netns-xdp", "interfaces": {"inside": "a", "outside": "b"}}, "interfaces"),
+        ({"testbed": "netns", "interfaces": {"inside": "a", "outside": "b"}}, "interfaces"),
     ],
 )
 def test_what_a_testbed_cannot_do_is_refused(tree: dict[str, Any], word: str) -> None:
@@ -223,15 +223,6 @@ def test_loggers_share_a_host_and_two_links_a_cable(clean: None, trial: RunFtmb)
     assert set(record["packets"]) >= {"lost"}
     trunks = {s["process"]: s["interfaces"] for s in record["stats"] if s["role"] == "trunks"}
     assert set(trunks["loggers"]) == {"data0", "data1", "data2"}
-
-
-def test_a_host_crashes_with_af_xdp(clean: None, trial: RunFtmb) -> None:
-    ran = trial(spec(**CRASH | {"testbed": "netns-xdp"}), out="xdp")
-    if ran.code == MachineError.exit_code:
-        pytest.skip(f"AF_XDP on veth: {ran.err.strip()}")
-    assert ran.record is not None, ran.err
-    assert failed_checks(ran.record) == []
-    assert len(ran.record["recovery"]) == 1
 
 
 def test_without_root_one_line_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

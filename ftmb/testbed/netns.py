@@ -35,8 +35,6 @@ def namespace_name(host: str) -> str:
 class Netns(Local):
     """Hosts by name, as `links.hosts` gives them."""
 
-    driver = "af_packet"
-
     def __init__(self, plan: Plan, runtime: RuntimeDir) -> None:
         """Nothing is made yet."""
         super().__init__(plan, runtime)
@@ -71,7 +69,7 @@ class Netns(Local):
                 self._trunks[end].append(
                     {
                         "interface": link,
-                        "driver": self.driver,
+                        "driver": "af_packet",
                         "links": dict.fromkeys(cable.links, peer),
                     }
                 )
@@ -121,9 +119,3 @@ class Netns(Local):
     def close(self) -> None:
         """See `Local`."""
         self._stack.close()
-
-
-class NetnsXdp(Netns):
-    """The same with AF_XDP: frames go past the kernel's queues, into memory of the process."""
-
-    driver = "af_xdp"
