@@ -29,7 +29,7 @@ from ftmb import spec as specs
 from ftmb.describe import describe, nf_config
 from ftmb.errors import SpecError
 from ftmb.testbed import links, netns
-from ftmb.testbed.namespaces import NAME, PLACE, Host
+from ftmb.testbed.namespaces import NAME, PLACE, Host, left_overs
 
 ETHER_TYPE = bytes.fromhex("88b5")
 CRASH = {"testbed": "netns", "faults": [KILL], "ft": {"detect_ms": 1000},
@@ -42,9 +42,10 @@ def clean() -> Iterator[None]:
     """Skips where there are no namespaces; none may be left behind."""
     if why := three.missing():
         pytest.skip(why)
-    before = set(PLACE.glob("ftmb-*"))
+    before = set(left_overs())  # others may have testbeds of their own just now
     yield
-    assert set(PLACE.glob("ftmb-*")) <= before, "network namespaces were left behind"
+    left = set(left_overs()) - before | set(PLACE.glob(f"ftmb-{os.getpid()}-*"))
+    assert not left, "network namespaces were left behind"
 
 
 # -- where what stands --------------------------------------------------------------------------
