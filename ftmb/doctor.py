@@ -212,6 +212,21 @@ def _endpoints() -> list[Finding]:
     ]
 
 
+def _netns() -> Finding:
+    """Whether two hosts and a cable between them can be made: they are, and taken away."""
+    name = "testbed netns"
+    try:
+        from ftmb.testbed import namespaces
+
+        with namespaces.network() as net:
+            net.cable(net.host("doctor1"), "data0", net.host("doctor2"), "data0")
+    except ImportError as error:
+        return Finding(name, "note", str(error), "make setup")
+    except FtmbError as error:
+        return Finding(name, "note", str(error), "run as root, on a kernel with veth; or local")
+    return Finding(name, "ok", "network namespaces and veth")
+
+
 def _left_overs() -> Finding:
     found = lock.left_overs()
     if found:
@@ -273,6 +288,7 @@ def examine() -> list[Finding]:
         _governor(),
         _real_time(),
         _left_overs(),
+        _netns(),
         _optional(
             "network namespaces",
             ("ip", "/usr/sbin/ip", "/sbin/ip"),
