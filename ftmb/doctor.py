@@ -196,6 +196,21 @@ def _optional(name: str, programs: tuple[str, ...], why: str, remedy: str) -> Fi
     return Finding(name, "note", f"not installed; {why}", remedy)
 
 
+def _netns() -> Finding:
+    """Whether two hosts and a cable between them can be made: they are, and taken away."""
+    name = "testbed netns"
+    try:
+        from ftmb.testbed import namespaces
+
+        with namespaces.network() as net:
+            net.cable(net.host("doctor1"), "data0", net.host("doctor2"), "data0")
+    except ImportError as error:
+        return Finding(name, "note", str(error), "make setup")
+    except FtmbError as error:
+        return Finding(name, "note", str(error), "run as root, on a kernel with veth; or local")
+    return Finding(name, "ok", "network namespaces and veth")
+
+
 def _left_overs() -> Finding:
     found = lock.left_overs()
     if found:
@@ -257,6 +272,7 @@ def examine() -> list[Finding]:
         _governor(),
         _real_time(),
         _left_overs(),
+        _netns(),
         _optional(
             "network namespaces",
             ("ip", "/usr/sbin/ip", "/sbin/ip"),
