@@ -162,6 +162,12 @@ def warnings(results: Results) -> list[str]:
         )
     if any(build["dirty"] == "True" for build in made):
         found.append("The source tree had uncommitted changes when these records were made.")
+    made_by = Counter(trial.generator for trial in results.trials)
+    for name in sorted(set(made_by) - {"native"}):
+        found.append(
+            f"The generator {name} measured {made_by[name]} of {len(results.trials)} records; what "
+            "it does not measure is a dash, not a zero."
+        )
     invalid = [trial for trial in results.trials if trial.problems]
     if invalid:
         found.append(
