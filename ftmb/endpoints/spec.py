@@ -41,7 +41,7 @@ class Pages(Model):
 
 
 class Download(Model):
-    """One long HTTP download, read at a steady rate; its SHA-256 is compared."""
+    """One long HTTP download, read at a steady rate; what comes is compared."""
 
     kind: Literal["download"]
     mb_per_s: float = Field(1.0, gt=0, le=100)
