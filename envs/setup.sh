@@ -4,13 +4,25 @@
 # when all of it is there.
 #   PYTHON=...       the interpreter to use (3.11 or later)
 #   FTMB_NO_APT=1    never install Debian packages (where the machine is not Debian, or not yours)
+#   FTMB_SERVICES=1  those too that bring a service; without it only where none would be started
 step=setup
 source "$(dirname "$0")/common.sh"
 
+# May packages start services on this machine? Not where its administrator forbids it (exit 101).
+services_start() {
+    local policy=/usr/sbin/policy-rc.d code=0
+    [[ -x $policy ]] || return 0
+    "$policy" any start >/dev/null 2>&1 || code=$?
+    ((code != 101))
+}
+
 missing_debian_packages() {
-    local name rest
+    local name rest services=${FTMB_SERVICES:-}
+    [[ -n $services ]] || services_start || services=1
     while read -r name rest; do
         [[ -z $name || $name == \#* ]] && continue
+        [[ $name == \?* && -z $services ]] && continue
+        name=${name#\?}
         [[ $(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) == installed ]] \
             || echo "$name"
     done <envs/debian.txt

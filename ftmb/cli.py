@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import ftmb
-from ftmb.errors import EngineError, FtmbError, Stopped
+from ftmb.errors import EngineError, FtmbError, MachineError, Stopped
 from ftmb.lock import WAIT_S
 
 
@@ -42,6 +42,40 @@ def _add_site_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     metrics.add_argument("name", nargs="?", help="which, if there are several")
     down = commands.add_parser("down", help="end a middlebox in order")
     down.add_argument("name", nargs="?", help="which, if there are several")
+
+
+def _add_endpoints_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Real programs at both ends of a middlebox that is killed."""
+    ends = commands.add_parser("endpoints", help="real clients and servers across crashes")
+    ends.add_argument("spec", type=Path, metavar="SPEC.yaml", help="docs/ENDPOINTS.md has its keys")
+    ends.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                      dest="assignments", help="change a key of the spec")  # fmt: skip
+    ends.add_argument("--out", type=Path, metavar="DIR", required=True)
+    ends.add_argument("--lock-wait", type=float, default=WAIT_S, metavar="SECONDS")
+    ends.add_argument("--leave-out", action="store_true",
+                      help="where this machine cannot, write the reason as the record")  # fmt: skip
+    ends.add_argument("--verbose", action="store_true", help="a line on stderr for each kill")
+
+
+def _endpoints(options: argparse.Namespace) -> int:
+    from ftmb import record
+    from ftmb.endpoints import run, spec
+    from ftmb.signals import stoppable
+
+    with stoppable():
+        wanted = spec.load(options.spec, options.assignments)
+        try:
+            made = run.run(wanted, options.out, options.lock_wait, not options.verbose)
+        except MachineError as error:
+            if not options.leave_out:
+                raise
+            record.leave_out(options.out, str(error))
+            print(f"{options.out / 'record.json'}: left out: {error}")
+            return 0
+    print(f"{options.out / 'record.json'}: {run.summary(made)}")
+    if made.valid is not True:
+        print(f"ftmb: the record is not valid: {made.valid}", file=sys.stderr)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     trial.add_argument("--verbose", action="store_true", help="a line on stderr for each stage")
 
     _add_site_commands(commands)
+    _add_endpoints_command(commands)
 
     doctor = commands.add_parser("doctor", help="what this machine can run, and what mends it")
     doctor.add_argument("--json", action="store_true", help="the findings as JSON")
@@ -98,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--seconds", type=float, default=1.0, help="default %(default)g")
 
     schema = commands.add_parser("schema", help="print the JSON Schema of a record or a spec")
-    schema.add_argument("which", choices=("record", "trial", "peers", "peers-record"))
+    kinds = ("record", "trial", "endpoints", "peers", "peers-record")
+    schema.add_argument("which", choices=kinds)
 
     new_nf = commands.add_parser("new-nf", help="begin a network function that works, with a test")
     new_nf.add_argument("name", metavar="NAME", help="small letters, digits and underscores")
@@ -192,6 +228,8 @@ def _dispatch(words: list[str]) -> int:
         return _trial(options, parser)
     if options.command == "up":
         return _up(options)
+    if options.command == "endpoints":
+        return _endpoints(options)
     if options.command in ("status", "down", "switchover", "metrics"):
         from ftmb import site
 

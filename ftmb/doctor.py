@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ftmb import environment, lock
 from ftmb.describe import describe, node_path
+from ftmb.endpoints.programs import PROGRAMS
 from ftmb.errors import FtmbError
 from ftmb.node import MEMORY_MB, available_cpus
 from ftmb.traffic_spec import TrexSpec
@@ -196,6 +197,36 @@ def _optional(name: str, programs: tuple[str, ...], why: str, remedy: str) -> Fi
     return Finding(name, "note", f"not installed; {why}", remedy)
 
 
+def _endpoints() -> list[Finding]:
+    """The programs that stand at the ends of a middlebox in `ftmb endpoints`."""
+    return [
+        _optional(
+            program,
+            (program, f"/usr/sbin/{program}"),
+            f"`ftmb endpoints` with {kind} needs it",
+            f"sudo apt-get install {package}",
+        )
+        for kind, wanted in PROGRAMS.items()
+        for program, package in wanted.items()
+        if kind != "download"  # nginx, as for pages
+    ]
+
+
+def _netns() -> Finding:
+    """Whether two hosts and a cable between them can be made: they are, and taken away."""
+    name = "testbed netns"
+    try:
+        from ftmb.testbed import namespaces
+
+        with namespaces.network() as net:
+            net.cable(net.host("doctor1"), "data0", net.host("doctor2"), "data0")
+    except ImportError as error:
+        return Finding(name, "note", str(error), "make setup")
+    except FtmbError as error:
+        return Finding(name, "note", str(error), "run as root, on a kernel with veth; or local")
+    return Finding(name, "ok", "network namespaces and veth")
+
+
 def _left_overs() -> Finding:
     found = lock.left_overs()
     if found:
@@ -257,12 +288,14 @@ def examine() -> list[Finding]:
         _governor(),
         _real_time(),
         _left_overs(),
+        _netns(),
         _optional(
             "network namespaces",
             ("ip", "/usr/sbin/ip", "/sbin/ip"),
-            "needed only to make a capture anew",
+            "needed for real endpoints, and to make a capture anew",
             "sudo apt-get install iproute2",
         ),
+        *_endpoints(),
         *(
             _optional(
                 name,

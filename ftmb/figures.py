@@ -68,6 +68,7 @@ class Plot:
     experiments: tuple[str, ...]
     data: Callable[[Results], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
+    endpoints: bool = False  # it is of the records of `ftmb endpoints`
 
 
 def theme() -> None:
@@ -198,6 +199,7 @@ def embed(svg: str, name: str, title: str) -> str:
 def plots() -> dict[str, Plot]:
     """All figures by name, in the order of the page."""
     from ftmb import (
+        figures_endpoints,
         figures_engines,
         figures_functions,
         figures_latency,
@@ -215,6 +217,7 @@ def plots() -> dict[str, Plot]:
         *figures_recovery.PLOTS,
         *figures_periods.PLOTS,
         *figures_functions.PLOTS,
+        *figures_endpoints.PLOTS,
         *figures_peers.PLOTS,
         *figures_machine.PLOTS,
     ]

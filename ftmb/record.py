@@ -222,7 +222,7 @@ class Record(Model):
     files: dict[str, str] = Field(description="raw results beside the record")
 
 
-def write(record: Record, out: Path) -> Path:
+def write(record: Model, out: Path) -> Path:
     """Write out/record.json in one step, so that no half of one is ever seen; its path."""
     path = out / RECORD_NAME
     fresh = path.with_suffix(".json.new")
@@ -250,7 +250,10 @@ def read(path: Path) -> Record:
         raise SpecError(f"{path}: not a record of this version: {where}: {first['msg']}") from None
 
 
-def schema(which: Literal["record", "trial"]) -> str:
+def schema(which: Literal["record", "trial", "endpoints"]) -> str:
     """The JSON Schema (draft 2020-12) of a record or of a trial spec, as text."""
-    model: type[Model] = Record if which == "record" else TrialSpec
+    from ftmb.endpoints.record import EndpointsRecord  # late: it needs what stands above
+
+    models: dict[str, type[Model]] = {"record": Record, "trial": TrialSpec}
+    model = models.get(which, EndpointsRecord)
     return json.dumps(model.model_json_schema(), indent=2, sort_keys=True) + "\n"

@@ -20,7 +20,7 @@ import yaml
 from markupsafe import Markup
 
 from ftmb import report_layout, report_tables
-from ftmb.analysis import claims, records, stability
+from ftmb.analysis import claims, endpoints, records, stability
 from ftmb.analysis.metrics import Part
 from ftmb.analysis.records import Results, Trial
 
@@ -162,6 +162,12 @@ def warnings(results: Results) -> list[str]:
         )
     if any(build["dirty"] == "True" for build in made):
         found.append("The source tree had uncommitted changes when these records were made.")
+    made_by = Counter(trial.generator for trial in results.trials)
+    for name in sorted(set(made_by) - {"native"}):
+        found.append(
+            f"The generator {name} measured {made_by[name]} of {len(results.trials)} records; what "
+            "it does not measure is a dash, not a zero."
+        )
     invalid = [trial for trial in results.trials if trial.problems]
     if invalid:
         found.append(
@@ -205,6 +211,12 @@ def _section(results: Results, section: dict[str, Any]) -> dict[str, Any]:
     return {**section, "tables": tables, "figures": drawn}
 
 
+MADE_BY = {
+    False: "ftmb trial results/specs/NAME.yaml --out results/trials/NAME",
+    True: "make trials OF=endpoints",
+}
+
+
 def _figure(results: Results, entry: dict[str, str]) -> dict[str, Any]:
     from ftmb import figures
 
@@ -221,7 +233,9 @@ def _figure(results: Results, entry: dict[str, str]) -> dict[str, Any]:
         "svg": Markup(svg),
         "csv": "data:text/csv;charset=utf-8;base64," + base64.b64encode(table).decode(),
         "rows": max(table.count(b"\n") - 1, 0),
-        "sources": [source(trial) for trial in sorted(sources, key=lambda t: t.id)],
+        "sources": [source(trial) for trial in sorted(sources, key=lambda t: t.id)]
+        + [endpoints.source(run) for run in endpoints.read(results) if plot.endpoints],
+        "made_by": MADE_BY[plot.endpoints],
         "redraw": f"ftmb report --results {results.root.name} --step figures --only {name}",
     }
 

@@ -20,6 +20,7 @@ from ftmb.analysis.metrics import (
     values,
 )
 from ftmb.analysis.records import PHASES, Results, Trial, builds
+from ftmb.report_endpoints import TABLES as ENDPOINTS
 from ftmb.report_functions import TABLES as FUNCTIONS
 from ftmb.report_layout import MISSING, Table, number, summed
 from ftmb.report_peers import TABLES as PEERS
@@ -270,6 +271,7 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "floor": floor,
     "noise": noise,
     "environment": environment,
+    **ENDPOINTS,
     **PEERS,
     **RELIABILITY,
     **SNAPSHOTS,

@@ -18,7 +18,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from ftmb import checks, measure, node, spec
+from ftmb import checks, measure, node, report, spec
 from ftmb import trial as trials
 from ftmb.analysis import histogram, metrics, records
 from ftmb.errors import SpecError
@@ -212,7 +212,12 @@ def test_records_without_a_generators_figure_hold_no_zero(tmp_path: Path) -> Non
     place = tmp_path / "trials" / "crash-0"
     place.mkdir(parents=True)
     (place / "record.json").write_text(json.dumps(tree))
-    frame = records.load(tmp_path).frame
+    results = records.load(tmp_path)
+    frame = results.frame
+    assert not any("generator" in line for line in report.warnings(results))
+    results.trials[0].record["spec"] = {"traffic": {"generator": "trex"}}
+    said = "The generator trex measured 1 of 1 records; what it does not measure is a dash"
+    assert any(line.startswith(said) for line in report.warnings(results))
     assert frame["duplicated"].isna().all() and (frame["lost"] == 0).all()
     assert not metrics.harmful(frame.iloc[0])
     assert summed(frame["duplicated"]) == MISSING and summed(frame["lost"]) == "0"

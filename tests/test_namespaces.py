@@ -124,6 +124,25 @@ def test_nothing_stays_after_a_failure() -> None:
     assert process.poll() == -signal.SIGKILL and _mine(os.getpid()) == []
 
 
+ORPHAN = """
+import os, time
+if os.fork():
+    time.sleep(1000)
+print(os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+
+def test_what_a_process_started_ends_too() -> None:
+    """As the workers of a server, which outlive a master that is killed."""
+    with namespaces.network() as net:
+        process = net.host("a").python(ORPHAN, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        pidfd = os.pidfd_open(int(process.stdout.readline()))
+    assert select.select([pidfd], [], [], 60)[0], "it lives on"
+    os.close(pidfd)
+
+
 MAKER = """
 import sys
 from ftmb import signals

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import synthetic
+import synthetic_endpoints
 import yaml
 
 from ftmb import experiments, figures, report, report_tables
@@ -60,6 +61,7 @@ def results(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("results")
     synthetic.write(path, experiments.plan(config, "quick"), config)
     synthetic.write_reliability(path)
+    synthetic_endpoints.write_all(path)
     assert report.main(["--results", str(path)]) == 0
     return path
 
@@ -131,7 +133,7 @@ def test_every_figure_has_its_data_records_and_command(page: str, results: Path)
         assert data, name
         assert base64.b64decode(data[1]) == (results / "figures" / f"{name}.csv").read_bytes()
         assert f"--only {name}" in part
-        assert 'href="trials/' in part
+        assert re.search(r'href="(trials|endpoints)/', part)
         assert "<svg" in part
 
 

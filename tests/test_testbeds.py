@@ -24,12 +24,12 @@ import yaml
 from conftest import FTMB, NODE, SPEC, Run, RunFtmb, one_line, processes_naming
 from real_trials import KILL, failed_checks, sound, spec
 
-from ftmb import node
+from ftmb import doctor, node
 from ftmb import spec as specs
 from ftmb.describe import describe, nf_config
 from ftmb.errors import SpecError
 from ftmb.testbed import links, netns
-from ftmb.testbed.namespaces import NAME, PLACE, Host
+from ftmb.testbed.namespaces import NAME, PLACE, Host, left_overs
 
 ETHER_TYPE = bytes.fromhex("88b5")
 CRASH = {"testbed": "netns", "faults": [KILL], "ft": {"detect_ms": 1000},
@@ -42,9 +42,10 @@ def clean() -> Iterator[None]:
     """Skips where there are no namespaces; none may be left behind."""
     if why := three.missing():
         pytest.skip(why)
-    before = set(PLACE.glob("ftmb-*"))
+    before = set(left_overs())  # others may have testbeds of their own just now
     yield
-    assert set(PLACE.glob("ftmb-*")) <= before, "network namespaces were left behind"
+    left = set(left_overs()) - before | set(PLACE.glob(f"ftmb-{os.getpid()}-*"))
+    assert not left, "network namespaces were left behind"
 
 
 # -- where what stands --------------------------------------------------------------------------
@@ -230,6 +231,13 @@ def test_without_root_one_line_says_so(run: Run, monkeypatch: pytest.MonkeyPatch
     code, record, err = run(SPEC | {"testbed": "netns"})
     assert (code, record) == (3, None)
     assert "run as root" in one_line(err)
+    (found,) = [finding for finding in doctor.examine() if finding.name == "testbed netns"]
+    assert (found.status, "only root" in found.found) == ("note", True)
+
+
+def test_the_doctor_makes_hosts_and_takes_them_away(clean: None) -> None:
+    (found,) = [finding for finding in doctor.examine() if finding.name == "testbed netns"]
+    assert found.status == "ok", found
 
 
 def test_names_of_hosts_are_names_of_namespaces() -> None:

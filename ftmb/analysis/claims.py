@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from ftmb.analysis import costs, peers, snapshot_metrics  # noqa: F401 (they register their metrics)
+# They register their metrics.
+from ftmb.analysis import costs, endpoints, peers, snapshot_metrics  # noqa: F401
 from ftmb.analysis.metrics import METRICS, Part
 from ftmb.analysis.records import Results, builds
 

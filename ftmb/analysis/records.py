@@ -90,6 +90,11 @@ class Trial:
         return str(valid).split("; ") if valid else ["the record does not say that it is valid"]
 
     @property
+    def generator(self) -> str:
+        """Who made its traffic, and measured what came of it."""
+        return str((_spec(self).get("traffic") or {}).get("generator", "native"))
+
+    @property
     def counted(self) -> bool:
         """Whether counts and events may be used: valid, or not for lateness alone."""
         return all(reason.startswith(LATE) for reason in self.problems)
@@ -314,7 +319,7 @@ def _labels(trial: Trial) -> dict[str, Any]:
         "zipf": traffic.get("zipf"),
         "state_bytes": trial.record.get("state_bytes"),
         "rate_pps": str(traffic.get("rate_pps")),
-        "generator": traffic.get("generator", "native"),
+        "generator": trial.generator,
         "rate_share": trial.rate_share,
         "valid": not trial.problems,
         "counted": trial.counted,

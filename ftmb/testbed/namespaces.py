@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -175,10 +176,14 @@ class Host:
         return str(out)
 
     def close(self) -> None:
-        """End what was started here and still runs."""
+        """End whatever runs in this namespace: what was started here, and what that started, as the
+        workers of a server, which nobody else would end."""
         for process in self._started:
             if process.poll() is None:
                 process.kill()
+        for pid in _inhabitants(self.path):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for process in self._started:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_S)
@@ -299,6 +304,18 @@ def _told(what: str) -> Iterator[None]:
         raise MachineError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from None
     except OSError as error:
         raise MachineError(f"{what}: {error.strerror or error}") from None
+
+
+def _inhabitants(namespace: Path) -> list[int]:
+    """The processes whose network this is."""
+    here = namespace.stat()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        with suppress(OSError):  # it has ended meanwhile, or is a zombie
+            stat = path.stat()
+            if (stat.st_dev, stat.st_ino) == (here.st_dev, here.st_ino):
+                found.append(int(path.parts[2]))
+    return found
 
 
 def _remove(name: str) -> None:

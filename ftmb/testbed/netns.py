@@ -107,7 +107,10 @@ class Netns(Local):
         return [sys.executable, "-I", "-S", enter.__file__, namespace, str(os.getpid())]
 
     def cut_off(self, host: str) -> None:
-        """See `Local`. The network of the control channels first: nobody hears it fall."""
+        """See `Local`. The network of the control channels first: nobody hears it fall. The host
+        of a logger stays: what a logger keeps outlives its process, not its host."""
+        if host not in map(replica_host, range(self.plan.replicas)):
+            return
         self._off.add(host)
         self._switch.cut(self._ports[host])
         for trunk in self._trunks[host]:

@@ -76,6 +76,8 @@ static int take_up(struct output_logger *ol)
     if (ol->state.forgotten)
         keep_from_base(ol);
     ol->recovered = ol->state.view.view > 0;
+    if (ol->recovered && config->apart) /* what the port took, a trunk may have had in hand */
+        ol->release->lost_in_hand += 2u * FTMB_BURST;
     for (uint32_t w = 0; w < config->workers; w++)
         released += ol->release->worker[w].released;
     if (ol->recovered)

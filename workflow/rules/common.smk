@@ -20,10 +20,12 @@ os.environ["PATH"] = os.pathsep.join(
 )
 
 from ftmb import experiments
+from ftmb.endpoints.plan import plan as plan_endpoints
 from ftmb.peers.plan import plan as plan_peers
 
 EXPERIMENTS = experiments.load(Path(config["experiments"]))
 TRIALS = {trial.id: trial for trial in experiments.plan(EXPERIMENTS, config["tier"])}
+ENDPOINTS = plan_endpoints(Path(config["endpoints"]), config["tier"])
 PEERS = plan_peers(Path(config["peers"]), config["tier"])
 DERIVED = [name for name, trial in TRIALS.items() if trial.rate_share is not None]
 
@@ -55,6 +57,8 @@ FIGURES = [
     "schedules",
     "function_sweep",
     "function_pipeline",
+    "endpoints_window",
+    "endpoints_pages",
     "peers",
     "memory",
     "logs",

@@ -27,6 +27,7 @@ rule analysis:
         # As far as they were made: nothing else may run beside them, so no rule makes them.
         benches=sorted(map(str, Path("results/bench").glob("*.*"))),
         records=expand("results/trials/{trial}/record.json", trial=TRIALS),
+        endpoints=expand("results/endpoints/{run}/record.json", run=ENDPOINTS),
         peers=expand("results/peers/{run}/record.json", run=PEERS),
         reliability=expand(
             "results/reliability/{kind}.json", kind=["sim", "plants", "model"]

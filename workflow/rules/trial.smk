@@ -67,3 +67,29 @@ rule trial:
     shell:
         "ftmb trial {input.spec} --out {params.out} --leave-out > {log} 2>&1"
         " || {{ cat {log} >&2; exit 1; }}"
+
+
+# Real endpoints. Where this machine has no namespaces or no such programs, a run is left out.
+rule endpoints:
+    input:
+        node=config["node"],
+        preflight=ancient("results/preflight.txt"),
+        plan=config["endpoints"],
+        spec=lambda wildcards: ENDPOINTS[wildcards.run].spec,
+    output:
+        "results/endpoints/{run}/record.json",
+    log:
+        "results/logs/endpoints/{run}.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: ALL_CORES
+    resources:
+        testbed=1,
+    params:
+        out=subpath(output[0], parent=True),
+        words=lambda wildcards: ENDPOINTS[wildcards.run].words,
+    message:
+        "Endpoints {wildcards.run}"
+    shell:
+        "ftmb endpoints {input.spec} {params.words} --out {params.out} --leave-out > {log} 2>&1"
+        " || {{ cat {log} >&2; exit 1; }}"

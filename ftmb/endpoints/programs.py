@@ -1,0 +1,29 @@
+"""Programs of other people that stand at the ends, and the Debian packages they come in."""
+
+from __future__ import annotations
+
+import shutil
+
+# Programs behind each kind, and the Debian packages that they come in.
+PROGRAMS: dict[str, dict[str, str]] = {
+    "iperf3": {"iperf3": "iperf3"},
+    "pages": {"nginx": "nginx-light"},
+    "download": {"nginx": "nginx-light"},
+    "dns": {"dnsmasq": "dnsmasq-base"},
+    "ssh": {
+        "sshd": "openssh-server",
+        "ssh": "openssh-client",
+        "ssh-keygen": "openssh-client",
+    },
+}
+
+
+def which(program: str) -> str | None:
+    """The path of a program; users often do not have the directories of servers in theirs."""
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+
+
+def missing(kinds: list[str]) -> list[tuple[str, str]]:
+    """Programs that these workloads need and this machine lacks, with their Debian packages."""
+    wanted = {p: package for kind in kinds for p, package in PROGRAMS[kind].items()}
+    return [(p, package) for p, package in wanted.items() if which(p) is None]
