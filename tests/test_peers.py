@@ -12,11 +12,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import synthetic
 
-from ftmb import cli, debian
+from ftmb import cli, debian, environment
 from ftmb.errors import MachineError, SpecError
 from ftmb.peers import configs, flows, judge, kernel, ours, places, plan, record, run, spec
 from ftmb.peers.spec import PeersSpec
+from ftmb.record import Versions
 
 SCHEMAS = Path(__file__).parents[1] / "ftmb" / "schemas"
 CRASH_NS = 1_000
@@ -240,8 +242,10 @@ def test_a_run_that_was_stopped_leaves_no_valid_record(
     monkeypatch.setattr(run, "program", lambda: Path(sys.executable))
     monkeypatch.setattr(kernel, "check", lambda checked: None)
     checked = PeersSpec(arms=["safe", "nosync"], crashes=2)
-    base = record.PeersRecord.model_construct(spec={}, crashes=[], valid=True)
-    monkeypatch.setattr(record, "begin", lambda *words: base)
+    monkeypatch.setattr(record, "describe", lambda: None)
+    monkeypatch.setattr(record, "node_path", lambda: None)
+    versions = Versions.model_validate(synthetic.versions())
+    monkeypatch.setattr(environment, "versions", lambda *words: versions)
     left: list[Any] = []
 
     def one(arm: str, checked: PeersSpec, number: int) -> record.CrashRecord:

@@ -252,11 +252,15 @@ def test_a_server_that_does_not_count_a_group_is_told(serve: Serve, tmp_path: Pa
     path = tmp_path / "child.json"
     path.write_text(json.dumps(_tree(trex, tmp_path)))
     command = [sys.executable, "-m", "ftmb.generators.child", str(path)]
-    done = subprocess.run(command, input="start\nfinish\nexit\n", capture_output=True, text=True,
-                          timeout=60, check=False)  # fmt: skip
-    assert done.returncode != 0
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdin is not None and child.stderr is not None
+        child.stdin.write("start\n")
+        child.stdin.flush()  # and open: at its end the child would go in peace
+        said = child.stderr.read()
+    assert child.returncode == 5, said
     words = f"TRex at 127.0.0.1:{trex['port']}: it does not count group {FIRST_LATENCY_ID}"
-    assert words in one_line(done.stderr)
+    assert words in one_line(said)
 
 
 def test_latencies_are_those_since_the_window_began() -> None:
