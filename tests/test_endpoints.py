@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import struct
 import subprocess
@@ -289,7 +290,7 @@ def test_a_wrong_spec_is_one_line(tmp_path: Path, tree: dict[str, Any], words: s
 def test_a_missing_program_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, root: Path
 ) -> None:
-    monkeypatch.setattr(programs.shutil, "which", lambda *words, **options: None)
+    monkeypatch.setattr(shutil, "which", lambda *words, **options: None)
     with pytest.raises(MachineError, match="no iperf3 here; `apt-get install iperf3`"):
         spec.require(spec.EndpointsSpec.model_validate(BULK))
     words = ["endpoints", str(root / "config" / "endpoints" / "mixed.yaml"), "--out"]

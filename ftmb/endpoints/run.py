@@ -18,7 +18,7 @@ from typing import Literal
 
 import pandas as pd
 
-from ftmb import environment, lock, spec, trial
+from ftmb import debian, environment, lock, spec, trial
 from ftmb.describe import project_root
 from ftmb.endpoints import box, judge, workloads
 from ftmb.endpoints import record as rec
@@ -290,23 +290,13 @@ def _record(
         spec=run.wanted.model_dump(), site=prepared.spec.model_dump() | {"nf": prepared.nf},
         environment=environment.environment(prepared.plan, None, load_1min),
         versions=environment.versions(prepared.description, prepared.program),
-        programs=_programs([load.kind for load in run.loads]),
+        programs=debian.versions({p for load in run.loads for p in PROGRAMS[load.kind].values()}),
         limit_mbps=next((load.mbps for load in run.loads if load.kind == "iperf3"), None),
         failovers=run.failovers, crashes=crashes, calm=calm, calm_s=calm_s, asked=asked,
         broken={load.kind: len(load.broken) for load in run.loads}, timeline=line,
         checks=_checks(run, crashes, asked),
         files={path.name: path.name for path in sorted(run.out.glob("*.csv*"))},
     )  # fmt: skip
-
-
-def _programs(kinds: list[str]) -> dict[str, str]:
-    packages = sorted({package for kind in kinds for package in PROGRAMS[kind].values()})
-    words = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages]
-    try:
-        told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return {}
-    return dict(line.split(" ", 1) for line in told.splitlines())
 
 
 def run(wanted: EndpointsSpec, out: Path, wait_s: float, quiet: bool = True) -> rec.EndpointsRecord:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftmb.endpoints import programs
+from ftmb.debian import which
 from ftmb.endpoints import spec as s
 from ftmb.errors import TrialError
 from ftmb.testbed.namespaces import Host
@@ -126,7 +126,7 @@ def _await_listening(server: subprocess.Popen[str], host: Host, port: int, table
 
 
 def _serve(ends: Ends, kind: str, words: list[str], table: str = "tcp") -> subprocess.Popen[str]:
-    program = programs.which(words[0])
+    program = which(words[0])
     assert program is not None, words[0]
     with (ends.dir / f"{kind}.server").open("a", encoding="utf-8") as said:
         server = ends.server.start(
