@@ -103,6 +103,25 @@ def test_what_sshd_wants_goes_again_if_we_made_it(
         workloads._keygen([str(tmp_path / "none")])
 
 
+def _deaf() -> subprocess.Popen[str]:
+    """A program that does not end at SIGTERM."""
+    words = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"]
+    deaf = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert deaf.stdout is not None and deaf.stdout.readline() == "deaf\n"
+    return deaf
+
+
+def test_a_middlebox_that_does_not_end_is_killed_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(box, "UP_S", 0.2)
+    one = box.Box(cast(Any, None), spec.EndpointsSpec.model_validate(BULK), tmp_path)
+    one._process = deaf = _deaf()
+    one.close()
+    assert deaf.returncode == -signal.SIGKILL
+    assert "did not end within 0.2 s and was killed" in capsys.readouterr().err
+
+
 def test_a_sampler_that_does_not_begin_or_end_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -116,11 +135,7 @@ def test_a_sampler_that_does_not_begin_or_end_is_told(
 
     with pytest.raises(TrialError, match="does not begin within"):
         one._sampler(cast(Any, Mute()), "client")
-    deaf = subprocess.Popen(
-        ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert deaf.stdout is not None and deaf.stdout.readline() == "deaf\n"
+    deaf = _deaf()
     with pytest.raises(TrialError, match="did not end within"):
         run._end(deaf)
     assert deaf.returncode == -signal.SIGKILL
