@@ -171,6 +171,6 @@ def test_nothing_stays_when_the_maker_is_ended(how: signal.Signals, net: Network
     assert select.select([pidfd], [], [], 60)[0], "its process lives on"
     os.close(pidfd)
     if how == signal.SIGKILL:
-        assert namespaces.remove_left_overs() == [f"ftmb-{maker.pid}-a"]
+        namespaces.remove_left_overs()  # of others, too; and another may have been faster
     assert _mine(maker.pid) == []
     assert mine.name in netns.listnetns()  # what others made is not touched
