@@ -53,14 +53,18 @@ class Door:
     """The listening end. `close` in any case."""
 
     def __init__(self, directory: Path, ask: Callable[[Request], None]) -> None:
-        """ask: called on a thread of its own with each question. Raises OSError."""
+        """ask: called on a thread of its own with each question. Raises MachineError."""
         self._ask = ask
         self._free = threading.BoundedSemaphore(MOST)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path = directory / NAME
-        self._socket.bind(str(path))
-        path.chmod(0o600)
-        self._socket.listen(8 * MOST)
+        try:
+            self._socket.bind(str(path))
+            path.chmod(0o600)
+            self._socket.listen(8 * MOST)
+        except OSError as error:
+            self._socket.close()
+            raise MachineError(f"{path}: cannot listen there: {error.strerror or error}") from None
         threading.Thread(target=self._listen, name="door", daemon=True).start()
 
     def _listen(self) -> None:
@@ -75,8 +79,8 @@ class Door:
             threading.Thread(target=self._serve, args=(peer,), name="asked", daemon=True).start()
 
     def _serve(self, peer: socket.socket) -> None:
-        try:
-            with peer:
+        with peer:
+            try:
                 peer.settimeout(ASK_S)
                 uid = PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
                 if uid[1] not in (os.getuid(), 0):
@@ -85,10 +89,10 @@ class Door:
                 self._ask(request)
                 for answer in request.answers():
                     peer.sendall(json.dumps(answer).encode() + b"\n")
-        except OSError:
-            pass  # it went away, or says nothing
-        finally:
-            self._free.release()
+            except OSError:
+                pass  # it went away, or says nothing
+            finally:
+                self._free.release()  # before its end is seen: who waited for that finds a place
 
     def close(self) -> None:
         """Nobody is let in any more."""

@@ -60,6 +60,8 @@ class Exporter(TCPServer):
     def __init__(self, where: str, text: Callable[[], str]) -> None:
         """text: gives the metrics, on any thread. Raises MachineError."""
         self.text = text
+        self._peer: socket.socket | None = None  # whose request is in hand
+        self._closing = False
         host, port = address(where)
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -75,6 +77,9 @@ class Exporter(TCPServer):
                        client_address: object) -> None:  # fmt: skip
         """One answer, within the limit."""
         assert isinstance(request, socket.socket)
+        self._peer = request
+        if self._closing:
+            return
         timer = threading.Timer(LIMIT_S, _cut_off, [request])
         timer.daemon = True
         timer.start()
@@ -86,7 +91,10 @@ class Exporter(TCPServer):
             timer.cancel()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and cut off who is being served: nobody waits for him."""
+        self._closing = True
+        if self._peer:
+            _cut_off(self._peer)
         self.shutdown()
         self.server_close()
 

@@ -177,6 +177,14 @@ class RuntimeDir:
         if ticks is None:
             return  # gone already: nothing to leave behind
         self._pids[name] = (pid, ticks)
+        self._write()
+
+    def forget(self, name: str) -> None:
+        """A process is gone, and will not be named."""
+        if self._pids.pop(name, None):
+            self._write()
+
+    def _write(self) -> None:
         fresh = self.path / (PID_FILE + ".new")
         fresh.write_text(json.dumps(self._pids), encoding="utf-8")
         fresh.replace(self.path / PID_FILE)

@@ -70,7 +70,8 @@ class Known:
     il: Told
     ol: Told
     master: Told
-    told_at: float  # when the processes last told; 0: not yet
+    told_at: float  # when that of il, ol, master told that is silent longest; 0: none yet
+    ol_told_at: float
 
 
 # Of what the processes tell: name of the metric, its key, what it is. All only grow.
@@ -140,7 +141,8 @@ def _lines(known: Known) -> Iterator[str]:
         "ftmb_site_info", "gauge", "What it is; always 1.", [("", {**here, **known.info}, 1)]
     )
     yield from one("start_time_seconds", "gauge", "When it was started.", known.since)
-    yield from one("telemetry_timestamp_seconds", "gauge", "When its processes last told.",
+    yield from one("telemetry_timestamp_seconds", "gauge",
+                   "When the logger or master that is silent longest last told.",
                    known.told_at or None)  # fmt: skip
     yield from one("protected", "gauge", "1: a backup can take over; 0: none can.",
                    int(known.protected))  # fmt: skip
@@ -168,7 +170,7 @@ def _own(known: Known, here: Mapping[str, str]) -> Iterator[str]:
         for sample in found.samples({**here, "kind": kind})
     ]
     yield from _family("ftmb_takeover_duration_seconds", "histogram",
-                       "From when the old master was given up to the first new output.",
+                       "From the old master's fence to the end of the new one's replay.",
                        takeovers)  # fmt: skip
     yield from _family("ftmb_process_start_time_seconds", "gauge", "Of each process.",
                        [("", {**here, "process": name}, when)
@@ -189,7 +191,7 @@ def _levels(known: Known, here: Mapping[str, str]) -> Iterator[str]:
         ]
         yield from _family(name, "gauge", help_text, samples)
     ages = known.ol.get("commit_age_ns", -1)
-    last = known.told_at - ages / 1e9 if ages >= 0 else None
+    last = known.ol_told_at - ages / 1e9 if ages >= 0 else None
     rows = (
         ("outputs_held", "Outputs that wait for their past to be stored.", known.ol.get("held")),
         ("backups", "That hold the base.", known.ol.get("backups")),

@@ -73,6 +73,7 @@ class NodeProcess:
         self.name = name
         self.stderr_path = out / f"{name}.stderr"
         self._stdout_path = out / f"{name}.stdout"
+        self._spec_path = spec
         self._inbox, self._cut_off = inbox, cut_off
         self.state = State.STARTING
         self.exit_code: int | None = None
@@ -213,6 +214,12 @@ class NodeProcess:
                     pipe.close()
                 except BrokenPipeError:
                     pass
+
+    def bury(self) -> None:
+        """Close it, and take away what is kept of it."""
+        self.close()
+        for path in (self._spec_path, self.stderr_path, self._stdout_path):
+            path.unlink(missing_ok=True)
 
 
 class Died(Exception):  # noqa: N818

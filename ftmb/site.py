@@ -139,22 +139,28 @@ def up(name: str, spec: TrialSpec, out: Path | None) -> str:
 
 def _run(status: Status, prepared: trial.Prepared, out: Path) -> str:
     runtime = RuntimeDir()
-    site = Site(status, prepared, out, runtime)
+    try:
+        return _serve(Site(status, prepared, out, runtime), out)
+    finally:
+        with held():
+            runtime.remove()
+
+
+def _serve(site: Site, out: Path) -> str:
     trouble: list[str] = []
     try:
         site.start()
         site.wait_ready()
         site.serve()
     except Stopped:
-        if status.starting:
-            return f"{status.name}: stopped before it was up"
+        if site.status.starting:
+            return f"{site.status.name}: stopped before it was up"
         with held():  # a second signal waits until the first is obeyed
             trouble = site.finish()
     finally:
         with held():
             site.close()
             events.write(out / trial.FILES["events"], site.events)
-            runtime.remove()
     if trouble:
         raise TrialError(f"it did not end in order: {'; '.join(trouble)}; see {out}")
     return site.summary()
@@ -218,7 +224,10 @@ def down(name: str | None) -> str:
 
 def metrics(name: str | None) -> str:
     """What one middlebox is like, in Prometheus' text format. Raises FtmbError."""
-    (answer,) = door.ask(Path(_chosen(name).directory), "metrics", ASK_S)
+    target = _chosen(name)
+    answer = next(door.ask(Path(target.directory), "metrics", ASK_S), None)
+    if answer is None:
+        raise MachineError(f"{target.name} is asked by too many, or ending; ask again")
     return str(answer["metrics"])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftmb import door, events, switchover, trial
-from ftmb.errors import TrialError
+from ftmb.errors import MachineError, TrialError
 from ftmb.events import Event
 from ftmb.exporter import Exporter
 from ftmb.fleet import Fleet
@@ -39,7 +39,8 @@ class Site(Fleet):
     def __init__(
         self, status: Status, prepared: trial.Prepared, out: Path, runtime: RuntimeDir
     ) -> None:
-        """Nothing is started yet. out: where node specs and what processes say are kept."""
+        """No process is started yet. out: where node specs and what processes say are kept.
+        Raises MachineError."""
         spec, plan = prepared.spec, prepared.plan
         quiet = TrialProgress()
         super().__init__(prepared.program, spec, prepared.nf, plan, {}, out, runtime, quiet)
@@ -49,7 +50,12 @@ class Site(Fleet):
         self._watch, self._notifier = Watch(status.name, spec), Notifier()
         self._switch: Switchover | None = None
         self._exporter = Exporter(spec.metrics, lambda: self._watch.text) if spec.metrics else None
-        self._door = door.Door(runtime.path, self._asked)
+        try:
+            self._door = door.Door(runtime.path, self._asked)
+        except MachineError:
+            if self._exporter:
+                self._exporter.close()
+            raise
         self._dead_ns: list[int] = []
         self._fenced_ns, self._planned = 0, False
         self._done: Event | None = None
@@ -136,8 +142,8 @@ class Site(Fleet):
         here = {*self.roster.slots, *self.roster.loggers.values()}
         for name, process in list(self.processes.items()):
             if process.ended and name not in here:
-                process.close()
-                process.stderr_path.unlink(missing_ok=True)
+                process.bury()
+                self._runtime.forget(name)
                 del self.processes[name]
 
     def _name(self, slot: int) -> str:
@@ -194,6 +200,8 @@ class Site(Fleet):
             fresh.fail("it is starting, or ending")
         elif self._switch:
             fresh.fail("one is under way")
+        elif not self._working(self.roster.loggers["ol"]):
+            fresh.fail("the output logger is not ready")
         if fresh.done:
             return
         self._switch = fresh
@@ -205,8 +213,6 @@ class Site(Fleet):
         if switch is None:
             return
         switch.take(event)
-        if event.name == "exit" and event.process == self.roster.loggers["ol"]:
-            switch.fail("the output logger died, nothing has changed; ask again")
         if event.name == "protected" and switch.ended_ns and not switch.failure:
             switch.protected(event.t_ns)
             self._switch = None

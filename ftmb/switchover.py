@@ -25,22 +25,29 @@ class Switchover:
     failure: str = ""
     paused_ns: int = 0
     done: bool = False
-    replayed_ns: int = 0
-    packets: int = 0
+    replay: Event | None = None  # the end of the latest since it was asked for
 
     def take(self, event: Event) -> None:
-        """Learn from an event of a process."""
+        """Learn from an event of a process. Those of two processes come in either order."""
         match event.name:
             case "handover_refused" | "handover_given_up":
                 self.fail(str(event.fields.get("why", "no reason told")))
+            case "recovered" if event.fields.get("what") == "ol" and not self.ended_ns:
+                self.fail("the output logger died, the master is the same; ask again")
             case "suspect" if event.fields.get("kind") == "handover":
                 self.ended_ns = event.t_ns
-            case "replay_done" if self.ended_ns:
-                self.replayed_ns, self.packets = event.t_ns, event.integer("packets")
+            case "replay_done" if event.t_ns >= self.asked_ns:
+                self.replay = event
             case "resumed" if self.ended_ns and not self.paused_ns:
                 self.paused_ns = event.t_ns - self.ended_ns
         if self.paused_ns and self.replayed_ns:
             self._over()
+
+    @property
+    def replayed_ns(self) -> int:
+        """When the new master had replayed; 0: not yet. A replay before the end was another's."""
+        done = self.replay
+        return done.t_ns if done and self.ended_ns and done.t_ns >= self.ended_ns else 0
 
     def look(self, now_ns: int) -> None:
         """Where nothing flows no output tells of the end."""
@@ -58,13 +65,14 @@ class Switchover:
         if self.done:
             return
         self.done = True
+        replayed = self.replay if self.replayed_ns else None
         self.request.answer(
             switched=True,
             old=self.old,
             prepared_ms=round((self.ended_ns - self.asked_ns) / 1e6, 3),
             paused_ms=round(self.paused_ns / 1e6, 3) if self.paused_ns else None,
-            replay_ms=round((self.replayed_ns - self.ended_ns) / 1e6, 3),
-            packets_replayed=self.packets,
+            replay_ms=round((replayed.t_ns - self.ended_ns) / 1e6, 3) if replayed else None,
+            packets_replayed=replayed.integer("packets") if replayed else 0,
         )
 
     def protected(self, t_ns: int) -> None:

@@ -34,7 +34,7 @@ class Watch:
         }
         self._told: dict[str, metrics.Told] = {"il": {}, "ol": {}}
         self._master: tuple[str, metrics.Told] = ("", {})
-        self._told_at = 0.0
+        self._told_at: dict[str, float] = {}  # by logger's role, or replica's process
         self._asked_ns = 0
         self._unanswered: set[str] = set()
         self._replay_ns = 0
@@ -54,9 +54,10 @@ class Watch:
         match event.name:
             case "telemetry":
                 self._unanswered.discard(event.process)
-                self._told_at = time.time()
-                if event.fields.get("role") in self._told:
-                    self._told[str(event.fields["role"])] = event.fields
+                role = str(event.fields.get("role"))
+                self._told_at[role if role in self._told else event.process] = time.time()
+                if role in self._told:
+                    self._told[role] = event.fields
                 elif event.fields.get("active"):
                     self._master = (event.process, event.fields)
             case "spawn":
@@ -69,6 +70,7 @@ class Watch:
             case "exit":
                 self.counts.started.pop(event.process, None)
                 self._unanswered.discard(event.process)
+                self._told_at.pop(event.process, None)
             case "replay_start" if event.integer("view") > 1:  # the first master has none
                 self._replay_ns = event.t_ns
             case "replay_done" if self._replay_ns:
@@ -78,6 +80,7 @@ class Watch:
     def publish(self, master: str, protected: bool, view: int) -> None:
         """Make the text anew. What the last master told is not told for the next."""
         told: Mapping[str, object] = self._master[1] if self._master[0] == master else {}
+        when = [self._told_at[who] for who in ("il", "ol", master) if who in self._told_at]
         known = metrics.Known(
             site=self._site,
             info=self._info,
@@ -89,6 +92,7 @@ class Watch:
             il=self._told["il"],
             ol=self._told["ol"],
             master=told,
-            told_at=self._told_at,
+            told_at=min(when, default=0.0),
+            ol_told_at=self._told_at.get("ol", 0.0),
         )
         self.text = metrics.text(known)

@@ -1,17 +1,15 @@
 """Metrics of a middlebox at work: their text, by the parser of Prometheus' own client; where they
-are served; and the door at which one asks."""
+are served."""
 
 from __future__ import annotations
 
 import http.client
-import json
-import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from ftmb import door, exporter, metrics, spec
-from ftmb.door import Door, Request
+from ftmb import exporter, metrics, spec
 from ftmb.errors import MachineError, SpecError
 from ftmb.events import Event
 from ftmb.exporter import Exporter
@@ -110,9 +107,31 @@ def test_alerts_name_metrics_that_there_are(root: Path) -> None:
     entries = [rule for group in rules["groups"] for rule in group["rules"]]
     assert len(entries) >= 5
     for rule in entries:
-        used = set(re.findall(r"ftmb_[a-z_]+", rule["expr"]))
-        assert used and used <= known, rule["alert"]
+        used = set(re.findall(r"\b(?:ftmb_[a-z_]+|up)\b", re.sub(r"{.*?}", "", rule["expr"])))
+        assert used and used <= {"up", *known}, rule["alert"]
         assert rule["annotations"]["summary"]
+    # All others compare what there is: where there is nothing, they are silent.
+    gone = next(rule["expr"] for rule in entries if rule["alert"] == "FtmbGone")
+    assert "absent(ftmb_protected)" in gone and re.search(r"\bup\b.*== 0", gone)
+
+
+def test_one_that_hangs_is_not_hidden_by_those_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"il": "loggers", "ol": "loggers", "master": "r0"}
+    for hung in names:
+        watch = watched()
+        begun = time.time()
+        monkeypatch.setattr(time, "time", lambda at=begun: at + 100)
+        for role, process in names.items():
+            if role != hung:
+                fields = TOLD.get(role, TOLD["r0"])
+                watch.take(Event(3, process, "telemetry", dict(fields)))
+        watch.take(Event(3, "r1", "telemetry", dict(TOLD["r0"], active=False)))
+        watch.publish("r0", True, 1)
+        families = parsed(watch.text)
+        assert value(families, "ftmb_telemetry_timestamp_seconds") <= begun, hung
+        committed = value(families, "ftmb_last_commit_timestamp_seconds")
+        assert (committed <= begun) == (hung == "ol")
+        monkeypatch.undo()
 
 
 def test_nothing_is_told_before_anything_is_known() -> None:
@@ -191,29 +210,56 @@ def test_only_get_metrics(served: tuple[str, int]) -> None:
     assert fetch(served, "GET", "/metrics/../etc/passwd")[0] == 404
     for method in ("POST", "PUT", "DELETE"):
         assert fetch(served, method, "/metrics")[0] == 501
-    with socket.create_connection(served) as peer:
-        peer.sendall(b"\x00\xff" * 40_000)
+    with socket.create_connection(served) as peer, suppress(OSError):
+        peer.sendall(b"\x00\xff" * 40_000)  # refused before all of it is read
         peer.shutdown(socket.SHUT_WR)
     assert fetch(served, "GET", "/metrics")[0] == 200
 
 
 def test_who_is_slow_is_cut_off(served: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "LIMIT_S", 0.3)
+    stop = threading.Event()
     with socket.create_connection(served, timeout=30) as slow:
-        stop = threading.Event()
 
         def drip() -> None:
-            try:
+            with suppress(OSError):
                 while not stop.wait(0.05):
                     slow.sendall(b"G")  # never a whole line
-            except OSError:
-                pass
 
         dripping = threading.Thread(target=drip)
         dripping.start()
-        assert fetch(served, "GET", "/metrics")[0] == 200  # once the slow one is gone
+        dripping.join(60)
+        cut_off = not dripping.is_alive()
         stop.set()
         dripping.join()
+    assert cut_off
+    monkeypatch.undo()
+    assert fetch(served, "GET", "/metrics")[0] == 200
+
+
+def test_it_closes_at_once_whoever_is_being_served(
+    served: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    class Patient(exporter._Handler):
+        timeout = None
+
+        def setup(self) -> None:
+            super().setup()
+            begun.set()
+
+    monkeypatch.setattr(exporter, "_Handler", Patient)
+    monkeypatch.setattr(exporter, "LIMIT_S", 3600)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    opened = Exporter(f"127.0.0.1:{port}", str)
+    with socket.create_connection(("127.0.0.1", port)):  # says nothing
+        assert begun.wait(60)
+        closing = threading.Thread(target=opened.close, daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
 
 
 @pytest.mark.parametrize("text", ["9464", "localhost:9464", "127.0.0.1:", "127.0.0.1:0", "::1",
@@ -229,99 +275,3 @@ def test_an_address_that_is_taken(served: tuple[str, int]) -> None:
         Exporter(f"{served[0]}:{served[1]}", str)
     with pytest.raises(SpecError, match="for `ftmb up`"):
         spec.parse({"metrics": "127.0.0.1:9464"})
-
-
-# ---- the door -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("d")  # short: a socket's path has 107 bytes
-
-
-def echo(request: Request) -> None:
-    request.answer(what=request.what)
-    request.end()
-
-
-def test_a_question_is_answered(place: Path) -> None:
-    opened = Door(place, echo)
-    try:
-        assert (place / door.NAME).stat().st_mode & 0o777 == 0o600
-        assert list(door.ask(place, "metrics", 30)) == [{"what": "metrics"}]
-        for odd in (b"", b"x" * door.LONGEST, b"x" * (door.LONGEST + 1), b"\xff\n", b"\n"):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-                peer.settimeout(30)
-                peer.connect(str(place / door.NAME))
-                peer.sendall(odd)
-                peer.shutdown(socket.SHUT_WR)
-                with peer.makefile() as said:
-                    assert json.loads(said.read())["what"] in ("", "\ufffd")
-    finally:
-        opened.close()
-    with pytest.raises(MachineError, match="cannot ask there"):
-        list(door.ask(place, "metrics", 30))
-
-
-def test_who_says_nothing_stops_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "ASK_S", 0.2)
-    opened = Door(place, echo)
-    silent = []
-    try:
-        for _ in range(2 * door.MOST):
-            silent.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            silent[-1].settimeout(30)
-            silent[-1].connect(str(place / door.NAME))
-        for each in silent:  # answered as no question, or sent away
-            with each, each.makefile() as said:
-                try:
-                    assert said.read() in ("", '{"what": ""}\n')
-                except ConnectionResetError:
-                    pass
-        assert list(door.ask(place, "metrics", 30)) == [{"what": "metrics"}]
-    finally:
-        opened.close()
-
-
-def test_another_user_is_sent_away(place: Path) -> None:
-    """Even one who was let into the directory."""
-    if os.getuid() != 0:
-        pytest.skip("becoming another user needs root")
-    opened = Door(place, echo)
-    (place / door.NAME).chmod(0o666)
-    for directory in (place, *place.parents):
-        if directory.stat().st_uid == os.getuid() and directory.stat().st_mode & 0o001 == 0:
-            directory.chmod(directory.stat().st_mode | 0o011)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.setgid(65534)
-                os.setuid(65534)
-                answers = list(door.ask(place, "switchover", 30))
-                os._exit(0 if answers == [] else 1)
-            except BaseException:  # sent away while it still asked
-                os._exit(0 if isinstance(sys.exception(), MachineError) else 2)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    finally:
-        opened.close()
-
-
-def test_answers_are_json_lines(place: Path) -> None:
-    def two(request: Request) -> None:
-        request.answer(switched=True)
-        request.answer(protected=True)
-        request.end()
-
-    opened = Door(place, two)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-            peer.settimeout(30)
-            peer.connect(str(place / door.NAME))
-            peer.sendall(b"switchover\n")
-            with peer.makefile() as lines:
-                assert [json.loads(line) for line in lines] == [
-                    {"switched": True}, {"protected": True},
-                ]  # fmt: skip
-    finally:
-        opened.close()

@@ -39,13 +39,23 @@ peer.shutdown(socket.SHUT_WR)
 resent, = struct.unpack_from("I", peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)
 print(sent, digest.hexdigest(), resent, flush=True)
 """
+# Tells of each line on stdin when a MB more has come.
 RECEIVE = """
-import hashlib, socket, sys
+import hashlib, socket, sys, threading
 peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=120)
-digest, received = hashlib.sha256(), 0
+digest, received, came = hashlib.sha256(), 0, threading.Condition()
+def asked():
+    for _ in sys.stdin:
+        with came:
+            enough = received + 1_000_000
+            came.wait_for(lambda: received >= enough)
+        print("more", flush=True)
+threading.Thread(target=asked, daemon=True).start()
 while data := peer.recv(1 << 16):
     digest.update(data)
-    received += len(data)
+    with came:
+        received += len(data)
+        came.notify()
 print(received, digest.hexdigest(), flush=True)
 """
 
@@ -138,8 +148,17 @@ def _transfer(hosts: namespaces.Hosts, server: str, meanwhile: Callable[[], None
     sender = hosts.server.python(SEND, *words, "8e6", **pipes)
     assert sender.stdout is not None and sender.stdout.readline() == "listening\n"
     receiver = hosts.client.python(RECEIVE, *words, **pipes)
+
+    def it_flows() -> None:
+        assert receiver.stdin is not None and receiver.stdout is not None
+        receiver.stdin.write("\n")
+        receiver.stdin.flush()
+        assert receiver.stdout.readline() == "more\n", "the connection broke"
+
     try:
+        it_flows()
         meanwhile()
+        it_flows()
         assert sender.poll() is None and receiver.poll() is None, "the connection broke"
         sent, _ = sender.communicate("\n", timeout=120)
         received, _ = receiver.communicate(timeout=120)
@@ -166,11 +185,9 @@ def test_a_connection_lives_on_while_one_process_after_the_other_is_killed(
         _until(lambda: _named(name).protected)
 
     def kill_all() -> None:
-        time.sleep(0.5)  # let it be under way
         kill("master")
         kill("master")
         kill("loggers")
-        time.sleep(0.5)  # and go on
 
     server = namespaces.FAR_SERVER if name.startswith("nat") else namespaces.SERVER
     _transfer(hosts, server, kill_all)
@@ -197,7 +214,6 @@ def test_a_connection_goes_on_through_a_switchover(
     said: list[str] = []
 
     def switch() -> None:
-        time.sleep(0.5)  # let it be under way
         before = _named(name)
         words = [FTMB, "switchover", name, "--wait"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120)
@@ -207,11 +223,12 @@ def test_a_connection_goes_on_through_a_switchover(
         assert before.processes[before.master] not in after.processes.values()
         assert after.protected and (after.switchovers, after.failovers) == (1, 0)
         said.extend(done.stdout.splitlines())
-        time.sleep(0.5)  # and go on
 
     resent = _transfer(hosts, namespaces.FAR_SERVER, switch)
     print(f"{said}; segments sent again: {resent}")
-    assert re.match(rf"{name}: r[01] is replaced; outputs paused for [0-9.]+ ms", said[0])
+    # On a machine that stood still for long enough nothing seems to flow; the digest is the judge.
+    how = r"(outputs paused for [0-9.]+ ms|nothing was flowing)"
+    assert re.match(rf"{name}: r[01] is replaced; {how}", said[0])
     assert "protected again" in said[1]
 
     told = subprocess.run([FTMB, "metrics", name], capture_output=True, text=True, check=True)

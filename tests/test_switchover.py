@@ -68,6 +68,24 @@ def test_why_it_did_not_come_to_it(name: str) -> None:
     assert answers(switch) == [{"failed": "no backup holds the state"}]
 
 
+def test_the_replay_may_be_heard_of_before_the_end_of_the_view() -> None:
+    """They come from two processes; what ended before it was asked, or the view did, is another."""
+    old = [(at, "replay_done", {"view": 1, "packets": 5}) for at in (-2, 2)]
+    switch = told(*old, *ENDED[:1], DONE[0], *ENDED[1:])
+    assert not switch.done and not told(*old, *ENDED, DONE[1]).done
+    switch.take(Event(10 * MS, "loggers", "resumed", {"view": 2}))
+    (only,) = answers(switch)
+    assert (only["replay_ms"], only["packets_replayed"]) == (1.0, 70)
+
+
+def test_the_death_of_the_output_logger_counts_until_the_view_has_ended() -> None:
+    recovered = (4, "recovered", {"what": "ol"})
+    assert "output logger died" in told(ENDED[0], recovered).failure
+    assert not told(ENDED[0], (4, "recovered", {"what": "il"})).done
+    later = told(*ENDED, recovered, *DONE)
+    assert later.done and not later.failure
+
+
 def test_a_failover_is_no_switchover() -> None:
     crash: list[tuple[int, str, dict[str, Any]]] = [
         (8, "suspect", {"slot": 0, "kind": "death"}),

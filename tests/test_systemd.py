@@ -15,6 +15,16 @@ import pytest
 from ftmb.notify import Notifier
 
 
+def complaints(checker: str, unit: Path) -> tuple[int, str]:
+    """Of this unit: those it stands beside on this machine may have their own."""
+    done = subprocess.run(
+        [checker, "verify", "--man=no", "--recursive-errors=no", str(unit)],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, "\n".join(x for x in done.stderr.splitlines() if unit.name in x)
+
+
 def test_the_unit_is_sound(root: Path, tmp_path: Path) -> None:
     checker = shutil.which("systemd-analyze")
     if checker is None:
@@ -24,15 +34,9 @@ def test_the_unit_is_sound(root: Path, tmp_path: Path) -> None:
     assert f"ExecStart={program} up /etc/ftmb/%i.yaml" in text
     unit = tmp_path / "ftmb@edge.service"
     unit.write_text(text.replace(program, sys.executable), encoding="utf-8")
-    done = subprocess.run(
-        [checker, "verify", "--man=no", str(unit)], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert complaints(checker, unit) == (0, "")
     unit.write_text(unit.read_text().replace("NoNewPrivileges", "NoNewPrivilegs"))
-    done = subprocess.run(
-        [checker, "verify", "--man=no", str(unit)], capture_output=True, text=True
-    )
-    assert "NoNewPrivilegs" in done.stderr, "what is wrong is found"
+    assert "NoNewPrivilegs" in complaints(checker, unit)[1], "what is wrong is found"
 
 
 @pytest.fixture

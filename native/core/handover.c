@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-const char *handover_begin(struct handover *handover, const struct view_state *view, uint64_t now,
-                           uint64_t patience_ns)
+const char *handover_begin(struct handover *handover, const struct view_state *view,
+                           bool input_logger, uint64_t now, uint64_t patience_ns)
 {
     if (handover_under_way(handover))
         return "one is under way";
@@ -12,6 +12,8 @@ const char *handover_begin(struct handover *handover, const struct view_state *v
         return "a failover is under way";
     if (view_eligible(view) < 0)
         return "no backup holds the state";
+    if (!input_logger)
+        return "no input logger is connected";
     *handover = (struct handover){
         .commits = HANDOVER_COMMITS, .view = view->view, .until_ns = now + patience_ns};
     return NULL;
@@ -19,8 +21,9 @@ const char *handover_begin(struct handover *handover, const struct view_state *v
 
 bool handover_asks(struct handover *handover, uint64_t now, uint64_t again_ns)
 {
+    /* `now` may be older than the question: one look at the clock serves a whole tick. */
     if (!handover_under_way(handover) ||
-        (handover->asked_ns && now - handover->asked_ns < again_ns))
+        (handover->asked_ns && now < handover->asked_ns + again_ns))
         return false;
     handover->asked_ns = now;
     return true;
@@ -35,7 +38,7 @@ bool handover_committed(struct handover *handover, const struct view_state *view
 }
 
 const char *handover_given_up(struct handover *handover, const struct view_state *view,
-                              uint64_t now)
+                              bool input_logger, uint64_t now)
 {
     const char *why = NULL;
     if (!handover_under_way(handover))
@@ -44,6 +47,8 @@ const char *handover_given_up(struct handover *handover, const struct view_state
         why = "the master was lost before";
     else if (view_eligible(view) < 0)
         why = "no backup holds the state any more";
+    else if (!input_logger)
+        why = "the input logger was lost before";
     else if (now >= handover->until_ns)
         why = "no snapshot was committed in time";
     if (why)

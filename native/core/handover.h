@@ -28,9 +28,10 @@ static inline bool handover_under_way(const struct handover *handover)
     return handover->commits != 0;
 }
 
-/* NULL: it has begun; else why it cannot. */
-const char *handover_begin(struct handover *handover, const struct view_state *view, uint64_t now,
-                           uint64_t patience_ns);
+/* NULL: it has begun; else why it cannot. input_logger: one is connected. Without one nobody can
+ * send the inputs of the replay again. */
+const char *handover_begin(struct handover *handover, const struct view_state *view,
+                           bool input_logger, uint64_t now, uint64_t patience_ns);
 
 /* Is the master to be asked for a snapshot now? Again after `again_ns`: it may not have heard. */
 bool handover_asks(struct handover *handover, uint64_t now, uint64_t again_ns);
@@ -38,8 +39,8 @@ bool handover_asks(struct handover *handover, uint64_t now, uint64_t again_ns);
 /* A snapshot was committed. True: it was the last one, end the view at once. */
 bool handover_committed(struct handover *handover, const struct view_state *view);
 
-/* Not NULL: it is given up, and why. */
+/* Not NULL: it is given up, and why. Ask before each commit too. */
 const char *handover_given_up(struct handover *handover, const struct view_state *view,
-                              uint64_t now);
+                              bool input_logger, uint64_t now);
 
 #endif

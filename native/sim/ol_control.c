@@ -28,9 +28,14 @@ void ol_send_type(int slot, enum message_type type)
     ol_send(slot, &message);
 }
 
+static bool il_there(void)
+{
+    return sim.ol.il_connected && sim.il.alive;
+}
+
 void ol_send_il(const struct message *message)
 {
-    if (!sim.ol.il_connected || !sim.il.alive)
+    if (!il_there())
         return;
     struct message copy = *message;
     copy.view = sim.ol.view;
@@ -193,19 +198,26 @@ static void ask_for_handover(void)
         ol_send_type(sim.ol.state.master, MSG_SNAPSHOT);
 }
 
+static void look_whether_given_up(void)
+{
+    struct ol *ol = &sim.ol;
+    cover_if(handover_given_up(&ol->handover, &ol->state, il_there(), sim.now_ns) != NULL,
+             COVER_SWITCHOVER_GIVEN_UP);
+}
+
 static void look_at_handover(void)
 {
     struct ol *ol = &sim.ol;
     if (ol->handover_wanted)
-        (void)handover_begin(&ol->handover, &ol->state, sim.now_ns, HANDOVER_NS);
+        (void)handover_begin(&ol->handover, &ol->state, il_there(), sim.now_ns, HANDOVER_NS);
     ol->handover_wanted = false;
-    cover_if(handover_given_up(&ol->handover, &ol->state, sim.now_ns) != NULL,
-             COVER_SWITCHOVER_GIVEN_UP);
+    look_whether_given_up();
     ask_for_handover();
 }
 
 void ol_handover_committed(void)
 {
+    look_whether_given_up();
     if (handover_committed(&sim.ol.handover, &sim.ol.state)) {
         TRACE("switchover: the view ends");
         cover(COVER_SWITCHOVER);

@@ -137,7 +137,7 @@ static double quantile(double *values, unsigned count, double q)
 
 static void report(const char *nf, uint64_t megabytes, unsigned repetitions)
 {
-    double ratio[MOST_REPETITIONS];
+    double ratio[MOST_REPETITIONS] = {0};
     for (unsigned i = 0; i < repetitions; i++)
         ratio[i] = bench.run[i] / bench.again[i];
     double low = quantile(ratio, repetitions, 0.25), high = quantile(ratio, repetitions, 0.75);

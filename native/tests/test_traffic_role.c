@@ -265,7 +265,7 @@ static void test_fill_lost(const char *template)
     struct box box = {.translate = true, .lose_every = 10};
     json_t *spec = spec_of("{\"fill_pps\": 1000000, \"rate_pps\": 0}");
     json_object_set_new(spec, "template", json_string(template));
-    json_t *stats = run(spec, &box, 700);
+    json_t *stats = run(spec, &box, 2000); /* of which it needs 600, if the machine lets it */
     CHECK(filled(stats, "sent") == 1000 && filled(stats, "delivered") == 900);
     CHECK(filled(stats, "took_ns") >= 300000000);
     CHECK(number(stats, "window_delivered") > 10000);
