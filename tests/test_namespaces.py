@@ -113,6 +113,14 @@ def test_errors_are_one_line(net: Network) -> None:
         assert "\n" not in str(told.value)
 
 
+def test_a_host_may_be_closed_whose_namespace_is_gone(net: Network) -> None:
+    host = net.host("a")
+    process = host.start(["sleep", "1000"])
+    netns.remove(host.name)
+    host.close()
+    assert process.poll() == -signal.SIGKILL
+
+
 def _mine(pid: int) -> list[str]:
     return [name for name in netns.listnetns() if name.startswith(f"ftmb-{pid}-")]
 
