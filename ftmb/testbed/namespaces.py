@@ -308,7 +308,7 @@ def _told(what: str) -> Iterator[None]:
 
 def _inhabitants(namespace: Path) -> list[int]:
     """The processes whose network this is."""
-    found = []
+    found: list[int] = []
     try:
         here = namespace.stat()
     except FileNotFoundError:  # its maker took it away before us
