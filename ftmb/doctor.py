@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftmb import environment, lock
+from ftmb.debian import which
 from ftmb.describe import describe, node_path
 from ftmb.endpoints.programs import PROGRAMS
 from ftmb.errors import FtmbError
@@ -191,7 +192,7 @@ def _real_time() -> Finding:
 
 def _optional(name: str, programs: tuple[str, ...], why: str, remedy: str) -> Finding:
     for program in programs:
-        path = shutil.which(program)
+        path = which(program)
         if path:
             return Finding(name, "ok", path)
     return Finding(name, "note", f"not installed; {why}", remedy)
@@ -202,7 +203,7 @@ def _endpoints() -> list[Finding]:
     return [
         _optional(
             program,
-            (program, f"/usr/sbin/{program}"),
+            (program,),
             f"`ftmb endpoints` with {kind} needs it",
             f"sudo apt-get install {package}",
         )
@@ -299,7 +300,7 @@ def examine() -> list[Finding]:
         *(
             _optional(
                 name,
-                (program, f"/usr/sbin/{program}"),
+                (program,),
                 "needed only by ftmb peers",
                 f"sudo apt-get install {name}",
             )

@@ -59,13 +59,13 @@ def congestion(results: Results) -> Table:
             "duplicates_told", "undone", "retransmitted")  # fmt: skip
 
     def row(made: dict[str, Any]) -> list[str]:
-        told = endpoints.connections(made)
         crashes = made["crashes"]
-        sums = [sum(c["counters"][key] for c in crashes) for key in keys]
+        counted = [[c["counters"][key] for c in crashes] for key in keys]
+        sums = [None if None in counts else sum(counts) for counts in counted]
         return [
             number(endpoints.collapsed(made)),
-            number(sum(t["reduced"] for t in told)),
-            number(sum(t["threshold_cut"] for t in told)),
+            number(endpoints.summed(made, "reduced")),
+            number(endpoints.summed(made, "threshold_cut")),
             *(number(n) for n in sums),
         ]
 
@@ -73,9 +73,9 @@ def congestion(results: Results) -> Table:
             "recoveries", "fast retransmits", "loss probes", "duplicates told", "undone",
             "sent again")  # fmt: skip
     note = (
-        "Sums over the windows after kills. Collapsed: by a timeout. Timeouts and what follows are "
-        "the counters of both ends' kernels; a spurious timeout or retransmission (duplicates "
-        "told, undone) was of a packet that had only been late."
+        "Sums over the windows after kills. Collapsed: seen to be, by a timeout. Timeouts "
+        "and what follows are the counters of both ends' kernels; a spurious timeout or "
+        "retransmission (duplicates told, undone) was of a packet that had only been late."
     )
     return _table(results, "Congestion control", head, row, note)
 

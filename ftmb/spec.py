@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -286,6 +287,20 @@ def _one_line(error: ValidationError) -> str:
     line = f"{where}: {what}" if where else what
     more = len({complaint["loc"][:2] for complaint in complaints}) - 1
     return line + (f" (and {more} more)" if more > 0 else "")
+
+
+def flat_line(error: ValidationError, keys: Iterable[str]) -> str:
+    """The same for a spec whose keys are these, and which has no choice of models."""
+    first, *others = error.errors()
+    where = ".".join(map(str, first["loc"]))
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(where, keys, 1, 0.6)
+        what = "unknown key" + (f" (did you mean {close[0]}?)" if close else "")
+    elif first["type"] not in ("value_error", "missing"):
+        what += f", not {first['input']!r}"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{where}: {what}{more}" if where else f"{what}{more}"
 
 
 def parse(tree: Any, where: str = "spec") -> TrialSpec:

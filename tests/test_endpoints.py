@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import struct
 import subprocess
@@ -17,9 +18,19 @@ from conftest import FTMB
 from pyroute2 import netns
 
 from ftmb import cli, report_endpoints
+from ftmb.analysis import claims
 from ftmb.analysis import endpoints as analysis
 from ftmb.analysis.records import Results
-from ftmb.endpoints import client, judge, plan, programs, record, run, spec, tcp
+from ftmb.endpoints import (
+    client,
+    judge,
+    plan,
+    programs,
+    record,
+    run,
+    spec,
+    tcp,
+)
 from ftmb.errors import MachineError, SpecError
 
 MS = 1_000_000
@@ -69,12 +80,17 @@ def test_an_error_of_the_kernel_is_one() -> None:
         tcp.parse_answer(answer)
 
 
-COUNTERS = "TcpExt: TCPTimeouts TCPSackRecoveryFail TCPDSACKRecv\nTcpExt: 3 4 5\n"
+COUNTERS = (
+    "TcpExt: TCPTimeouts TCPSackRecoveryFail TCPRenoRecoveryFail TCPLossFailures TCPSackFailures "
+    "TCPRenoFailures TCPDSACKRecv TCPDSACKOfoRecv TCPSynRetrans TCPSackRecovery\n"
+    "TcpExt: 3 4 0 0 0 0 5 1 0 9\n"
+)
 
 
 def test_counters_are_those_with_their_names() -> None:
     told = dict(zip(tcp.COUNTERS, tcp.counters(COUNTERS), strict=True))
-    assert (told["timeouts"], told["duplicates_told"], told["probes"]) == (7, 5, 0)
+    assert (told["timeouts"], told["duplicates_told"], told["syn_retransmits"]) == (7, 6, 0)
+    assert told["probes"] is told["fast_recoveries"] is None  # not there, or not all of it
     for wrong in ("A: x\nB: 1\n", "A: x y\nA: 1\n", "A: x\n"):
         with pytest.raises(ValueError):
             tcp.counters(wrong)
@@ -84,6 +100,7 @@ def test_counters_are_those_with_their_names() -> None:
 
 KILL = 2_000 * MS
 END = 4_000 * MS
+LOOKS = pd.DataFrame({"t_ns": [ms * MS for ms in range(0, 5000, 20)]})
 
 
 def _connection(
@@ -106,7 +123,8 @@ def _connection(
 
 
 def _judged(*parts: pd.DataFrame) -> record.Connections:
-    return judge.connections(pd.concat(parts).sort_values("t_ns", kind="stable"), KILL, END)
+    samples = pd.concat(parts).sort_values("t_ns", kind="stable")
+    return judge.connections(samples, KILL, END, judge.last_look(LOOKS, END))
 
 
 def test_a_crash_that_nobody_notices() -> None:
@@ -139,6 +157,18 @@ def test_one_that_was_idle_or_came_later_is_not_judged() -> None:
     assert _judged(_connection(1, gap=(0, 1990)), later, _connection(3)).at_work == 1
 
 
+def test_all_that_vanish_together_are_lost() -> None:
+    told = _judged(_connection(1, stop_ms=2500), _connection(2, stop_ms=2500))
+    assert (told.at_work, told.lost) == (2, 2)
+
+
+def test_a_counter_that_a_kernel_lacks_has_not_grown_by_nothing() -> None:
+    table = pd.DataFrame({"t_ns": [0, 10]} | {name: [1, 2] for name in tcp.COUNTERS})
+    table["probes"] = float("nan")
+    told = judge.deltas(table, 0, 10)
+    assert (told["timeouts"], told["probes"]) == (1, None)
+
+
 def test_counters_between_two_moments() -> None:
     table = pd.DataFrame({"t_ns": [0, 10, 20, 30]} | {name: [1, 2, 4, 8] for name in tcp.COUNTERS})
     assert judge.deltas(table, 10, 20)["timeouts"] == 2
@@ -153,10 +183,12 @@ def test_what_was_asked_for_in_a_window_and_outside() -> None:
          (500 * MS, 501 * MS, "no answer"), (600 * MS, 602 * MS, "ok")],
         columns=["due_ns", "done_ns", "outcome"],
     )  # fmt: skip
-    told = judge.asked(noted, [(100 * MS, 300 * MS)])
+    told = judge.asked(noted, [(100 * MS, 300 * MS)], 1000)
     assert (told.count, told.failed, told.in_windows, told.failed_in_windows) == (5, 2, 2, 1)
     assert told.errors == {"no answer": 2}
-    assert told.ms_in_windows is not None and told.ms_in_windows["100"] == 35.0
+    assert told.ms_in_windows is not None and told.ms is not None
+    # What went wrong took as long as a client waits, and is not left out of what was slow.
+    assert (told.ms_in_windows["100"], told.ms["100"], told.ms["50"]) == (1000.0, 1000.0, 35.0)
 
 
 def test_the_timeline_shows_the_gap() -> None:
@@ -167,14 +199,18 @@ def test_the_timeline_shows_the_gap() -> None:
 
 
 def test_metrics_subtract_the_control_and_count_every_loss(tmp_path: Path) -> None:
-    made = synthetic_endpoints.record("mixed", "ftmb", collapsed=2, lost=1)
+    made = synthetic_endpoints.record("mixed", "ftmb", timeouts=[2] * 30, lost=1, reduced=4)
+    made["crashes"][0]["counters"]["syn_retransmits"] = 1  # the same timeout
     made["broken"]["iperf3"], made["asked"]["pages"]["failed"] = 1, 3
     synthetic_endpoints.write(tmp_path, "mixed-ftmb", made)
-    control = synthetic_endpoints.record("mixed", "control", kills=60, collapsed=1)
+    control = synthetic_endpoints.record("mixed", "control", timeouts=[0, 1] * 30, reduced=1)
     synthetic_endpoints.write(tmp_path, "mixed-control", control)
     results = Results(tmp_path, [])
     (beyond,) = analysis.endpoints_collapsed(results)
-    assert (beyond.value, beyond.n, beyond.label) == (2 * 30 - 60 / 2, 30, "mixed-ftmb")
+    assert (beyond.value, beyond.n, beyond.label) == (2 - 1 / 2, 30, "mixed-ftmb")
+    assert beyond.low is not None and beyond.high is not None
+    assert 0.5 < beyond.low < 1.5 < beyond.high < 2.5
+    assert "timeouts 60 against 30; windows below 0.8 120 against 60" in beyond.note
     (harmed,) = analysis.endpoints_harmed(results)
     assert harmed.value == 30 + 1 + 3
     synthetic_endpoints.write(tmp_path, "mixed-control", {"left_out": "no root"})
@@ -182,6 +218,37 @@ def test_metrics_subtract_the_control_and_count_every_loss(tmp_path: Path) -> No
     control["valid"] = "too few"
     synthetic_endpoints.write(tmp_path, "mixed-ftmb", control)
     assert analysis.endpoints_harmed(results) == []
+
+
+def test_a_kernel_that_does_not_count_timeouts_judges_nothing(tmp_path: Path) -> None:
+    made = synthetic_endpoints.record("bulk", "ftmb", timeouts=[None] * 30)
+    synthetic_endpoints.write(tmp_path, "bulk-ftmb", made)
+    synthetic_endpoints.write(
+        tmp_path, "bulk-control", synthetic_endpoints.record("bulk", "control")
+    )
+    assert analysis.endpoints_collapsed(Results(tmp_path, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "without", "verdict"),
+    [
+        ([0] * 100, [0] * 100, claims.HOLDS),
+        ([1] * 100, [0] * 100, claims.FAILS),
+        ([3] * 100, [3] * 100, claims.OPEN),  # so much by itself, that nothing can be told
+        ([30] + [0] * 99, [0] * 100, claims.OPEN),  # thirty at once are one event
+        ([0] * 99, [0] * 99, claims.OPEN),
+    ],
+)
+def test_the_verdict_is_that_of_the_whole_interval(
+    tmp_path: Path, root: Path, ours: list[int], without: list[int], verdict: str
+) -> None:
+    for kind in ("bulk", "mixed", "firewall"):
+        for arm, counts in (("ftmb", ours), ("control", without)):
+            made = synthetic_endpoints.record(kind, arm, timeouts=counts)
+            synthetic_endpoints.write(tmp_path, f"{kind}-{arm}", made)
+    (claim,) = (c for c in claims.load(root / "config" / "claims.yaml")
+                if c.id == "endpoints-congestion")  # fmt: skip
+    assert claims.judge(claim, Results(tmp_path, [])).verdict == verdict
 
 
 def test_the_tables_say_what_went_wrong(tmp_path: Path) -> None:
@@ -223,7 +290,7 @@ def test_a_wrong_spec_is_one_line(tmp_path: Path, tree: dict[str, Any], words: s
 def test_a_missing_program_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, root: Path
 ) -> None:
-    monkeypatch.setattr(programs.shutil, "which", lambda *words, **options: None)
+    monkeypatch.setattr(shutil, "which", lambda *words, **options: None)
     with pytest.raises(MachineError, match="no iperf3 here; `apt-get install iperf3`"):
         spec.require(spec.EndpointsSpec.model_validate(BULK))
     words = ["endpoints", str(root / "config" / "endpoints" / "mixed.yaml"), "--out"]
@@ -240,7 +307,10 @@ def test_every_planned_run_has_a_spec_that_is_right(root: Path) -> None:
         checked = {name: spec.load(root / p.spec, p.assignments) for name, p in runs.items()}
         assert all(name.endswith(wanted.arm) for name, wanted in checked.items())
     assert {"bulk-ftmb", "bulk-control", "bulk-cold", "mixed-ftmb"} <= set(checked)
-    assert checked["bulk-ftmb"].kills == checked["mixed-ftmb"].kills == 100
+    for name in ("bulk", "mixed", "firewall"):
+        ours, without = checked[f"{name}-ftmb"], checked[f"{name}-control"]
+        assert ours.kills == 100
+        assert ours.model_copy(update={"arm": "control"}) == without  # nothing else differs
 
 
 def test_kills_come_at_seeded_instants_one_in_each_stretch() -> None:

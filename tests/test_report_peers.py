@@ -105,6 +105,57 @@ def test_too_few_crashes_are_not_judged(root: Path, results: records.Results) ->
         assert judged(root, results, name).verdict == claims.OPEN
 
 
+def test_a_box_that_never_comes_back_confirms_nothing(root: Path, results: records.Results) -> None:
+    gone = crash("ftmb", 4)
+    gone["outage"] = gone["outage"] | {"restored": False}
+    gone["mappings"] = gone["mappings"] | {"unknown": 9_000}
+    write(results.root, "arms", 5_000, [gone])
+    assert judged(root, results, "peers-lost").verdict == claims.FAILS
+    misdelivered = judged(root, results, "peers-misdelivered")
+    assert misdelivered.verdict == claims.OPEN and "never back after 1 of 37" in misdelivered.reason
+
+
+def test_what_was_not_heard_of_again_is_not_counted_as_kept(
+    root: Path, results: records.Results
+) -> None:
+    some = crash("ftmb", 4)
+    some["mappings"] = some["mappings"] | {"unknown": 3}
+    write(results.root, "arms", 5_000, [some])
+    for name in ("peers-lost", "peers-misdelivered"):
+        found = judged(root, results, name)
+        assert (found.verdict, found.reason[:10]) == (claims.OPEN, "3 mappings"), name
+        assert found.parts[0].note.startswith(f"{37 * 9_000 - 3:,} mappings seen again")
+
+
+def test_too_few_new_flows_are_not_judged(root: Path, results: records.Results) -> None:
+    for table in SIZES:
+        some = crash("ftmb", 4)
+        some["mappings"] = some["mappings"] | {"externalised": 100_000 // 36}
+        write(results.root, f"table-{table}", table, [some] * CRASHES)
+    for name in ("peers-lost", "peers-misdelivered"):
+        found = judged(root, results, name)
+        assert found.verdict == claims.OPEN and "needs 100,000 new flows" in found.reason, name
+
+
+@pytest.mark.parametrize("without", [1_000, 100_000])
+def test_a_slope_over_a_short_range_is_not_judged(
+    root: Path, results: records.Results, without: int
+) -> None:
+    write(results.root, f"table-{without}", without, [])
+    found = judged(root, results, "peers-outage")
+    assert found.verdict == claims.OPEN and found.reason.startswith("needs tables of 1,000 to")
+
+
+def test_a_table_that_the_kernel_does_not_take_is_told(
+    root: Path, results: records.Results
+) -> None:
+    where = results.root / "peers" / "table-300k"
+    where.mkdir()
+    (where / "record.json").write_text('{"left_out": "the kernel takes 262144"}')
+    (part,) = judged(root, results, "peers-outage").parts
+    assert part.note.endswith("table-300k left out: the kernel takes 262144")
+
+
 def test_tables_and_figure(results: records.Results, tmp_path: Path) -> None:
     made = [crash("nosync", 9, 9_000, 400), crash("safe", 80), crash("ftmb", 4)]
     made[0]["outage"] = made[0]["outage"] | {"restored": False}

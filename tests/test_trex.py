@@ -231,12 +231,36 @@ def test_streams_add_up_and_no_flow_is_in_two() -> None:
     assert sum(each.pps for each in made) == pytest.approx(50_000)
     timed = {Ether(each.frame)[IP].src for each in made if each.timed}
     (bulk,) = (each for each in made if not each.timed)
-    assert (Ether(bulk.frame)[IP].src, bulk.last) == ("10.0.0.9", "10.0.0.108")
+    assert (Ether(bulk.frame)[IP].src, bulk.last) == ("10.0.0.9", "10.0.0.100")  # 100 with timed
     assert timed == {f"10.0.0.{i}" for i in range(1, 9)}
     assert next(each.group for each in made if each.timed) == FIRST_LATENCY_ID > bulk.group
+    few = streams([udp], INSIDE, 8, 50_000, 1000)  # what is not timed needs a flow of its own
+    assert [each.last for each in few if not each.timed] == ["10.0.0.9"]
     tcp = bytes(Ether() / IP(proto=6) / (b"x" * 40))
     with pytest.raises(SpecError, match="sends UDP only"):
         streams([udp, tcp], INSIDE, 100, 50_000, 1000)
+
+
+@pytest.mark.parametrize("flows", [{}, {7: {}}, {7: {"tx_pkts": {"total": "N/A"}}}])
+def test_what_is_not_counted_is_no_zero(flows: dict[int, Any]) -> None:
+    with pytest.raises(ValueError, match="it does not count group 7: tx_pkts is"):
+        Counts({"flow_stats": flows, "latency": {}}, [Stream(7, 1.0, b"", True, None)])
+
+
+def test_a_server_that_does_not_count_a_group_is_told(serve: Serve, tmp_path: Path) -> None:
+    trex = serve(uncounted=FIRST_LATENCY_ID)
+    path = tmp_path / "child.json"
+    path.write_text(json.dumps(_tree(trex, tmp_path)))
+    command = [sys.executable, "-m", "ftmb.generators.child", str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdin is not None and child.stderr is not None
+        child.stdin.write("start\n")
+        child.stdin.flush()  # and open: at its end the child would go in peace
+        said = child.stderr.read()
+    assert child.returncode == 5, said
+    words = f"TRex at 127.0.0.1:{trex['port']}: it does not count group {FIRST_LATENCY_ID}"
+    assert words in one_line(said)
 
 
 def test_latencies_are_those_since_the_window_began() -> None:

@@ -231,6 +231,8 @@ class Server:
     def do_get_pgid_stats(self, given):
         flows, latency, errors = {"g": {}}, {"g": {}}, self.options.get("errors", {})
         for group, timed, sent in self.groups():
+            if group == self.options.get("uncounted"):
+                continue
             wrong = errors if timed and not any(key != "g" for key in latency) and sent else {}
             arrived = sent + wrong.get("dup", 0) - wrong.get("drp", 0)
             flows[group] = {"tp": {"0": sent, "1": 0}, "rp": {"0": 0, "1": arrived},

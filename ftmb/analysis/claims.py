@@ -133,7 +133,7 @@ def _part(claim: Claim, part: Part) -> str:
 
 def judge_part(claim: Claim, part: Part) -> str:
     """The verdict on one part alone, where it has the runs that the claim needs."""
-    if part.n < claim.needs.get("n", 0):
+    if part.lacks or part.n < claim.needs.get("n", 0):
         return OPEN
     outcome = _part(claim, part)
     return outcome if outcome == FAILS or not _noisy(claim, part) else OPEN
@@ -166,6 +166,8 @@ def _lacking(claim: Claim, results: Results, parts: list[Part]) -> str:
     runs = min(part.n for part in parts)
     if runs < claim.needs.get("n", 0):
         return f"needs {claim.needs['n']} runs, has {runs}{_left_out(results)}"
+    if short := [part.lacks for part in parts if part.lacks]:
+        return short[0]
     if len(parts) < claim.needs.get("parts", 0):
         shown = ", ".join(part.label for part in parts)
         return f"measured for {shown} only{_left_out(results)}"

@@ -10,6 +10,8 @@ from ftmb.analysis.metrics import Part, metric
 from ftmb.analysis.records import RecordError, Results
 
 ARMS = ("control", "ftmb", "cold")
+# What a connection does about a loss without a timeout.
+SOFTER = {"reduced": "windows below 0.8", "threshold_cut": "thresholds cut"}
 WORDS = {"control": "no crash", "ftmb": "FTMB", "cold": "cold restart"}
 
 
@@ -57,8 +59,27 @@ def failed(record: dict[str, Any]) -> int:
 
 
 def collapsed(record: dict[str, Any]) -> int:
-    """Connections whose window a timeout collapsed within the window after a kill."""
-    return sum(told["collapsed"] for told in connections(record))
+    """Connections whose window was seen to collapse in the window after a kill."""
+    return summed(record, "collapsed")
+
+
+def summed(record: dict[str, Any], key: str) -> int:
+    """Of all kills and workloads."""
+    return sum(told[key] for told in connections(record))
+
+
+def timeouts(record: dict[str, Any]) -> list[int] | None:
+    """Of each kill, TCP's timeouts in the window after it, at both ends, of all connections: those
+    of pages too, which are too short to be looked at. None: the kernel does not count them.
+
+    A SYN sent again is a timeout as well, one of the far end's answer is not; none counts twice."""
+    counted = []
+    for crash in record["crashes"]:
+        first, answers = (crash["counters"][key] for key in ("timeouts", "syn_retransmits"))
+        if first is None or answers is None:
+            return None
+        counted.append(max(first, answers))
+    return counted
 
 
 def _of(results: Results, arm: str) -> dict[str, dict[str, Any]]:
@@ -80,7 +101,7 @@ def endpoints_harmed(results: Results) -> list[Part]:
 
 @metric
 def endpoints_collapsed(results: Results) -> list[Part]:
-    """Windows collapsed after a kill under FTMB, beyond those of as many instants without one.
+    """Timeouts for each kill under FTMB, less those for each instant without one.
 
     Only of runs that have a control: what the machine itself does is not the crash's doing."""
     controls = {kind_of(run): made for run, made in _of(results, "control").items()}
@@ -89,11 +110,20 @@ def endpoints_collapsed(results: Results) -> list[Part]:
         control = controls.get(kind_of(run))
         if control is None:
             continue
-        n = min(len(made["crashes"]), len(control["crashes"]))
-        share = collapsed(control) * len(made["crashes"]) / len(control["crashes"])
-        note = f"{collapsed(made)} after kills, {collapsed(control)} without"
-        beyond = max(collapsed(made) - share, 0.0)
-        parts.append(Part(run, beyond, "", n=n, note=note, build=_build(made)))
+        ours, without = timeouts(made), timeouts(control)
+        if ours is None or without is None:
+            continue
+        told = stats.rate_difference(ours, without)
+        note = "; ".join(
+            f"{what} {one:,} against {two:,}"
+            for what, one, two in (
+                ("timeouts", sum(ours), sum(without)),
+                *((word, summed(made, key), summed(control, key)) for key, word in SOFTER.items()),
+            )
+        )
+        parts.append(
+            Part(run, told.value, "", told.low, told.high, told.n, note, build=_build(made))
+        )
     return parts
 
 

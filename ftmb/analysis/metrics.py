@@ -34,6 +34,7 @@ class Part:
     trials: list[str] = field(default_factory=list)
     twin: tuple[float, float] | None = None  # interval of a ratio that would be 1 without noise
     build: str | None = None  # hash of the data plane, where it may not be the one of the records
+    lacks: str = ""  # why no claim can hold by it
 
 
 Metric = Callable[[Results], list[Part]]

@@ -21,26 +21,36 @@ WORDS = {
     "ftmb": "FTMB",
 }
 PER = 100_000  # mappings that a rate or a slope is given for
+LEAST_NEW = 100_000  # new flows that none of which may come to harm
+SMALL, LARGE = 1_000, 100_000  # mappings; a slope is told of tables from at most to at least that
 COLUMNS = ["run", "arm", "table", "relay_ms", "new_per_s", "outage_ms", "restored", "floor_ms",
            "lost_packets", "commit_ms", "externalised", "checked", "lost", "lost_new",
            "unknown", "misdelivered", "tcp", "survived", "build"]  # fmt: skip
 
 
-def read(results: Results) -> dict[str, dict[str, Any]]:
-    """The valid records by name of the run; what was left out has none."""
+def _all(results: Results) -> dict[str, dict[str, Any]]:
+    """The records by name of the run, also of those that were left out."""
     found = {}
     for path in sorted(results.root.glob("peers/*/record.json")):
         try:
             made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise RecordError(f"{path} is not JSON ({error}); make it again") from error
-        if "left_out" in made:
-            continue
-        if (made.get("version"), made.get("kind")) != (1, "peers"):
+        if "left_out" not in made and (made.get("version"), made.get("kind")) != (1, "peers"):
             raise RecordError(f"{path} is not `kind: peers`, version 1; make it again")
-        if made["valid"] is True:
-            found[path.parent.name] = made
+        found[path.parent.name] = made
     return found
+
+
+def read(results: Results) -> dict[str, dict[str, Any]]:
+    """The valid records by name of the run; what was left out has none."""
+    return {run: made for run, made in _all(results).items() if made.get("valid") is True}
+
+
+def left_out(results: Results) -> dict[str, str]:
+    """Why this machine could not make them, by name of the run."""
+    made = _all(results)
+    return {run: each["left_out"] for run, each in made.items() if "left_out" in each}
 
 
 def crashes(results: Results) -> pd.DataFrame:
@@ -79,30 +89,43 @@ def rate(count: float, exposure: float) -> stats.Estimate | None:
     return stats.poisson(int(count), exposure / PER) if exposure else None
 
 
-def _counted(results: Results, key: str) -> list[Part]:
+def _counted(frame: pd.DataFrame, build: str | None, count: int) -> list[Part]:
     """A sum that must be 0: no interval, one is too many; how little it bounds is in the note."""
-    frame, build = _ours(results)
     if frame.empty:
         return []
-    count, new = int(frame[key].sum()), int(frame["externalised"].sum())
+    new, unknown = int(frame["externalised"].sum()), int(frame["unknown"].sum())
+    gone = int((~frame["restored"].astype(bool)).sum())
     bound = stats.poisson(count, new / PER).high if new else float("inf")
     note = (
-        f"{int(frame['checked'].sum()):,} mappings looked at in {len(frame)} crashes, {new:,} of "
-        f"flows begun while it ran; bounds the rate of those below {bound:.2g} in {PER:,} (95 %)"
+        f"{int(frame['checked'].sum()) - unknown:,} mappings seen again in {len(frame)} crashes, "
+        f"{new:,} of flows begun while it ran; bounds the rate of those below {bound:.2g} in "
+        f"{PER:,} (95 %)"
     )
-    return [Part("", count, "", None, None, len(frame), note, [], None, build)]
+    lacks = ""
+    if gone:
+        lacks = f"never back after {gone} of {len(frame)} crashes: it harmed nobody by being gone"
+    elif unknown:
+        lacks = f"{unknown:,} mappings were not heard of again: neither kept nor lost"
+    elif new < LEAST_NEW:
+        lacks = f"needs {LEAST_NEW:,} new flows seen before a crash, has {new:,}"
+    return [Part("", count, "", None, None, len(frame), note, [], None, build, lacks)]
 
 
 @metric
 def peers_lost(results: Results) -> list[Part]:
-    """Mappings that were seen outside before a crash under FTMB and are not there after it."""
-    return _counted(results, "lost")
+    """Mappings that were seen outside before a crash under FTMB and are not there after it.
+
+    All that were not heard of again are, where it never came back."""
+    frame, build = _ours(results)
+    gone = frame[~frame["restored"].astype(bool)]
+    return _counted(frame, build, int(frame["lost"].sum() + gone["unknown"].sum()))
 
 
 @metric
 def peers_misdelivered(results: Results) -> list[Part]:
     """Replies to addresses seen before a crash under FTMB that reached another flow."""
-    return _counted(results, "misdelivered")
+    frame, build = _ours(results)
+    return _counted(frame, build, int(frame["misdelivered"].sum()))
 
 
 def slope(frame: pd.DataFrame) -> stats.Estimate | None:
@@ -145,8 +168,15 @@ def peers_slope(results: Results) -> list[Part]:
         return []
     others = by_table(crashes(results))
     safe = slope(others[others["arm"] == "safe"])
-    note = f"tables of {frame['table'].min():,} to {frame['table'].max():,}"
+    small, large = frame["table"].min(), frame["table"].max()
+    note = f"tables of {small:,} to {large:,}"
     if safe:
         note += f"; conntrackd, commit first: {safe.value:,.0f} ms"
+    for run, why in left_out(results).items():
+        if run.startswith("table"):
+            note += f"; {run} left out: {why}"
+    lacks = ""
+    if small > SMALL or large < LARGE:
+        lacks = f"needs tables of {SMALL:,} to {LARGE:,} mappings, has {small:,} to {large:,}"
     ends = (found.low, found.high)
-    return [Part("", found.value, "ms", *ends, found.n, note, [], None, build)]
+    return [Part("", found.value, "ms", *ends, found.n, note, [], None, build, lacks)]

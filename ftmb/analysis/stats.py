@@ -114,6 +114,25 @@ def poisson(count: int, exposure: float, level: float = LEVEL) -> Estimate:
     return Estimate(count / exposure, low / exposure, high / exposure, count)
 
 
+def rate_difference(over: Sequence[int], under: Sequence[int]) -> Estimate:
+    """Mean number of rare events for each of `over` less that of `under`, with its interval.
+
+    From the exact intervals of both rates (square-and-add); wider where events come in clusters,
+    by the square root of how much their variance exceeds their mean."""
+    (a, a_low, a_high), (b, b_low, b_high) = (_clustered(counts) for counts in (over, under))
+    low, high = float(np.hypot(a_low, b_high)), float(np.hypot(a_high, b_low))
+    return Estimate(a - b, a - b - low, a - b + high, min(len(over), len(under)))
+
+
+def _clustered(counts: Sequence[int]) -> tuple[float, float, float]:
+    """Rate, and how far its interval reaches down and up."""
+    rate = poisson(sum(counts), len(counts))
+    wider = 1.0
+    if len(counts) > 1 and rate.value > 0:
+        wider = max(1.0, float(np.sqrt(np.var(counts, ddof=1) / rate.value)))
+    return rate.value, (rate.value - rate.low) * wider, (rate.high - rate.value) * wider
+
+
 def _mean_where(below: Callable[[float], bool], count: int) -> float:
     """The mean at which a condition that holds for small ones ends, by halving."""
     low, high = 0.0, count + 10 * np.sqrt(count + 1) + 10

@@ -95,9 +95,11 @@ class Box:
 
     @property
     def failovers(self) -> int:
-        """How often a backup took over; 0 without one."""
+        """How often a backup took over. Raises TrialError if the middlebox does not tell."""
         now = self.status()
-        return now.failovers if now else 0
+        if now is None:
+            raise TrialError(f"the middlebox is gone, and what it counted; see {self._out}")
+        return now.failovers
 
     def _end(self, pids: Iterable[int]) -> None:
         assert self._process is not None
@@ -116,8 +118,13 @@ class Box:
             return
         with held():
             self._process.terminate()
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 self._process.wait(UP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # its processes end with their host
+                self._process.wait()
+                told = f"the middlebox did not end within {UP_S:g} s and was killed"
+                print(f"ftmb: {told}; see {self._out}", file=sys.stderr, flush=True)
 
 
 def _kill(pid: int) -> None:

@@ -28,28 +28,34 @@ def between(table: pd.DataFrame, begin_ns: int, end_ns: int) -> pd.DataFrame:
     return table.iloc[first:last]
 
 
-def deltas(counts: pd.DataFrame, begin_ns: int, end_ns: int) -> dict[str, int]:
+def deltas(counts: pd.DataFrame, begin_ns: int, end_ns: int) -> dict[str, int | None]:
     """By how much each counter grew from the last look before the begin to the first after the end.
 
-    Raises ValueError where it was not looked at."""
+    None: the kernel does not have it. Raises ValueError where it was not looked at."""
     times = counts["t_ns"].to_numpy()
     first = int(np.searchsorted(times, begin_ns, "right")) - 1
     last = int(np.searchsorted(times, end_ns))
     if first < 0 or last >= len(counts):
         raise ValueError("the counters were not looked at before and after")
     grown = counts.iloc[last][list(tcp.COUNTERS)] - counts.iloc[first][list(tcp.COUNTERS)]
-    return {name: int(value) for name, value in grown.items()}
+    return {str(name): None if pd.isna(value) else int(value) for name, value in grown.items()}
+
+
+def last_look(counts: pd.DataFrame, end_ns: int) -> int:
+    """When connections were last looked at before the end, whether there were any or not."""
+    times = counts["t_ns"].to_numpy()
+    return int(times[np.searchsorted(times, end_ns) - 1])
 
 
 def connections(
-    samples: pd.DataFrame, kill_ns: int, end_ns: int, forward: str = "acked"
+    samples: pd.DataFrame, kill_ns: int, end_ns: int, late_ns: int, forward: str = "acked"
 ) -> Connections:
     """What became of the connections that were at work when the master was killed.
 
-    forward: the column that grows as long as a connection works."""
+    late_ns: the last look before the end; forward: the column that grows as long as a connection
+    works."""
     before = between(samples, kill_ns - BEFORE_NS, kill_ns)
     after = between(samples, kill_ns, end_ns)
-    late_ns = int(after["t_ns"].max()) if len(after) else end_ns
     later = dict(iter(after.groupby(["sport", "dport"])))
     told = []
     for key, part in before.groupby(["sport", "dport"]):
@@ -106,8 +112,10 @@ def _one(
     )
 
 
-def asked(noted: pd.DataFrame, windows: Iterable[tuple[int, int]]) -> Asked:
-    """What was asked for in all, and in these windows: since before, so what was under way too."""
+def asked(noted: pd.DataFrame, windows: Iterable[tuple[int, int]], limit_ms: float) -> Asked:
+    """What was asked for in all, and in these windows: since before, so what was under way too.
+
+    limit_ms: what went wrong took at least so long, however soon that was known."""
     spans = list(windows)
     due, done = noted["due_ns"].to_numpy(), noted["done_ns"].to_numpy()
     inside = np.zeros(len(noted), dtype=bool)
@@ -115,6 +123,7 @@ def asked(noted: pd.DataFrame, windows: Iterable[tuple[int, int]]) -> Asked:
         inside |= (done >= begin) & (due < end)
     good = (noted["outcome"] == "ok").to_numpy()
     took = (done - due) / 1e6
+    took = np.where(good, took, np.maximum(took, limit_ms))
     errors = noted["outcome"][~good].value_counts()
     return Asked(
         count=len(noted),
@@ -122,8 +131,8 @@ def asked(noted: pd.DataFrame, windows: Iterable[tuple[int, int]]) -> Asked:
         failed_in_windows=int((~good & inside).sum()),
         in_windows=int(inside.sum()),
         errors={str(name): int(n) for name, n in errors.items()},
-        ms=_percentiles(took[good]),
-        ms_in_windows=_percentiles(took[good & inside]),
+        ms=_percentiles(took),
+        ms_in_windows=_percentiles(took[inside]),
     )
 
 

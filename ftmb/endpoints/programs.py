@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from ftmb.debian import which
 
 # Programs behind each kind, and the Debian packages that they come in.
 PROGRAMS: dict[str, dict[str, str]] = {
@@ -16,11 +16,6 @@ PROGRAMS: dict[str, dict[str, str]] = {
         "ssh-keygen": "openssh-client",
     },
 }
-
-
-def which(program: str) -> str | None:
-    """The path of a program; users often do not have the directories of servers in theirs."""
-    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
 
 
 def missing(kinds: list[str]) -> list[tuple[str, str]]:

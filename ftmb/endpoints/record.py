@@ -21,7 +21,10 @@ class Connections(Model):
     median_gap_ms: float | None
     retransmitted: int = Field(description="segments sent again")
     timeouts: int | None = Field(description="retransmission timeouts; null: kernel before 6.7")
-    collapsed: int = Field(description="connections whose window a timeout collapsed")
+    collapsed: int = Field(
+        description="connections whose window a timeout was seen to collapse; with `timeouts` null "
+        "a lower bound, and counters.timeouts is what is exact"
+    )
     reduced: int = Field(description="connections whose window went below 0.8 of what it was")
     threshold_cut: int = Field(description="connections whose slow-start threshold was lowered")
 
@@ -35,7 +38,9 @@ class Crash(Model):
         description="until the middlebox could be killed again: protected; cold: it forwards. "
         "null: in the control"
     )
-    counters: dict[str, int] = Field(description="of both ends' kernels: by how much they grew")
+    counters: dict[str, int | None] = Field(
+        description="of both ends' kernels: by how much they grew; null: a kernel lacks it"
+    )
     connections: dict[str, Connections] = Field(description="by workload")
 
 
@@ -47,7 +52,9 @@ class Asked(Model):
     in_windows: int = Field(description="under way in the window after a kill")
     failed_in_windows: int
     errors: dict[str, int] = Field(description="how often each went wrong, in the client's words")
-    ms: dict[str, float] | None = Field(description="percentiles of those that went well")
+    ms: dict[str, float] | None = Field(
+        description="percentiles; one that went wrong took as long as a client waits, at least"
+    )
     ms_in_windows: dict[str, float] | None
 
 
@@ -75,7 +82,9 @@ class EndpointsRecord(Model):
     limit_mbps: float | None = Field(description="what iperf3 was held to; null: nothing")
     failovers: int = Field(description="as the middlebox counts them")
     crashes: list[Crash]
-    calm: dict[str, int] = Field(description="counters outside of the windows, both ends' kernels")
+    calm: dict[str, int | None] = Field(
+        description="counters outside of the windows, both ends' kernels"
+    )
     calm_s: float = Field(description="how long that is")
     asked: dict[str, Asked] = Field(description="by workload")
     broken: dict[str, int] = Field(description="how often a client ended by itself, by workload")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import random
+import select
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from typing import Literal
 
 import pandas as pd
 
-from ftmb import environment, lock, spec, trial
+from ftmb import debian, environment, lock, spec, trial
 from ftmb.describe import project_root
 from ftmb.endpoints import box, judge, workloads
 from ftmb.endpoints import record as rec
+from ftmb.endpoints.client import LIMITS_S
 from ftmb.endpoints.programs import PROGRAMS
 from ftmb.endpoints.spec import EndpointsSpec, require
 from ftmb.endpoints.workloads import Ends, Load
@@ -39,7 +41,11 @@ SENDER = {
     "ssh": ("client", "received"),
 }
 TICK_S = 0.01
+SAMPLER_S = 20.0  # to begin; it has half of that to end
 SETTLE_S = 0.3  # from the last kill's recovery to the next kill, at least
+
+
+Counts = dict[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Run:
             middlebox.wait(lambda: None)
             self.say("the middlebox is up")
             address = FAR_SERVER if self.wanted.function == "nat" else NEAR_SERVER
-            self.loads = workloads.prepare(Ends(client, server, address, place), self.wanted)
+            self.loads = workloads.prepare(Ends(client, server, address, place, stack), self.wanted)
             samplers = [self._sampler(host, side) for host, side in
                         zip((client, server), SIDES, strict=True)]  # fmt: skip
             for load in self.loads:
@@ -106,10 +112,9 @@ class Run:
             for load in self.loads:
                 load.stop()
             for sampler in samplers:
-                sampler.terminate()
-                if sampler.wait(10):
-                    raise TrialError(f"a sampler ended with {sampler.returncode}")
-            self.failovers = middlebox.failovers
+                _end(sampler)
+            if self.wanted.arm != "cold":
+                self.failovers = middlebox.failovers
             for load in self.loads:
                 shutil.copy(load.out, self.out / load.out.name)
 
@@ -118,6 +123,11 @@ class Run:
         words = ["-m", "ftmb.endpoints.sampler", *files, str(self.wanted.sample_ms)]
         sampler = host.start([sys.executable, *words], stdout=subprocess.PIPE)
         assert sampler.stdout is not None
+        begun, _, _ = select.select([sampler.stdout], [], [], SAMPLER_S)
+        if not begun:
+            sampler.kill()
+            sampler.wait()
+            raise TrialError(f"the sampler of the {side} does not begin within {SAMPLER_S:g} s")
         if sampler.stdout.readline() != "ready\n":
             raise TrialError(f"the sampler of the {side} ended with {sampler.wait()}")
         return sampler
@@ -154,9 +164,21 @@ class Run:
         self.ended_ns = time.monotonic_ns()
 
 
+def _end(sampler: subprocess.Popen[str]) -> None:
+    sampler.terminate()
+    try:
+        code = sampler.wait(SAMPLER_S / 2)
+    except subprocess.TimeoutExpired:
+        sampler.kill()
+        sampler.wait()
+        raise TrialError(f"a sampler did not end within {SAMPLER_S / 2:g} s") from None
+    if code:
+        raise TrialError(f"a sampler ended with {code}")
+
+
 def _crashes(
     run: Run, samples: dict[str, pd.DataFrame], counts: dict[str, pd.DataFrame]
-) -> tuple[list[rec.Crash], dict[str, int], float]:
+) -> tuple[list[rec.Crash], Counts, float]:
     """Each kill with its window; the counters outside of all windows, and how many seconds."""
     window_ns = round(run.wanted.judge_s * 1e9)
     begin_ns = run.begun_ns + round(run.wanted.warmup_s * 0.5e9)  # connections are being made
@@ -165,26 +187,34 @@ def _crashes(
     for kill in run.kills:
         end_ns = kill.t0_ns + window_ns
         grown = _both(counts, kill.t0_ns, end_ns)
-        total = {name: total[name] - n for name, n in grown.items()}
+        total = {
+            name: None if n is None or (whole := total[name]) is None else whole - n
+            for name, n in grown.items()
+        }
         told = {}
         for load in run.loads:
             if load.kind not in SENDER:
                 continue
             side, forward = SENDER[load.kind]
             part = samples[f"{side} {load.kind}"]
-            told[load.kind] = judge.connections(part, kill.t0_ns, end_ns, forward)
+            late_ns = judge.last_look(counts[side], end_ns)
+            told[load.kind] = judge.connections(part, kill.t0_ns, end_ns, late_ns, forward)
         ready = None if kill.ready_ns is None else (kill.ready_ns - kill.t0_ns) / 1e6
         crashes.append(rec.Crash(
             t0_ns=kill.t0_ns, at_s=(kill.t0_ns - run.begun_ns) / 1e9, ready_again_ms=ready,
             counters=grown, connections=told,
         ))  # fmt: skip
     calm_s = (run.ended_ns - begin_ns - len(crashes) * window_ns) / 1e9
-    return crashes, {name: max(n, 0) for name, n in total.items()}, calm_s
+    calm = {name: None if n is None else max(n, 0) for name, n in total.items()}
+    return crashes, calm, calm_s
 
 
-def _both(counts: dict[str, pd.DataFrame], begin_ns: int, end_ns: int) -> dict[str, int]:
+def _both(counts: dict[str, pd.DataFrame], begin_ns: int, end_ns: int) -> Counts:
     one, two = (judge.deltas(counts[side], begin_ns, end_ns) for side in SIDES)
-    return {name: n + two[name] for name, n in one.items()}
+    return {
+        name: None if n is None or (other := two[name]) is None else n + other
+        for name, n in one.items()
+    }
 
 
 def _tables(run: Run) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
@@ -216,12 +246,23 @@ def _checks(run: Run, crashes: list[rec.Crash], asked: dict[str, rec.Asked]) -> 
     check("connections", lost, f"lost, of {at_work} at work when the master was killed")
     for kind, each in asked.items():
         check(kind, each.failed, f"went wrong of {each.count:,}")
-    collapsed = sum(each.collapsed for each in told)
-    check("collapses", collapsed, "windows collapsed by a timeout in what follows a kill")
+    timeouts = sum(crash.counters["timeouts"] or 0 for crash in crashes)
+    check("timeouts", timeouts, "of TCP, at both ends, in what follows a kill")
     if run.wanted.arm != "cold":
         wanted = len(crashes) if run.wanted.arm == "ftmb" else 0
         check("failovers", abs(run.failovers - wanted), f"more or fewer than {wanted}")
     return found
+
+
+def why_not(arm: str, failovers: int, crashes: list[rec.Crash]) -> str | None:
+    """Why the figures of a run must not be used, if so: kills without a takeover show nothing."""
+    if arm == "cold":
+        return None  # it may take a client longer than to the next kill to begin anew
+    wanted = len(crashes) if arm == "ftmb" else 0
+    if failovers != wanted:
+        return f"{failovers} takeovers, where {wanted} were to come"
+    idle = [kind for c in crashes for kind, told in c.connections.items() if not told.at_work]
+    return f"{idle[0]}: no connection was at work at a kill" if idle else None
 
 
 def _record(
@@ -231,7 +272,9 @@ def _record(
     crashes, calm, calm_s = _crashes(run, samples, counts)
     windows = [(c.t0_ns, c.t0_ns + round(run.wanted.judge_s * 1e9)) for c in crashes]
     asked = {
-        load.kind: judge.asked(pd.read_csv(run.out / load.out.name), windows)
+        load.kind: judge.asked(
+            pd.read_csv(run.out / load.out.name), windows, LIMITS_S[load.kind] * 1e3
+        )
         for load in run.loads
         if load.kind != "iperf3"
     }
@@ -241,32 +284,19 @@ def _record(
     if shown:
         side, forward = SENDER[shown]
         line = judge.timeline(samples[f"{side} {shown}"], [c.t0_ns for c in crashes], forward)
-    idle = [kind for c in crashes for kind, told in c.connections.items() if not told.at_work]
-    why = f"{idle[0]}: no connection was at work at a kill" if idle else None
-    if run.wanted.arm == "cold":
-        why = None  # it may take a client longer than to the next kill to begin anew
+    why = why_not(run.wanted.arm, run.failovers, crashes)
     return rec.EndpointsRecord(
         version=1, kind="endpoints", valid=why or True, started=started,
         spec=run.wanted.model_dump(), site=prepared.spec.model_dump() | {"nf": prepared.nf},
         environment=environment.environment(prepared.plan, None, load_1min),
         versions=environment.versions(prepared.description, prepared.program),
-        programs=_programs([load.kind for load in run.loads]),
+        programs=debian.versions({p for load in run.loads for p in PROGRAMS[load.kind].values()}),
         limit_mbps=next((load.mbps for load in run.loads if load.kind == "iperf3"), None),
         failovers=run.failovers, crashes=crashes, calm=calm, calm_s=calm_s, asked=asked,
         broken={load.kind: len(load.broken) for load in run.loads}, timeline=line,
         checks=_checks(run, crashes, asked),
         files={path.name: path.name for path in sorted(run.out.glob("*.csv*"))},
     )  # fmt: skip
-
-
-def _programs(kinds: list[str]) -> dict[str, str]:
-    packages = sorted({package for kind in kinds for package in PROGRAMS[kind].values()})
-    words = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages]
-    try:
-        told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return {}
-    return dict(line.split(" ", 1) for line in told.splitlines())
 
 
 def run(wanted: EndpointsSpec, out: Path, wait_s: float, quiet: bool = True) -> rec.EndpointsRecord:

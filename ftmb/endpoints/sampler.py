@@ -21,14 +21,14 @@ from ftmb.signals import stoppable
 FILES = tuple(Path("/proc/self/net", name) for name in ("netstat", "snmp"))
 
 
-def _counters() -> list[int]:
+def _counters() -> list[int | None]:
     return tcp.counters("".join(path.read_text(encoding="ascii") for path in FILES))
 
 
 def _sample(samples: TextIO, counters: TextIO, look: Callable[[], list[tcp.Sample]]) -> None:
     now = time.monotonic_ns()
     found = look()
-    counters.write(",".join(map(str, [now, *_counters()])) + "\n")
+    counters.write(",".join("" if n is None else str(n) for n in (now, *_counters())) + "\n")
     samples.writelines(f"{now},{each.line}\n" for each in found)
 
 

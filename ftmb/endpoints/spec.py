@@ -41,7 +41,7 @@ class Pages(Model):
 
 
 class Download(Model):
-    """One long HTTP download, read at a steady rate; its SHA-256 is compared."""
+    """One long HTTP download, read at a steady rate; what comes is compared."""
 
     kind: Literal["download"]
     mb_per_s: float = Field(1.0, gt=0, le=100)
@@ -120,16 +120,4 @@ def load(path: Path, assignments: list[str]) -> EndpointsSpec:
     try:
         return EndpointsSpec.model_validate(tree)
     except ValidationError as error:
-        raise SpecError(f"{path}: {_one_line(error)}") from None
-
-
-def _one_line(error: ValidationError) -> str:
-    complaint, *others = error.errors()
-    where = ".".join(map(str, complaint["loc"]))
-    what = complaint["msg"].removeprefix("Value error, ")
-    if complaint["type"] == "extra_forbidden":
-        what = "unknown key"
-    elif complaint["type"] not in ("value_error", "missing"):
-        what += f", not {complaint['input']!r}"
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{where}: {what}{more}" if where else f"{what}{more}"
+        raise SpecError(f"{path}: {spec.flat_line(error, EndpointsSpec.model_fields)}") from None

@@ -155,7 +155,10 @@ def parse_counters(text: str) -> dict[str, int]:
     return found
 
 
-def counters(text: str) -> list[int]:
-    """The counters of COUNTERS, in its order; those that this kernel does not have count as 0."""
+def counters(text: str) -> list[int | None]:
+    """The counters of COUNTERS, in its order; None where this kernel lacks one of its names."""
     known = parse_counters(text)
-    return [sum(known.get(name, 0) for name in names) for names in COUNTERS.values()]
+    return [
+        sum(known[name] for name in names) if all(name in known for name in names) else None
+        for names in COUNTERS.values()
+    ]

@@ -13,11 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftmb.endpoints import programs
+from ftmb.debian import which
 from ftmb.endpoints import spec as s
 from ftmb.errors import TrialError
 from ftmb.testbed.namespaces import Host
@@ -27,6 +27,7 @@ NAME, ADDRESS = "www.example.test", "192.0.2.80"
 TRY_S = 2
 END_S = 30.0  # what is under way when a run ends has so long
 LISTENS_S = 20.0
+SPARE, SPARE_S = 1.5, 60.0  # of a download, beside how long the run is to take
 
 NGINX = """
 daemon off; worker_processes 1; user root; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
@@ -60,6 +61,7 @@ class Ends:
     server: Host
     address: str  # of the server, as the client sees it
     dir: Path
+    undo: ExitStack  # what is to be done when they go
 
 
 @dataclass
@@ -124,7 +126,7 @@ def _await_listening(server: subprocess.Popen[str], host: Host, port: int, table
 
 
 def _serve(ends: Ends, kind: str, words: list[str], table: str = "tcp") -> subprocess.Popen[str]:
-    program = programs.which(words[0])
+    program = which(words[0])
     assert program is not None, words[0]
     with (ends.dir / f"{kind}.server").open("a", encoding="utf-8") as said:
         server = ends.server.start(
@@ -211,10 +213,11 @@ def pages(ends: Ends, wanted: s.Pages) -> Load:
 
 
 def download(ends: Ends, wanted: s.Download, duration_s: float) -> Load:
-    """nginx, and one file that takes the whole run."""
-    digest = _www(ends, "file", round(wanted.mb_per_s * 1e6 * duration_s))
+    """nginx, and one file that takes longer than the run, which kills put off may prolong."""
+    _www(ends, "file", round(wanted.mb_per_s * 1e6 * (SPARE * duration_s + SPARE_S)))
+    original = ends.dir / "www" / "file"
     _nginx(ends, "download")
-    words = (ends.address, PORTS["download"], wanted.mb_per_s * 1e6, "/file", digest)
+    words = (ends.address, PORTS["download"], wanted.mb_per_s * 1e6, "/file", original)
     return Load(wanted, ends.dir / "download.csv", _noting(ends, "download", *words))
 
 
@@ -231,20 +234,45 @@ def dns(ends: Ends, wanted: s.Dns) -> Load:
     return Load(wanted, ends.dir / "dns.csv", _noting(ends, "dns", *words))
 
 
+def _keygen(words: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise TrialError(f"ssh: {words[0]}: {error.strerror}") from None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise TrialError(f"ssh: {words[0]}: {said}")
+
+
+def _make_ssh_run(undo: ExitStack) -> None:
+    """The directory that sshd wants, unless it is there; it goes again, unless others use it."""
+    try:
+        SSH_RUN.mkdir(mode=0o755)
+    except FileExistsError:
+        return
+
+    def remove() -> None:
+        with suppress(OSError):
+            SSH_RUN.rmdir()
+
+    undo.callback(remove)
+
+
 def ssh(ends: Ends, wanted: s.Ssh) -> Load:
     """sshd with keys made for this run; `cat` at the far end of a session."""
     port, place = PORTS["ssh"], ends.dir / "ssh"
     place.mkdir(mode=0o700)
     for key in ("host_key", "user_key"):
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / key)]
-        subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+        _keygen(words)
     kind, key = (place / "host_key.pub").read_text(encoding="ascii").split()[:2]
     known = place / "known_hosts"
     known.write_text(f"[{ends.address}]:{port} {kind} {key}\n", encoding="ascii")
     config = place / "sshd_config"
     config.write_text(SSHD.format(port=port, address=ends.address, dir=place), encoding="utf-8")
-    with suppress(FileExistsError):
-        SSH_RUN.mkdir(mode=0o755)
+    _make_ssh_run(ends.undo)
     _serve(ends, "ssh", ["sshd", "-D", "-e", "-f", str(config)])
     session = [
         "ssh", "-F", "none", "-T", "-p", str(port), "-i", str(place / "user_key"),

@@ -90,7 +90,11 @@ class Trex:
     def _look(self) -> None:
         groups = [stream.group for stream in self._streams]
         told = self._ask(lambda client, _: client.get_pgid_stats(groups))
-        before, self._now = self._now, Counts(told, self._streams)
+        assert self._server is not None
+        try:
+            before, self._now = self._now, Counts(told, self._streams)
+        except ValueError as error:
+            raise self._server.fail(str(error)) from None
         self._looked_ns = time.monotonic_ns()
         if before is None or self._now.received != before.received:
             self._last_ns = self._looked_ns
@@ -145,7 +149,7 @@ class Counts:
     """What the server had counted at one time."""
 
     def __init__(self, told: dict[str, Any], made: list[Stream]) -> None:
-        """told: as `STLClient.get_pgid_stats` returns it."""
+        """told: as `STLClient.get_pgid_stats` returns it. Raises ValueError where one lacks."""
         flows, self._timed = told.get("flow_stats", {}), told.get("latency", {})
         timed = [stream.group for stream in made if stream.timed]
         groups = [stream.group for stream in made]
@@ -205,8 +209,10 @@ def _width(low_us: int) -> int:
 
 
 def _count(flows: dict[Any, Any], group: int, name: str) -> int:
-    value = flows.get(group, {}).get(name, {}).get("total", 0)
-    return int(value) if isinstance(value, int | float) else 0
+    value = flows.get(group, {}).get(name, {}).get("total")
+    if not isinstance(value, int | float):
+        raise ValueError(f"it does not count group {group}: {name} is {value}")
+    return int(value)
 
 
 def _templates(path: Path) -> list[bytes]:

@@ -60,7 +60,7 @@ def streams(
     if rest_pps:
         # Addresses beyond those of the timed flows: a number of theirs is then one packet.
         begin = first + timed_flows
-        last = str(ipaddress.IPv4Address(begin + flows - 1))
+        last = str(ipaddress.IPv4Address(begin + max(1, flows - timed_flows) - 1))
         made += [
             Stream(
                 i, rest_pps * sizes[len(frame)] / len(templates), _from(frame, begin), False, last

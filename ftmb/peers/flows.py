@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,17 @@ def program() -> Path:
     if not path.is_file():
         raise MachineError(f"{path} does not exist: run `make build`")
     return path
+
+
+def end(process: subprocess.Popen[str], name: str, limit_s: float) -> None:
+    """Wait for what was told to end; what does not is killed, and stderr says so."""
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        print(f"ftmb: {name} did not end within {limit_s:g} s and was killed", file=sys.stderr,
+              flush=True)  # fmt: skip
 
 
 class Talker:
@@ -81,10 +93,7 @@ class Talker:
         """Close its stdin, upon which it ends."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        end(self._process, self.name, 10)
 
 
 class Relay:
@@ -95,9 +104,13 @@ class Relay:
         words: list[str | Path] = [program(), "relay", "left", "right", str(round(delay_ms * 1000))]
         self._talker = Talker(host, words, "the relay")
 
-    def close(self) -> None:
-        """Nothing passes any more; it reports."""
+    def close(self) -> int | None:
+        """Nothing passes any more; how many frames it dropped, None if it does not tell."""
         self._talker.end()
+        try:
+            return _counts(self._talker.answer("done", 10))["dropped"]
+        except TrialError:
+            return None  # it is told of where the record is judged
 
 
 def _counts(line: str) -> dict[str, int]:

@@ -29,6 +29,7 @@ ARRIVAL = np.dtype(
 PROBE, PUSH, LATE = 4, 6, 7  # enum kind
 FLOOR_S = 1.0  # before the crash: the longest gap of the machine itself
 SETTLE_S = 0.5  # a gap that begins so long after the takeover is not its doing
+NEAR_S = 0.25  # a stream that is silent for so long when it is stopped is not back
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class Gap(Model):
     """The longest silence of a stream that begins while one box takes over from the other."""
 
     ms: float
-    restored: bool  # False: it lasted until the stream was stopped
+    restored: bool  # False: the stream was silent when it was stopped
     lost: int  # packets of the stream that never arrived
-    floor_ms: float  # longest silence in the second before: the machine's own
+    floor_ms: float | None  # longest silence in the second before: the machine's own
 
 
 class Mappings(Model):
@@ -80,20 +81,21 @@ class Packets(Model):
 
 def gap(at_ns: NDArray[np.uint64], begin_ns: int, done_ns: int, end_ns: int) -> tuple[float, bool]:
     """Milliseconds of the longest silence that begins from begin to shortly after done, and whether
-    it ended before end_ns, the end of the stream."""
+    it ended and something arrived close to end_ns, the end of the stream, or later."""
     before = at_ns[at_ns < begin_ns]
     start = int(before[-1]) if len(before) else begin_ns
     later = np.concatenate(([start], at_ns[at_ns >= begin_ns], [end_ns])).astype(np.int64)
     silences = np.diff(later)
     chosen = silences[later[:-1] <= done_ns + SETTLE_S * 1e9]
     longest = int(np.argmax(chosen))
-    return float(chosen[longest]) / 1e6, longest < len(silences) - 1
+    near = len(at_ns) > 0 and int(at_ns[-1]) >= end_ns - round(NEAR_S * 1e9)
+    return float(chosen[longest]) / 1e6, near and longest < len(silences) - 1
 
 
-def floor(at_ns: NDArray[np.uint64], begin_ns: int) -> float:
-    """Milliseconds of the longest silence within the second before."""
+def floor(at_ns: NDArray[np.uint64], begin_ns: int) -> float | None:
+    """Milliseconds of the longest silence within the second before; None: nothing to tell it by."""
     quiet = at_ns[(at_ns >= begin_ns - round(FLOOR_S * 1e9)) & (at_ns < begin_ns)]
-    return float(np.diff(quiet).max()) / 1e6 if len(quiet) > 1 else 0.0
+    return float(np.diff(quiet).max()) / 1e6 if len(quiet) > 1 else None
 
 
 def stream(at_ns: NDArray[np.uint64], begin_ns: int, done_ns: int, end_ns: int, sent: int) -> Gap:

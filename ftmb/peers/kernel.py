@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftmb import debian
 from ftmb.errors import MachineError, TrialError
 from ftmb.peers import configs, places
 from ftmb.peers.flows import Relay
@@ -18,6 +18,7 @@ from ftmb.peers.topology import Topology
 from ftmb.testbed.namespaces import Host
 
 START_S = 20.0
+MOST = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 NEEDED = {
     "nosync": {"nft": "nftables"},
     "stock": {"nft": "nftables", "conntrackd": "conntrackd"},
@@ -45,7 +46,7 @@ def check(spec: PeersSpec) -> None:
         package
         for arm in spec.arms
         for program, package in NEEDED[arm].items()
-        if shutil.which(program) is None
+        if debian.which(program) is None
     }
     if missing:
         raise MachineError(
@@ -54,12 +55,14 @@ def check(spec: PeersSpec) -> None:
         )
     if set(spec.arms) == {"ftmb"}:
         return
-    most = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-    if not most.exists():
-        raise MachineError("arms: the kernel has no connection tracking; name fewer arms")
-    if int(most.read_text(encoding="ascii")) < spec.flows:
+    if not MOST.exists():
         raise MachineError(
-            f"table: {spec.flows} mappings, the kernel takes {most.read_text().strip()}; "
+            "arms: the kernel's connection tracking is not there; `modprobe nf_conntrack`, or "
+            "name fewer arms"
+        )
+    if int(MOST.read_text(encoding="ascii")) < spec.flows:
+        raise MachineError(
+            f"table: {spec.flows} mappings, the kernel takes {MOST.read_text().strip()}; "
             f"`sysctl -w net.netfilter.nf_conntrack_max={1 << spec.flows.bit_length()}`"
         )
 
@@ -87,14 +90,14 @@ class Daemon:
                                       "-sys_nice"]  # fmt: skip
         with (run / "said").open("w") as said:
             self.process = host.start(
-                [*limit, "conntrackd", "-C", self.config],
+                [*limit, debian.path("conntrackd"), "-C", self.config],
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said,
             )  # fmt: skip
         self._said = run / "said"
 
     def command(self, flag: str) -> str:
         """Have it do something; its answer."""
-        return self.host.run(["conntrackd", "-C", self.config, flag])
+        return self.host.run([debian.path("conntrackd"), "-C", self.config, flag])
 
     @property
     def log(self) -> str:
@@ -140,6 +143,7 @@ class KernelPair:
         self.a = topology.box("boxa", True, own_macs=vrrp)
         self.b = topology.box("boxb", vrrp, own_macs=vrrp)
         self.relay: Relay | None = None
+        self._dropped: dict[str, int | None] = {}
         self.daemons: list[Daemon] = []
         for number, (host, _) in enumerate((self.a, self.b)):
             topology.kernel_box(host, number, spec.outside, run, vrrp)
@@ -192,7 +196,11 @@ class KernelPair:
     def close(self) -> None:
         """What ends by itself, before the namespaces go."""
         if self.relay:
-            self.relay.close()
+            self._dropped["relay"] = self.relay.close()
+
+    def dropped(self) -> dict[str, int | None]:
+        """By the relay, where there is one."""
+        return self._dropped
 
 
 class Keepalived(KernelPair):
@@ -202,7 +210,7 @@ class Keepalived(KernelPair):
         """Box A is master."""
         super().__init__(arm, spec, topology, run)
         self._told = [run / f"notify{number}" for number in range(2)]
-        program = shutil.which("conntrackd") or "conntrackd"
+        program = debian.path("conntrackd")
         for number, (host, _) in enumerate((self.a, self.b)):
             script = run / f"master{number}.sh"
             text = configs.script(program, self.daemons[number].config, self._told[number])
@@ -213,7 +221,7 @@ class Keepalived(KernelPair):
             config.write_text(text, encoding="utf-8")
             with (run / f"keepalived{number}.said").open("w") as said:
                 host.start(
-                    ["keepalived", "-n", "-l", "-P", "-f", config,
+                    [debian.path("keepalived"), "-n", "-l", "-P", "-f", config,
                      "-p", run / f"k{number}.pid", "-r", run / f"v{number}.pid"],
                     stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 )  # fmt: skip

@@ -16,6 +16,7 @@ import yaml
 from ftmb import lock
 from ftmb.errors import TrialError
 from ftmb.peers import places
+from ftmb.peers.flows import end
 from ftmb.peers.kernel import Crash, wait_until
 from ftmb.peers.spec import PeersSpec
 from ftmb.peers.topology import Topology
@@ -111,7 +112,8 @@ class Ours:
         """End it in order, so that its directory and its processes go."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(UP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+            end(self._process, "ftmb up", UP_S)
+
+    def dropped(self) -> dict[str, int | None]:
+        """There is no relay between its processes."""
+        return {}

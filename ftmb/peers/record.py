@@ -7,18 +7,17 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from ftmb import environment
+from ftmb import debian, environment
 from ftmb.describe import describe, node_path
 from ftmb.model import Model
 from ftmb.peers.judge import Gap, Mappings, Packets
 from ftmb.peers.spec import Arm, PeersSpec
-from ftmb.record import RECORD_NAME, Versions
+from ftmb.record import Versions
 
 PACKAGES = ("conntrackd", "nftables", "keepalived")
 
@@ -49,6 +48,9 @@ class CrashRecord(Model):
     outage_down: Gap = Field(description="the server's own, to where the first probe came from")
     mappings: Mappings
     packets: Packets
+    dropped: dict[str, int | None] = Field(
+        description="by client, server, relay, for lack of room; null: it did not tell"
+    )
     tcp: Tcp
     scheduler: str = Field(description="of client and server: fifo or other")
     took_s: float
@@ -81,19 +83,22 @@ class PeersRecord(Model):
     crashes: list[CrashRecord]
 
 
-def _daemons() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in PACKAGES:
-        try:
-            answer = subprocess.run(
-                ["dpkg-query", "-W", "-f", "${Version}", name],
-                capture_output=True, text=True, timeout=20, check=False,
-            )  # fmt: skip
-        except OSError:
-            return found  # no Debian
-        if answer.returncode == 0 and answer.stdout:
-            found[name] = answer.stdout
-    return found
+def validity(spec: PeersSpec, crashes: list[CrashRecord]) -> Literal[True] | str:
+    """True, or why figures must not be used: arms unequal, or losses that are the testbed's own."""
+    planned = spec.crashes * len(spec.arms)
+    if len(crashes) < planned:
+        return f"not finished: {len(crashes)} of {planned} crashes"
+    for crash in crashes:
+        for who, count in crash.dropped.items():
+            if count != 0:
+                what = "did not tell what it dropped" if count is None else f"dropped {count}"
+                return f"arm {crash.arm}, crash {crash.number}: the {who} {what}"
+    return True
+
+
+def with_crashes(record: PeersRecord, spec: PeersSpec, crashes: list[CrashRecord]) -> PeersRecord:
+    """The record with the crashes that there are, and whether they may be used."""
+    return record.model_copy(update={"crashes": crashes, "valid": validity(spec, crashes)})
 
 
 def begin(spec: PeersSpec, flows: Path) -> PeersRecord:
@@ -102,7 +107,7 @@ def begin(spec: PeersSpec, flows: Path) -> PeersRecord:
     return PeersRecord(
         version=1,
         kind="peers",
-        valid=True,
+        valid=validity(spec, []),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         spec=spec.model_dump(mode="json"),
         machine=Machine(
@@ -115,19 +120,10 @@ def begin(spec: PeersSpec, flows: Path) -> PeersRecord:
             load_1min=os.getloadavg()[0],
         ),
         versions=environment.versions(describe(), node_path()),
-        daemons=_daemons(),
+        daemons=debian.versions(PACKAGES),
         flows_sha256=hashlib.sha256(flows.read_bytes()).hexdigest(),
         crashes=[],
     )
-
-
-def write(record: PeersRecord, out: Path) -> Path:
-    """Write out/record.json in one step; its path."""
-    path = out / RECORD_NAME
-    fresh = path.with_suffix(".json.new")
-    fresh.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    fresh.replace(path)
-    return path
 
 
 def schema(which: Literal["peers", "peers-record"]) -> str:

@@ -19,7 +19,7 @@ from ftmb.peers.ours import Ours
 from ftmb.peers.record import CrashRecord, PeersRecord
 from ftmb.peers.spec import Arm, PeersSpec
 from ftmb.peers.topology import Topology
-from ftmb.record import RECORD_NAME, leave_out
+from ftmb.record import RECORD_NAME, leave_out, write
 from ftmb.signals import held, stoppable
 from ftmb.testbed import namespaces
 
@@ -36,6 +36,9 @@ class Box(Protocol):
     def close(self) -> None:
         """End what ends by itself."""
 
+    def dropped(self) -> dict[str, int | None]:
+        """Frames that what stands between its boxes dropped; complete once it is closed."""
+
 
 def _box(arm: Arm, checked: PeersSpec, topology: Topology, run: Path) -> Box:
     if arm == "ftmb":
@@ -50,7 +53,7 @@ def _instant(checked: PeersSpec, number: int) -> float:
 
 def _judge(
     arm: Arm, checked: PeersSpec, number: int, begun_ns: int, crash: Crash, end_ns: int,
-    seen: judge.Seen, scheduler: str, took_s: float,
+    seen: judge.Seen, relay: dict[str, int | None], scheduler: str, took_s: float,
 ) -> CrashRecord:  # fmt: skip
     probes = seen.returned[seen.returned["kind"] == judge.PROBE]["at_ns"]
     pushes = seen.returned[seen.returned["kind"] == judge.PUSH]["at_ns"]
@@ -71,6 +74,7 @@ def _judge(
         outage_down=judge.stream(pushes, *span, seen.got["push"]),
         mappings=judge.mappings(seen, checked.table, checked.stride, crash.end_ns),
         packets=judge.packets(seen),
+        dropped={"client": seen.sent["dropped"], "server": seen.got["dropped"], **relay},
         tcp=record.Tcp(**seen.tcp),
         scheduler=scheduler,
         took_s=took_s,
@@ -105,7 +109,8 @@ def one(arm: Arm, checked: PeersSpec, number: int) -> CrashRecord:
         with held():
             runtime.remove()
     took_s = time.monotonic() - start_s
-    return _judge(arm, checked, number, begun_ns, crash, end_ns, seen, traffic.scheduler, took_s)
+    return _judge(arm, checked, number, begun_ns, crash, end_ns, seen, box.dropped(),
+                  traffic.scheduler, took_s)  # fmt: skip
 
 
 def in_words(crash: CrashRecord) -> str:
@@ -132,6 +137,8 @@ def summary(result: PeersRecord) -> str:
             f"replies astray {sum(c.mappings.misdelivered for c in its)}, TCP "
             f"{sum(c.tcp.survived for c in its)} of {sum(c.tcp.connections for c in its)}"
         )
+    if result.valid is not True:
+        lines.append(f"not valid: {result.valid}")
     return "\n".join(lines)
 
 
@@ -163,8 +170,8 @@ def run(checked: PeersSpec, out: Path, lock_wait_s: float, verbose: bool) -> Pee
                     raise TrialError(f"arm {arm}, crash {number}: {error}") from None
                 if verbose:
                     print(f"ftmb: {in_words(crashes[-1])}", file=sys.stderr, flush=True)
-                made = made.model_copy(update={"crashes": list(crashes)})
-                record.write(made, out)  # what there is: a long run may be stopped
+                made = record.with_crashes(made, checked, list(crashes))
+                write(made, out)  # what there is: a long run may be stopped
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ftmb.errors import SpecError
 from ftmb.model import Model
-from ftmb.spec import read_tree
+from ftmb.spec import flat_line, read_tree
 
 Arm = Literal["nosync", "stock", "safe", "keepalived", "ftmb"]
 ARMS: tuple[Arm, ...] = ("nosync", "stock", "safe", "keepalived", "ftmb")
@@ -98,18 +97,6 @@ class PeersSpec(Model):
         return math.ceil(self.table / self.sweep_most)
 
 
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(where, PeersSpec.model_fields, 1, 0.6)
-        return f"{where}: unknown key" + (f" (did you mean {close[0]}?)" if close else "")
-    what = first["msg"].removeprefix("Value error, ")
-    if first["type"] != "value_error":
-        what += f", not {first['input']!r}"
-    return f"{where}: {what}" if where else what
-
-
 def load(path: Path, assignments: list[str] | None = None) -> PeersSpec:
     """Read SPEC.yaml, apply `--set key=value` in order, check. Raises SpecError, one line."""
     tree = read_tree(path, assignments)
@@ -118,4 +105,4 @@ def load(path: Path, assignments: list[str] | None = None) -> PeersSpec:
     try:
         return PeersSpec.model_validate(tree)
     except ValidationError as error:
-        raise SpecError(f"{path}: {_one_line(error)}") from None
+        raise SpecError(f"{path}: {flat_line(error, PeersSpec.model_fields)}") from None

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftmb import debian
 from ftmb.errors import MachineError
 from ftmb.peers import configs, places
 from ftmb.testbed.namespaces import Host, Network, Port, Switch
@@ -101,7 +102,7 @@ class Topology:
         host.route(f"{places.FIRST_FLOW}/20", places.CLIENT)
         rules = run / f"{host.name}.nft"
         rules.write_text(configs.nat(addresses), encoding="utf-8")
-        host.run(["nft", "-f", rules])
+        host.run([debian.path("nft"), "-f", rules])
 
     def state_link(self, a: tuple[Host, Cables], b: tuple[Host, Cables], relayed: bool) -> None:
         """The link between two boxes. relayed: its halves end at `left` and `right` of a host of
@@ -123,11 +124,13 @@ class Topology:
         """Load the chain, and have a process wait for its rule: starting one takes as long as the
         takeover that is measured."""
         host = self.switch.host
-        loader = host.start(["nft", "-f", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        loader = host.start(
+            [debian.path("nft"), "-f", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         _, said = loader.communicate(configs.cut_table(cables.names), timeout=30)
         if loader.returncode:
             raise MachineError(f"nft cannot cut cables: {(said.splitlines() or ['?'])[0]}")
-        self._cutter = host.start(["nft", "-f", "-"], stdin=subprocess.PIPE)
+        self._cutter = host.start([debian.path("nft"), "-f", "-"], stdin=subprocess.PIPE)
 
     def cut(self) -> tuple[int, int]:
         """All that the box sends is dropped from now on; between which two instants (ns) it was."""
