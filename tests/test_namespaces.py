@@ -113,6 +113,14 @@ def test_errors_are_one_line(net: Network) -> None:
         assert "\n" not in str(told.value)
 
 
+def test_a_host_may_be_closed_whose_namespace_is_gone(net: Network) -> None:
+    host = net.host("a")
+    process = host.start(["sleep", "1000"])
+    netns.remove(host.name)
+    host.close()
+    assert process.poll() == -signal.SIGKILL
+
+
 def _mine(pid: int) -> list[str]:
     return [name for name in netns.listnetns() if name.startswith(f"ftmb-{pid}-")]
 
@@ -171,6 +179,6 @@ def test_nothing_stays_when_the_maker_is_ended(how: signal.Signals, net: Network
     assert select.select([pidfd], [], [], 60)[0], "its process lives on"
     os.close(pidfd)
     if how == signal.SIGKILL:
-        assert namespaces.remove_left_overs() == [f"ftmb-{maker.pid}-a"]
+        namespaces.remove_left_overs()  # of others, too; and another may have been faster
     assert _mine(maker.pid) == []
     assert mine.name in netns.listnetns()  # what others made is not touched

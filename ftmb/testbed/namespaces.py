@@ -308,8 +308,11 @@ def _told(what: str) -> Iterator[None]:
 
 def _inhabitants(namespace: Path) -> list[int]:
     """The processes whose network this is."""
-    here = namespace.stat()
-    found = []
+    found: list[int] = []
+    try:
+        here = namespace.stat()
+    except FileNotFoundError:  # its maker took it away before us
+        return found
     for path in Path("/proc").glob("[0-9]*/ns/net"):
         with suppress(OSError):  # it has ended meanwhile, or is a zombie
             stat = path.stat()

@@ -20,8 +20,9 @@
 #define SCHEME "tcp:"
 /* A killed process keeps its port until the kernel has taken its memory down. */
 #define BIND_PATIENCE_MS 10000
-/* How long the kernel keeps a connection that says nothing from us. */
+/* How long the kernel keeps a connection that says nothing from us, and as many as it may keep. */
 #define DEFER_S 1
+#define BACKLOG SOMAXCONN
 
 static const uint8_t what_follows[8] = {'F', 'T', 'M', 'T', 'O', 'K', 0, 1};
 static uint8_t preamble[CONTROL_PREAMBLE_BYTES]; /* all zeroes: no token was given */
@@ -134,7 +135,7 @@ int control_tcp_listen(const char *path)
             return close_with(fd, errno);
         pause_ms();
     }
-    return listen(fd, 16) == 0 ? fd : close_with(fd, errno);
+    return listen(fd, BACKLOG) == 0 ? fd : close_with(fd, errno);
 }
 
 /* One attempt: a connection that the token was sent on, or a negative errno. */

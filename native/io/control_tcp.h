@@ -36,7 +36,8 @@ int control_tcp_listen(const char *path);
 int control_tcp_connect(const char *path, unsigned timeout_ms);
 
 /* May this new connection stay? 0, or -EPERM: counted, and for the caller to close. Does not wait:
- * the listener gives out connections only once they have sent something. */
+ * the listener gives out connections once they have sent something, or said nothing for a second;
+ * one whose 40 bytes are not there by then is refused, and a peer tries again. */
 int control_tcp_admit(int fd);
 
 #endif

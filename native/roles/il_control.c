@@ -83,7 +83,7 @@ static void *control_main(void *self)
 static size_t hello(void *self, void *body)
 {
     const struct input_logger *il = self;
-    struct msg_hello_il hello = {.pid = (uint32_t)getpid(), .view = il->kept->view};
+    struct msg_hello_il hello = {.process = ol_link_process(), .view = il->kept->view};
     memcpy(body, &hello, sizeof(hello));
     return sizeof(hello);
 }

@@ -50,11 +50,13 @@ struct msg_hello {
     uint64_t prepared_epoch; /* likewise of a prepared delta, which may be committed by now */
     uint32_t prepared_view;
     uint32_t reserved;
+    uint64_t process; /* ol_link_process(): a pid may be another process's on another host */
 };
 
 struct msg_hello_il {
-    uint32_t pid;
-    uint32_t view; /* that it sends in, 0: none */
+    uint64_t process; /* ol_link_process() */
+    uint32_t view;    /* that it sends in, 0: none */
+    uint32_t reserved;
 };
 
 /* A replica that comes back (`rejoined`) goes on as it was; what it missed follows. */

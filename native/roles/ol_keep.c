@@ -13,7 +13,7 @@
 #include "roles/ol_control.h"
 
 #define MAGIC 0x4f4c2e7374617465ull
-#define VERSION 1u
+#define VERSION 2u
 /* A killed process gives its file up when its memory has been torn down. */
 #define OWNER_GONE_MS 10000
 

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,6 +14,23 @@
 
 #define FIRST_CONNECT_MS 10000
 #define RETRY_US 1000
+
+static uint64_t process;
+static pthread_once_t drawn = PTHREAD_ONCE_INIT;
+
+/* So early, and of so few bytes, it can fail only where there is no such call. */
+static void draw_process(void)
+{
+    if (getrandom(&process, sizeof(process), 0) != (ssize_t)sizeof(process))
+        die(3, "the kernel gives no random bytes: %s", strerror(errno));
+    process |= 1;
+}
+
+uint64_t ol_link_process(void)
+{
+    pthread_once(&drawn, draw_process);
+    return process;
+}
 
 static int connect_and_greet(struct ol_link *link, unsigned timeout_ms)
 {

@@ -14,6 +14,9 @@
 #include "roles/config.h"
 #include "roles/messages.h"
 
+/* This process, among all on all hosts: 64 random bits, drawn once, never 0. */
+uint64_t ol_link_process(void);
+
 /* Longest body of a hello. */
 #define OL_LINK_HELLO_BYTES 64u
 

@@ -39,7 +39,7 @@ static void watch_process(struct output_logger *ol, uint32_t slot)
 {
     char path[NODE_PATH_BYTES + 32];
     snprintf(path, sizeof(path), "%s/replica-%u.life", ol->config->dir, slot);
-    if (ol->config->apart) /* another host's: then silence tells, or a connection that ends */
+    if (ol->config->apart) /* another host's: then silence tells, or a substitute's hello */
         return;
     if (ol->watch[slot] >= 0)
         deathwatch_stop(ol->watch[slot]);
@@ -151,6 +151,7 @@ static void admit(struct output_logger *ol, struct ol_connection *from,
     if (!view_holds(view, slot, hello->base_view, hello->base_epoch))
         view_holds(view, slot, hello->prepared_view, hello->prepared_epoch);
     ol->state.pid[slot] = hello->pid;
+    ol->state.process[slot] = hello->process;
     ol_decided(ol);
     bind_connection(ol, from, slot);
     watch_process(ol, slot);
@@ -210,7 +211,7 @@ static void hello_il(struct output_logger *ol, struct ol_connection *from,
         before->orderly = before->broken = true;
     }
     from->is_il = true;
-    if (ol->state.il_pid && ol->state.il_pid != hello->pid)
+    if (ol->state.il_process && ol->state.il_process != hello->process)
         event_emit("restarted", "{s:s}", "what", "il");
     if (ol->il_lost_ns)
         event_emit("peer_back", "{s:s}", "peer", "il");
@@ -218,7 +219,7 @@ static void hello_il(struct output_logger *ol, struct ol_connection *from,
         event_emit("protected_again", "{s:s}", "what", "il");
     ol->il_lost_ns = 0;
     ol->state.il_missed = false;
-    ol->state.il_pid = hello->pid;
+    ol->state.il_process = hello->process;
     ol_decided(ol);
     memset(&ol->credit, 0, sizeof(ol->credit));
     ol_tell_view(ol);
@@ -246,8 +247,9 @@ void ol_hello(struct output_logger *ol, struct ol_connection *from,
         return;
     }
     const struct view_member *member = &ol->state.view.member[hello.slot];
-    bool same = member->present && (hello.incarnation ? hello.incarnation == member->incarnation
-                                                      : hello.pid == ol->state.pid[hello.slot]);
+    bool same =
+        member->present && (hello.incarnation ? hello.incarnation == member->incarnation
+                                              : hello.process == ol->state.process[hello.slot]);
     if (same) {
         rejoin(ol, from, &hello);
         return;
@@ -290,7 +292,9 @@ void ol_member_gone(struct output_logger *ol, uint32_t slot, const char *kind)
 }
 
 /* A connection ended, and nobody had said so before. Its process may live: then it comes back, or
- * is silent. Without a death watch there is no better news than this. */
+ * is silent. Between hosts the network ends connections of the living, so that is no death, which
+ * would end a view that nobody can take over. On one machine only an end does, and where no death
+ * watch could be had there is no better news than this. */
 void ol_connection_lost(struct output_logger *ol, int slot, bool is_il)
 {
     if (is_il) {
@@ -303,7 +307,7 @@ void ol_connection_lost(struct output_logger *ol, int slot, bool is_il)
     }
     if (!ol->state.view.member[slot].present)
         return;
-    if (ol->watch[slot] < 0) {
+    if (ol->watch[slot] < 0 && !ol->config->apart) {
         ol_member_gone(ol, (uint32_t)slot, "death");
         return;
     }
@@ -380,7 +384,7 @@ void ol_take_up_members(struct output_logger *ol)
     ol->rejoining = true;
     ol->grace_ns = now + GRACE_NS + BACKUP_PATIENCE * ol->config->detect_ms * NS_PER_MS;
     ol->waiting_ns = now;
-    ol->il_lost_ns = ol->state.il_pid ? now : 0;
+    ol->il_lost_ns = ol->state.il_process ? now : 0;
     ol->protectors = view->promoting || view->master < 0 ? 0 : view_protectors(view);
     resume_view(ol);
     for (uint32_t slot = 0; slot < VIEW_SLOTS; slot++) {

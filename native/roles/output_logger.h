@@ -83,9 +83,10 @@ struct ol_decisions {
     struct msg_snapshot committed;         /* the base */
     uint64_t next_input[FTMB_MAX_WORKERS]; /* where the view's inputs began */
     uint32_t pid[VIEW_SLOTS];
-    uint32_t il_pid;
-    bool il_missed; /* `unprotected: il` was told, and its end was not */
-    bool forgotten; /* the base was given up, and none committed since */
+    uint64_t process[VIEW_SLOTS]; /* ol_link_process() of each */
+    uint64_t il_process;          /* 0: there was none yet */
+    bool il_missed;               /* `unprotected: il` was told, and its end was not */
+    bool forgotten;               /* the base was given up, and none committed since */
     struct ol_crash crash;
     uint64_t commits;
 };

@@ -69,7 +69,8 @@ static size_t hello(void *self, void *body)
                               .base_view = base.view,
                               .base_epoch = base.epoch,
                               .prepared_epoch = prepared.epoch,
-                              .prepared_view = prepared.view};
+                              .prepared_view = prepared.view,
+                              .process = ol_link_process()};
     memcpy(body, &hello, sizeof(hello));
     return sizeof(hello);
 }

@@ -27,7 +27,7 @@ static void open_links(struct io_lane replica[VIEW_SLOTS][FTMB_MAX_WORKERS], str
     out[1] = (struct io_lane){.port = ports[0], .queue = 1};
 }
 
-static _Noreturn void run_output_logger(void)
+static _Noreturn void run_output_logger(bool apart)
 {
     static struct output_logger logger;
     static struct node_config config = {.mode = MODE_FTMB,
@@ -41,6 +41,9 @@ static _Noreturn void run_output_logger(void)
     struct io_lane replica[VIEW_SLOTS][FTMB_MAX_WORKERS] = {0}, out[OL_PORTS];
     const unsigned cpu = (unsigned)sched_getcpu();
     memcpy(config.dir, peer_dir, sizeof(peer_dir));
+    config.apart = apart; /* the socket is where peers of one host look for it, all the same */
+    CHECK((size_t)snprintf(config.hosts.ol, sizeof(config.hosts.ol), "%s/ol.ctl", peer_dir) <
+          sizeof(config.hosts.ol));
     config.config_digest = peer_config_digest();
     CHECK(io_eal_init("ol", peer_dir, 64, &cpu, 1) == 0);
     open_links(replica, out);
@@ -52,7 +55,7 @@ static _Noreturn void run_output_logger(void)
     }
 }
 
-pid_t ol_peer_start(void)
+static pid_t start(bool apart)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -61,7 +64,17 @@ pid_t ol_peer_start(void)
         return pid;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     event_process("ol");
-    run_output_logger();
+    run_output_logger(apart);
+}
+
+pid_t ol_peer_start(void)
+{
+    return start(false);
+}
+
+pid_t ol_peer_start_apart(void)
+{
+    return start(true);
 }
 
 void ol_peer_end(void)
@@ -75,6 +88,7 @@ struct peer ol_peer_hello(struct msg_hello hello)
 {
     struct peer peer = peer_connect("ol.ctl");
     hello.pid = (uint32_t)getpid();
+    hello.process = hello.process ? hello.process : 1;
     hello.config_digest = peer_config_digest();
     peer_send(&peer, MSG_HELLO, 0, 0, &hello, sizeof(hello));
     return peer;
@@ -96,7 +110,7 @@ void ol_peer_expect_backup(struct peer *peer, uint32_t slot, bool present, uint6
 
 struct peer ol_peer_hello_il(void)
 {
-    struct msg_hello_il hello = {.pid = (uint32_t)getpid()};
+    struct msg_hello_il hello = {.process = 1};
     struct peer il = peer_connect("ol.ctl");
     peer_send(&il, MSG_HELLO_IL, 0, 0, &hello, sizeof(hello));
     return il;

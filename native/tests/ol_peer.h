@@ -9,6 +9,9 @@
 pid_t ol_peer_start(void);
 void ol_peer_end(void);
 
+/* One to whom its replicas stand on other hosts. */
+pid_t ol_peer_start_apart(void);
+
 /* As a replica: say hello, and what must come. */
 struct peer ol_peer_hello(struct msg_hello hello);
 void ol_peer_expect_welcome(struct peer *peer, uint32_t incarnation, bool active, bool rejoined);

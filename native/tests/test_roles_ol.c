@@ -221,6 +221,30 @@ static void test_overtaken(void)
     peer_close(&r2);
 }
 
+/* To an output logger on another host a connection that ends is no death, also of a master whom
+ * nobody could follow; and a pid names no process. */
+static void test_apart(void)
+{
+    pid = ol_peer_start_apart();
+    r0 = ol_peer_hello((struct msg_hello){.slot = 0});
+    ol_peer_expect_welcome(&r0, 1, true, false);
+    r1 = ol_peer_hello((struct msg_hello){.slot = 1});
+    ol_peer_expect_welcome(&r1, 2, false, false);
+    peer_close(&r1);
+    peer_close(&r0);
+    r0 = ol_peer_hello((struct msg_hello){.slot = 0, .incarnation = 1, .view = 1, .active = 1});
+    ol_peer_expect_welcome(&r0, 1, true, true);
+    r1 = ol_peer_hello((struct msg_hello){.slot = 1, .incarnation = 2, .view = 1});
+    ol_peer_expect_welcome(&r1, 2, false, true);
+    peer_close(&r1); /* it had not heard its welcome */
+    r1 = ol_peer_hello((struct msg_hello){.slot = 1});
+    ol_peer_expect_welcome(&r1, 2, false, true);
+    peer_close(&r1); /* this time its host died, too */
+    r1 = ol_peer_hello((struct msg_hello){.slot = 1, .process = 3});
+    ol_peer_expect_welcome(&r1, 3, false, false);
+    kill_it();
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -233,6 +257,9 @@ int main(void)
     test_heir();
     test_overtaken();
     CHECK(kill(pid, SIGKILL) == 0 && peer_wait(pid) == -SIGKILL);
+    ol_peer_end();
+    peer_begin();
+    test_apart();
     ol_peer_end();
     return 0;
 }
