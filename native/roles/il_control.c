@@ -1,12 +1,12 @@
 /* The input logger's control thread: views, commits and credit from the output logger. */
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "io/clock.h"
 #include "io/event.h"
+#include "io/wait.h"
 #include "roles/input_logger.h"
 
 #define POLL_MS 5
@@ -19,7 +19,7 @@ static struct il_orders *orders_free(struct input_logger *il)
          rounds++) {
         if (atomic_load(&il->quit))
             break; /* the lcore has stopped */
-        rounds < 64 ? cpu_relax() : (void)sched_yield();
+        wait_round(rounds);
     }
     return &il->orders;
 }

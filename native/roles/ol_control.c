@@ -3,7 +3,6 @@
 #include "roles/ol_control.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +10,7 @@
 #include "io/clock.h"
 #include "io/deathwatch.h"
 #include "io/event.h"
+#include "io/wait.h"
 
 #define NS_PER_MS 1000000ull
 #define TICK_MS 1
@@ -25,7 +25,7 @@ bool ol_run_job(struct output_logger *ol, enum ol_job_kind kind)
     for (uint64_t rounds = 0; atomic_load_explicit(&ol->job.kind, memory_order_acquire); rounds++) {
         if (atomic_load(&ol->quit))
             return false; /* the lcore has stopped */
-        rounds < 64 ? cpu_relax() : (void)sched_yield();
+        wait_round(rounds);
     }
     return ol->job.ok;
 }

@@ -2,7 +2,6 @@
 #include "roles/snapshotter.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <time.h>
 
 #include "io/clock.h"
+#include "io/wait.h"
 
 const struct snapshot_engine *snapshot_engine_of(enum snapshot_engine_kind kind, const char **why)
 {
@@ -141,7 +141,7 @@ void snapshotter_stop(struct snapshotter *snapshotter)
     for (uint64_t rounds = 0;
          !epoch_complete(&snapshotter->group->epochs, snapshotter->arena, snapshotter->header);
          rounds++)
-        rounds < 64 ? cpu_relax() : (void)sched_yield();
+        wait_round(rounds);
 }
 
 void snapshotter_go(struct snapshotter *snapshotter)
