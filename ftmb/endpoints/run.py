@@ -182,7 +182,11 @@ def _crashes(
     """Each kill with its window; the counters outside of all windows, and how many seconds."""
     window_ns = round(run.wanted.judge_s * 1e9)
     begin_ns = run.begun_ns + round(run.wanted.warmup_s * 0.5e9)  # connections are being made
-    total = _both(counts, begin_ns, run.ended_ns)
+    # The looks may begin late and end early on a crowded machine; a kill's window needs all of it.
+    looks = [counts[side]["t_ns"] for side in SIDES]
+    begin_ns = max(begin_ns, *(int(times.iloc[0]) for times in looks))
+    ended_ns = min(run.ended_ns, *(int(times.iloc[-1]) for times in looks))
+    total = _both(counts, begin_ns, ended_ns)
     crashes = []
     for kill in run.kills:
         end_ns = kill.t0_ns + window_ns
@@ -204,7 +208,7 @@ def _crashes(
             t0_ns=kill.t0_ns, at_s=(kill.t0_ns - run.begun_ns) / 1e9, ready_again_ms=ready,
             counters=grown, connections=told,
         ))  # fmt: skip
-    calm_s = (run.ended_ns - begin_ns - len(crashes) * window_ns) / 1e9
+    calm_s = (ended_ns - begin_ns - len(crashes) * window_ns) / 1e9
     calm = {name: None if n is None else max(n, 0) for name, n in total.items()}
     return crashes, calm, calm_s
 
