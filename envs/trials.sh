@@ -12,13 +12,13 @@ plan=$(python -m ftmb.experiments list --tier "$tier" | awk '$3 == "s" {print $4
 targets=(results/plan.json) # says which record belongs to which experiment
 for experiment in "$@"; do
     if [[ $experiment == endpoints ]]; then
-        for id in $(python -m ftmb.endpoints.plan "$tier"); do
+        for id in $(python -m ftmb.planned config/endpoints.yaml "$tier"); do
             targets+=("results/endpoints/$id/record.json")
         done
         continue
     fi
     if [[ $experiment == peers ]]; then
-        for id in $(python -m ftmb.peers.plan "$tier"); do
+        for id in $(python -m ftmb.planned config/peers.yaml "$tier"); do
             targets+=("results/peers/$id/record.json")
         done
         continue

@@ -17,14 +17,13 @@ import yaml
 from conftest import FTMB
 from pyroute2 import netns
 
-from ftmb import cli, report_endpoints
+from ftmb import cli, planned, report_endpoints
 from ftmb.analysis import claims
 from ftmb.analysis import endpoints as analysis
 from ftmb.analysis.records import Results
 from ftmb.endpoints import (
     client,
     judge,
-    plan,
     programs,
     record,
     run,
@@ -303,7 +302,7 @@ def test_a_missing_program_is_named_with_its_package(
 
 def test_every_planned_run_has_a_spec_that_is_right(root: Path) -> None:
     for tier in ("quick", "full"):
-        runs = plan.plan(root / "config" / "endpoints.yaml", tier)
+        runs = planned.plan(root / "config" / "endpoints.yaml", tier)
         checked = {name: spec.load(root / p.spec, p.assignments) for name, p in runs.items()}
         assert all(name.endswith(wanted.arm) for name, wanted in checked.items())
     assert {"bulk-ftmb", "bulk-control", "bulk-cold", "mixed-ftmb"} <= set(checked)

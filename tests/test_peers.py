@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from ftmb import cli, debian, environment
+from ftmb import cli, debian, environment, planned
 from ftmb.errors import MachineError, SpecError
-from ftmb.peers import configs, flows, judge, kernel, ours, places, plan, record, run, spec
+from ftmb.peers import configs, flows, judge, kernel, ours, places, record, run, spec
 from ftmb.peers.spec import PeersSpec
 from ftmb.record import Versions
 
@@ -178,14 +178,14 @@ def test_words_of_the_command_line_change_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tier", ["quick", "full"])
 def test_the_runs_of_the_evaluation_are_right(root: Path, tier: str) -> None:
-    runs = plan.plan(root / "config" / "peers.yaml", tier)
+    runs = planned.plan(root / "config" / "peers.yaml", tier)
     assert "arms" in runs
     used = set()
-    for planned in runs.values():
-        checked = spec.load(root / planned.spec, planned.assignments)
+    for each in runs.values():
+        checked = spec.load(root / each.spec, each.assignments)
         # What the kernel takes unless it is told otherwise; the largest is left out then.
-        assert checked.flows < 262_144 or planned is runs["table-300k"]
-        used.add(planned.spec)
+        assert checked.flows < 262_144 or each is runs["table-300k"]
+        used.add(each.spec)
     there = {f"config/peers/{path.name}" for path in (root / "config" / "peers").glob("*.yaml")}
     assert used == there or tier == "quick"
 

@@ -20,13 +20,12 @@ os.environ["PATH"] = os.pathsep.join(
 )
 
 from ftmb import experiments
-from ftmb.endpoints.plan import plan as plan_endpoints
-from ftmb.peers.plan import plan as plan_peers
+from ftmb import planned
 
 EXPERIMENTS = experiments.load(Path(config["experiments"]))
 TRIALS = {trial.id: trial for trial in experiments.plan(EXPERIMENTS, config["tier"])}
-ENDPOINTS = plan_endpoints(Path(config["endpoints"]), config["tier"])
-PEERS = plan_peers(Path(config["peers"]), config["tier"])
+ENDPOINTS = planned.plan(Path(config["endpoints"]), config["tier"])
+PEERS = planned.plan(Path(config["peers"]), config["tier"])
 DERIVED = [name for name, trial in TRIALS.items() if trial.rate_share is not None]
 
 # Specs are not made by a rule: one job for all would run every trial again when one spec changes,

@@ -1,6 +1,6 @@
-"""Which runs of `ftmb peers` the evaluation has: config/peers.yaml, for the workflow.
+"""Which runs of `ftmb endpoints` and `ftmb peers` the evaluation has, for the workflow.
 
-`python -m ftmb.peers.plan TIER` prints their names."""
+`python -m ftmb.planned FILE TIER` prints their names; FILE: config/endpoints.yaml or peers.yaml."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-PLAN = Path("config/peers.yaml")
 KEYS = {"spec", "set", "quick", "full"}
 
 
@@ -42,4 +41,4 @@ def plan(path: Path, tier: str) -> dict[str, Planned]:
 
 
 if __name__ == "__main__":
-    print("\n".join(plan(PLAN, sys.argv[1])))
+    print("\n".join(plan(Path(sys.argv[1]), sys.argv[2])))
